@@ -1,7 +1,40 @@
 //! The arithmetic of ternary models: packed matrices, the kernels of each instruction set, the thread pool.
 //!
 //! Everything that is `unsafe` for speed lives in this crate. Nothing here knows files, models or tokens.
+//!
+//! ```
+//! use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary};
+//!
+//! // Two rows of three trits, one scale of 0.5 for all.
+//! let trits = [[1i8, 0, -1], [1, 1, 1]];
+//! let pool = Pool::new(1);
+//! let matrix = Ternary::pack(Packing::I2, 2, 3, Scales::One(0.5), &pool, |row, out| {
+//!     out.copy_from_slice(&trits[row]);
+//!     Ok::<(), ()>(())
+//! })
+//! .unwrap();
+//! let mut x = Activations::default();
+//! x.quantise(Cpu::best(), &[1.0, 2.0, 4.0], 3).unwrap();
+//! let mut y = [0.0; 2];
+//! matrix.matmul(Cpu::best(), &pool, &x, &mut y);
+//! assert!((y[0] - 0.5 * (1.0 - 4.0)).abs() < 0.05);
+//! ```
 
+mod activations;
 mod bytes;
+mod cpu;
+mod float;
+pub mod half;
+mod isa;
+mod matmul;
+mod packing;
+mod pool;
+mod ternary;
 
+pub use activations::{Activations, NotFinite};
 pub use bytes::{Bytes, Owner};
+pub use cpu::Cpu;
+pub use float::{Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, dots, exp, gate, rms_norm};
+pub use packing::Packing;
+pub use pool::{Pool, default_threads};
+pub use ternary::{Scales, Ternary};

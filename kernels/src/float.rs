@@ -1,0 +1,334 @@
+//! The float arithmetic around the products. Every reduction runs over 16 lanes in one fixed order and nothing is
+//! contracted to a fused multiply-add, so that each instruction set gives the same bits.
+
+use crate::cpu::{Cpu, Kernel};
+use crate::half::{bf16_to_f32, f16_to_f32};
+use crate::isa::Isa;
+
+const LANES: usize = 16;
+
+/// Sums the lanes pairwise: 8 apart, 4 apart, 2 apart, neighbours.
+#[inline(always)]
+fn sum(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `Σ a·b` in the fixed order: element `i` belongs to lane `i % 16`.
+#[inline(always)]
+fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] += a[i] * b[i];
+        }
+    }
+    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[i] += a * b;
+    }
+    sum(lanes)
+}
+
+/// e^x, within 2 units of the last place; 0 below -87.3, and largest at 88.7.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+    let x = if x > 88.7 { 88.7 } else { x };
+    // x = n ln2 + r, |r| <= ln2 / 2; ln2 in two parts so that n * (first part) is exact.
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    // Taylor to degree 7: the remainder is below 2^-27 on that interval.
+    let mut p = 1.0 / 5040.0;
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p * r + c;
+    }
+    // 2^n in two factors, so that the largest and smallest results stay in range.
+    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = power >> 1;
+    let scale = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    let value = p * scale(half) * scale(power.wrapping_sub(half));
+    if x < -87.3 { 0.0 } else { value }
+}
+
+/// How the elements of a row of floats are stored, little endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FloatFormat {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// The upper half of a binary32.
+    Bf16,
+}
+
+impl FloatFormat {
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            FloatFormat::F32 => 4,
+            FloatFormat::F16 | FloatFormat::Bf16 => 2,
+        }
+    }
+}
+
+struct Dots<'a> {
+    format: FloatFormat,
+    rows: &'a [u8],
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let len = self.x.len() * self.format.size();
+        for (row, out) in self.rows.chunks_exact(len).zip(self.out) {
+            *out = match self.format {
+                FloatFormat::F32 => stored_dot(row, self.x, f32::from_le_bytes),
+                FloatFormat::F16 => stored_dot(row, self.x, |b| f16_to_f32(u16::from_le_bytes(b))),
+                FloatFormat::Bf16 => stored_dot(row, self.x, |b| bf16_to_f32(u16::from_le_bytes(b))),
+            };
+        }
+    }
+}
+
+/// [`dot_lanes`] with `row` decoded on the way.
+#[inline(always)]
+fn stored_dot<const N: usize>(row: &[u8], x: &[f32], decode: impl Fn([u8; N]) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (row, _) = row.as_chunks::<N>();
+    let ((row, row_rest), (x, x_rest)) = (row.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+    for (row, x) in row.iter().zip(x) {
+        for i in 0..LANES {
+            lanes[i] += decode(row[i]) * x[i];
+        }
+    }
+    for (i, (&row, x)) in row_rest.iter().zip(x_rest).enumerate() {
+        lanes[i] += decode(row) * x;
+    }
+    sum(lanes)
+}
+
+/// `out[r] = rows[r] · x`, the rows stored one after another in `format`.
+pub fn dots(cpu: Cpu, format: FloatFormat, rows: &[u8], x: &[f32], out: &mut [f32]) {
+    assert_eq!(rows.len(), out.len() * x.len() * format.size(), "bytes of {} rows of {}", out.len(), x.len());
+    cpu.run(Dots { format, rows, x, out });
+}
+
+struct RmsNorm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let width = self.weight.len();
+        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
+            let scale = 1.0 / (dot_lanes(x, x) / width as f32 + self.eps).sqrt();
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
+                *out = x * scale * weight;
+            }
+        }
+    }
+}
+
+/// For each row of `x` (as wide as `weight`): `out = weight * x / sqrt(mean(x²) + eps)`.
+pub fn rms_norm(cpu: Cpu, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(
+        x.len() == out.len() && x.len().is_multiple_of(weight.len()),
+        "rows of {} in {}",
+        weight.len(),
+        x.len()
+    );
+    cpu.run(RmsNorm { x, weight, eps, out });
+}
+
+/// The function between the two halves of a feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `max(0, x)²`.
+    Relu2,
+    /// `x / (1 + e^-x)`.
+    Silu,
+}
+
+struct Gate<'a> {
+    activation: Activation,
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let pairs = self.gate.iter_mut().zip(self.up);
+        match self.activation {
+            Activation::Relu2 => pairs.for_each(|(gate, up)| {
+                let positive = gate.max(0.0);
+                *gate = positive * positive * up;
+            }),
+            Activation::Silu => pairs.for_each(|(gate, up)| *gate = *gate / (1.0 + exp(-*gate)) * up),
+        }
+    }
+}
+
+/// `gate = activation(gate) * up`.
+pub fn gate(cpu: Cpu, activation: Activation, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up");
+    cpu.run(Gate { activation, gate, up });
+}
+
+/// Widest head that [`attend`] takes.
+pub const MAX_HEAD_DIM: usize = 512;
+
+/// One query against the keys and values of the positions it sees.
+pub struct Attention<'a> {
+    /// The query, already multiplied by the attention scale; as long as a head is wide.
+    pub query: &'a [f32],
+    /// Keys: position `p` at `p * stride`.
+    pub keys: &'a [f32],
+    /// Values, laid out like the keys.
+    pub values: &'a [f32],
+    /// Distance between positions.
+    pub stride: usize,
+    /// Number of positions.
+    pub positions: usize,
+    /// The weighted mean of the values.
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Attention<'_> {
+    type Output = ();
+
+    /// Softmax in one pass: a block of positions at a time, with the running sums rescaled when the maximum grows.
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        const BLOCK: usize = 32;
+        let dim = self.query.len();
+        let mut sums = [0f32; MAX_HEAD_DIM];
+        let sums = &mut sums[..dim];
+        let (mut top, mut total) = (f32::NEG_INFINITY, 0f32);
+        for start in (0..self.positions).step_by(BLOCK) {
+            let count = BLOCK.min(self.positions - start);
+            let mut scores = [f32::NEG_INFINITY; BLOCK];
+            for (i, score) in scores[..count].iter_mut().enumerate() {
+                *score = dot_lanes(self.query, &self.keys[(start + i) * self.stride..][..dim]);
+            }
+            let block_top = scores.iter().fold(top, |top, &score| if score > top { score } else { top });
+            let rescale = if top == f32::NEG_INFINITY { 0.0 } else { exp(top - block_top) };
+            top = block_top;
+            total *= rescale;
+            sums.iter_mut().for_each(|sum| *sum *= rescale);
+            for (i, score) in scores[..count].iter().enumerate() {
+                let weight = exp(score - top);
+                total += weight;
+                let value = &self.values[(start + i) * self.stride..][..dim];
+                for (sum, value) in sums.iter_mut().zip(value) {
+                    *sum += weight * value;
+                }
+            }
+        }
+        for (out, sum) in self.out.iter_mut().zip(sums) {
+            *out = *sum / total;
+        }
+    }
+}
+
+/// Attention of one head for one token.
+pub fn attend(cpu: Cpu, attention: Attention<'_>) {
+    let (dim, last) =
+        (attention.query.len(), attention.positions.checked_sub(1).expect("a token sees itself"));
+    assert!(dim <= MAX_HEAD_DIM && dim <= attention.stride && attention.out.len() == dim, "head of {dim}");
+    let needed = last * attention.stride + dim;
+    assert!(attention.keys.len() >= needed && attention.values.len() >= needed, "{needed} cached values");
+    cpu.run(attention);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_to_the_true_value_everywhere() {
+        let mut worst = 0f64;
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+            worst = worst.max(((got - want) / want).abs());
+        }
+        assert!(worst < 2e-7, "{worst}");
+        assert_eq!((exp(0.0), exp(-1e9), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(1e9).is_finite() && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_floats() {
+        let value = |i: usize| ((i * 7919 % 1013) as f32 - 506.0) / 97.0;
+        for len in [1, 15, 16, 17, 100, 128] {
+            let x: Vec<f32> = (0..len).map(value).collect();
+            let weight: Vec<f32> = (0..len).map(|i| value(i + 31)).collect();
+            let keys: Vec<f32> = (0..len * 70).map(|i| value(i + 7)).collect();
+            let bytes: Vec<u8> = keys[..len * 3].iter().flat_map(|v| v.to_le_bytes()).collect();
+            let results: Vec<Vec<u32>> = Cpu::available()
+                .into_iter()
+                .map(|cpu| {
+                    let mut all = vec![0f32; len * 3 + 3];
+                    let (norm, rest) = all.split_at_mut(len);
+                    let (head, rest) = rest.split_at_mut(len);
+                    let (gated, rest) = rest.split_at_mut(len);
+                    rms_norm(cpu, &x, &weight, 1e-5, norm);
+                    let attention = Attention {
+                        query: &x,
+                        keys: &keys,
+                        values: &keys,
+                        stride: len,
+                        positions: 70,
+                        out: head,
+                    };
+                    attend(cpu, attention);
+                    gated.copy_from_slice(&x);
+                    gate(cpu, Activation::Silu, gated, &weight);
+                    dots(cpu, FloatFormat::F32, &bytes, &x, rest);
+                    all.iter().map(|v| v.to_bits()).collect()
+                })
+                .collect();
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "length {len}");
+        }
+    }
+
+    #[test]
+    fn attention_is_the_softmax_mean() {
+        let (dim, positions) = (8, 77);
+        let q: Vec<f32> = (0..dim).map(|i| i as f32 * 0.3 - 1.0).collect();
+        let k: Vec<f32> = (0..dim * positions).map(|i| ((i * 37 % 101) as f32 - 50.0) / 20.0).collect();
+        let v: Vec<f32> = (0..dim * positions).map(|i| ((i * 53 % 89) as f32 - 44.0) / 30.0).collect();
+        let mut out = vec![0.0; dim];
+        let attention = Attention { query: &q, keys: &k, values: &v, stride: dim, positions, out: &mut out };
+        attend(Cpu::best(), attention);
+        let scores: Vec<f64> = (0..positions)
+            .map(|p| (0..dim).map(|i| f64::from(q[i]) * f64::from(k[p * dim + i])).sum::<f64>().exp())
+            .collect();
+        let total: f64 = scores.iter().sum();
+        for i in 0..dim {
+            let want: f64 = (0..positions).map(|p| scores[p] / total * f64::from(v[p * dim + i])).sum();
+            assert!((f64::from(out[i]) - want).abs() < 1e-6, "{} {want}", out[i]);
+        }
+    }
+}

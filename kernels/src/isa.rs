@@ -1,0 +1,85 @@
+//! What an instruction set offers to the kernels, and the list of those there are.
+//!
+//! A ternary product walks 64-byte blocks: 16 rows, and for each row one 32-bit lane that holds, plane after plane,
+//! four consecutive columns. One `dot` takes a plane (64 codes 0..=2) and four activations, the same for all rows,
+//! and adds `code * activation` over the four columns to each of 16 sums.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use scalar::Scalar;
+
+/// A 64-byte block of packed weights.
+pub(crate) type Block = [u8; 64];
+
+/// The instructions of one set. Implementors are proofs: they exist only if the CPU has the instructions.
+pub(crate) trait Isa: Copy + Send + Sync {
+    /// Printed everywhere: logs, tables, `--cpu`.
+    const NAME: &'static str;
+    /// How many `dot`s a `Part` takes before it must be widened: its lanes may be narrower than 32 bits.
+    const DOTS: usize;
+    /// Row groups and columns (tokens) worked on together, bounded by the number of registers.
+    const TILE: (usize, usize);
+    /// 64 bytes in registers.
+    type Bytes: Copy;
+    /// 16 sums that cannot overflow.
+    type Sums: Copy;
+    /// 16 running sums, good for `DOTS` steps.
+    type Part: Copy;
+
+    /// A block from memory.
+    fn load(self, block: &Block) -> Self::Bytes;
+    /// Every byte the same.
+    fn splat(self, byte: u8) -> Self::Bytes;
+    /// Bytewise and.
+    fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Bytewise sum.
+    fn add(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Shifts right by two bits; what crosses from a neighbouring byte is to be masked off by the caller.
+    fn shift2(self, a: Self::Bytes) -> Self::Bytes;
+    /// For each byte: `v >= k` gives `(v - k, 1)`, else `(v, 0)`.
+    fn take(self, v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes);
+
+    /// Sums of zero.
+    fn sums(self) -> Self::Sums;
+    /// Running sums of zero.
+    fn part(self) -> Self::Part;
+    /// Adds to each row's sum the products of its four codes (0..=2) with four activations.
+    fn dot(self, part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part;
+    /// Adds a running sum to the sums.
+    fn widen(self, sums: Self::Sums, part: Self::Part) -> Self::Sums;
+    /// The 16 sums, row by row.
+    fn store(self, sums: Self::Sums) -> [i32; 16];
+
+    /// The four 2-bit codes of every byte, lowest bits first.
+    #[inline(always)]
+    fn split2(self, bytes: Self::Bytes) -> [Self::Bytes; 4] {
+        let mask = self.splat(3);
+        let b1 = self.shift2(bytes);
+        let b2 = self.shift2(b1);
+        let b3 = self.shift2(b2);
+        [self.and(bytes, mask), self.and(b1, mask), self.and(b2, mask), self.and(b3, mask)]
+    }
+
+    /// The five base-3 digits of every byte (0..=242), least significant first.
+    #[inline(always)]
+    fn split5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
+        let digit = |v, weight| {
+            let (v, a) = self.take(v, weight);
+            let (v, b) = self.take(v, weight);
+            (v, self.add(a, b))
+        };
+        let (v, d4) = digit(bytes, 81);
+        let (v, d3) = digit(v, 27);
+        let (v, d2) = digit(v, 9);
+        let (d0, d1) = digit(v, 3);
+        [d0, d1, d2, d3, d4]
+    }
+}

@@ -1,0 +1,111 @@
+//! AVX2: a block is two 32-byte registers, 8 rows each. There is no 4-way dot product: pairs of products are summed
+//! in 16 bits, where 64 steps of at most 2·2·127 = 508 fit (32512), and widened to 32 bits after that.
+
+use std::arch::x86_64::*;
+
+use super::{Block, Isa};
+use crate::cpu::Kernel;
+
+/// Proof that the CPU has AVX2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The proof, if the CPU has it.
+    pub(crate) fn new() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then_some(Self(()))
+    }
+
+    /// Runs `kernel` compiled for AVX2.
+    #[inline]
+    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2")]
+        fn inner<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has AVX2.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+impl Isa for Avx2 {
+    const NAME: &'static str = "avx2";
+    const DOTS: usize = 64;
+    const TILE: (usize, usize) = (1, 2);
+    type Bytes = [__m256i; 2];
+    type Sums = [__m256i; 2];
+    type Part = [__m256i; 2];
+
+    #[inline(always)]
+    fn load(self, block: &Block) -> Self::Bytes {
+        let at = block.as_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 by `self`; both halves lie inside the 64 bytes, unaligned loads are allowed.
+        unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
+    }
+    #[inline(always)]
+    fn splat(self, byte: u8) -> Self::Bytes {
+        // SAFETY: AVX2 by `self`.
+        unsafe { [_mm256_set1_epi8(byte as i8); 2] }
+    }
+    #[inline(always)]
+    fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        // SAFETY: AVX2 by `self`.
+        unsafe { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        // SAFETY: AVX2 by `self`.
+        unsafe { [_mm256_add_epi8(a[0], b[0]), _mm256_add_epi8(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn shift2(self, a: Self::Bytes) -> Self::Bytes {
+        // SAFETY: AVX2 by `self`.
+        unsafe { [_mm256_srli_epi16::<2>(a[0]), _mm256_srli_epi16::<2>(a[1])] }
+    }
+    #[inline(always)]
+    fn take(self, v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes) {
+        // SAFETY: AVX2 by `self`.
+        unsafe {
+            let (bound, one) = (_mm256_set1_epi8(k as i8), _mm256_set1_epi8(1));
+            let above = v.map(|v| _mm256_cmpeq_epi8(_mm256_max_epu8(v, bound), v));
+            let rest = [0, 1].map(|i| _mm256_sub_epi8(v[i], _mm256_and_si256(above[i], bound)));
+            (rest, above.map(|mask| _mm256_and_si256(mask, one)))
+        }
+    }
+    #[inline(always)]
+    fn sums(self) -> Self::Sums {
+        // SAFETY: AVX2 by `self`.
+        unsafe { [_mm256_setzero_si256(); 2] }
+    }
+    #[inline(always)]
+    fn part(self) -> Self::Part {
+        self.sums()
+    }
+    #[inline(always)]
+    fn dot(self, part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part {
+        // SAFETY: AVX2 by `self`.
+        unsafe {
+            let x = _mm256_set1_epi32(i32::from_le_bytes(activations.map(|a| a as u8)));
+            [0, 1].map(|i| _mm256_add_epi16(part[i], _mm256_maddubs_epi16(codes[i], x)))
+        }
+    }
+    #[inline(always)]
+    fn widen(self, sums: Self::Sums, part: Self::Part) -> Self::Sums {
+        // SAFETY: AVX2 by `self`.
+        unsafe {
+            let one = _mm256_set1_epi16(1);
+            [0, 1].map(|i| _mm256_add_epi32(sums[i], _mm256_madd_epi16(part[i], one)))
+        }
+    }
+    #[inline(always)]
+    fn store(self, sums: Self::Sums) -> [i32; 16] {
+        let mut out = [0; 16];
+        let at = out.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 by `self`; both halves lie inside the 64 bytes of `out`.
+        unsafe {
+            _mm256_storeu_si256(at, sums[0]);
+            _mm256_storeu_si256(at.add(1), sums[1]);
+        }
+        out
+    }
+}

@@ -1,0 +1,63 @@
+//! Plain Rust: what every other instruction set must equal, and what runs where there is none.
+
+use super::{Block, Isa};
+
+/// The scalar definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scalar;
+
+impl Isa for Scalar {
+    const NAME: &'static str = "scalar";
+    const DOTS: usize = usize::MAX;
+    const TILE: (usize, usize) = (1, 1);
+    type Bytes = Block;
+    type Sums = [i32; 16];
+    type Part = [i32; 16];
+
+    #[inline(always)]
+    fn load(self, block: &Block) -> Block {
+        *block
+    }
+    #[inline(always)]
+    fn splat(self, byte: u8) -> Block {
+        [byte; 64]
+    }
+    #[inline(always)]
+    fn and(self, a: Block, b: Block) -> Block {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn add(self, a: Block, b: Block) -> Block {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn shift2(self, a: Block) -> Block {
+        a.map(|byte| byte >> 2)
+    }
+    #[inline(always)]
+    fn take(self, v: Block, k: u8) -> (Block, Block) {
+        (v.map(|v| if v >= k { v - k } else { v }), v.map(|v| u8::from(v >= k)))
+    }
+    #[inline(always)]
+    fn sums(self) -> [i32; 16] {
+        [0; 16]
+    }
+    #[inline(always)]
+    fn part(self) -> [i32; 16] {
+        [0; 16]
+    }
+    #[inline(always)]
+    fn dot(self, part: [i32; 16], codes: Block, activations: [i8; 4]) -> [i32; 16] {
+        std::array::from_fn(|row| {
+            (0..4).fold(part[row], |sum, j| sum + i32::from(codes[4 * row + j]) * i32::from(activations[j]))
+        })
+    }
+    #[inline(always)]
+    fn widen(self, sums: [i32; 16], part: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|row| sums[row] + part[row])
+    }
+    #[inline(always)]
+    fn store(self, sums: [i32; 16]) -> [i32; 16] {
+        sums
+    }
+}

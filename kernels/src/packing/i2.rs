@@ -1,0 +1,29 @@
+//! I2, 2 bits a weight: bits `2p+1:2p` of a byte hold the code of plane `p` (0..4), 16 columns a block. Code 3 is
+//! never written.
+
+use super::Layout;
+use crate::isa::Isa;
+
+pub(crate) struct I2;
+
+impl Layout for I2 {
+    const PLANES: usize = 4;
+    type Planes<B: Copy> = [B; 4];
+
+    #[inline(always)]
+    fn split<I: Isa>(isa: I, bytes: I::Bytes) -> [I::Bytes; 4] {
+        isa.split2(bytes)
+    }
+    #[inline(always)]
+    fn join(codes: &[u8]) -> u8 {
+        codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6
+    }
+    #[inline(always)]
+    fn code(byte: u8, p: usize) -> u8 {
+        byte >> (2 * p) & 3
+    }
+    #[inline(always)]
+    fn valid(byte: u8) -> bool {
+        byte & byte >> 1 & 0x55 == 0
+    }
+}

@@ -1,0 +1,141 @@
+//! Every instruction set and packing against the definition of the product, on odd shapes and adversarial data.
+
+use proptest::prelude::*;
+use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary};
+
+fn pack(packing: Packing, rows: usize, cols: usize, scales: Scales, trits: &[i8]) -> Ternary {
+    Ternary::pack(packing, rows, cols, scales, &Pool::new(2), |row, out| {
+        out.copy_from_slice(&trits[row * cols..][..cols]);
+        Ok::<(), ()>(())
+    })
+    .unwrap()
+}
+
+/// The definition: integer sums group by group, then the scales, in the documented order.
+fn define(rows: usize, cols: usize, scales: &Scales, trits: &[i8], x: &Activations) -> Vec<f32> {
+    let size = match scales {
+        Scales::One(_) => cols,
+        Scales::Groups { size, .. } => *size,
+    };
+    let mut out = Vec::new();
+    for t in 0..x.rows() {
+        for row in 0..rows {
+            let codes = x.codes(t);
+            let sum = |c: std::ops::Range<usize>| -> i64 {
+                c.map(|c| i64::from(codes[c]) * i64::from(trits[row * cols + c])).sum()
+            };
+            let total = (0..cols)
+                .step_by(size)
+                .map(|start| sum(start..(start + size).min(cols)) as f32 * scales.at(row, start, cols))
+                .fold(0.0, |a, b| a + b);
+            out.push(total * x.step(t));
+        }
+    }
+    out
+}
+
+fn check(rows: usize, cols: usize, tokens: usize, scales: Scales, trits: &[i8], values: &[f32]) {
+    let mut x = Activations::default();
+    x.quantise(Cpu::best(), values, cols).unwrap();
+    let want: Vec<u32> = define(rows, cols, &scales, trits, &x).iter().map(|v| v.to_bits()).collect();
+    for cpu in Cpu::available() {
+        let mut same = Activations::default();
+        same.quantise(cpu, values, cols).unwrap();
+        for packing in Packing::ALL {
+            let matrix = pack(packing, rows, cols, scales.clone(), trits);
+            for threads in [1, 2, 3] {
+                let mut out = vec![f32::NAN; rows * tokens];
+                matrix.matmul(cpu, &Pool::new(threads), &same, &mut out);
+                let got: Vec<u32> = out.iter().map(|v| if *v == 0.0 { 0 } else { v.to_bits() }).collect();
+                let want: Vec<u32> = want.iter().map(|&v| if v << 1 == 0 { 0 } else { v }).collect();
+                assert_eq!(got, want, "{} {} {threads} threads {rows}x{cols}", cpu.name(), packing.name());
+            }
+        }
+    }
+}
+
+fn noise(len: usize, seed: usize) -> impl Iterator<Item = usize> {
+    let mut state = seed as u64 * 2 + 1;
+    (0..len).map(move |_| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize
+    })
+}
+
+#[test]
+fn odd_shapes_equal_the_definition() {
+    for rows in [1, 2, 15, 16, 17, 31, 64, 65, 80, 129] {
+        for cols in [1, 3, 4, 15, 16, 17, 20, 21, 63, 64, 65, 100, 257, 640] {
+            for tokens in [1, 2, 3, 4, 7] {
+                let trits: Vec<i8> = noise(rows * cols, rows).map(|v| (v % 3) as i8 - 1).collect();
+                let values: Vec<f32> = noise(cols * tokens, cols).map(|v| v as f32 / 1e9 - 1.0).collect();
+                check(rows, cols, tokens, Scales::One(0.37), &trits, &values);
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_sums_do_not_overflow() {
+    for cols in [2176, 4096, 32768, 32771] {
+        for (trit, value) in [(1, 1.0f32), (1, -1.0), (-1, 1.0), (-1, -1.0)] {
+            check(17, cols, 5, Scales::One(1.0), &vec![trit; 17 * cols], &vec![value; 5 * cols]);
+        }
+    }
+}
+
+#[test]
+fn scale_groups_equal_the_definition() {
+    for (rows, cols, size) in
+        [(5, 100, 4), (16, 256, 64), (33, 300, 128), (20, 64, 64), (7, 130, 130), (3, 1000, 256)]
+    {
+        let trits: Vec<i8> = noise(rows * cols, size).map(|v| (v % 3) as i8 - 1).collect();
+        let values: Vec<f32> = noise(cols * 3, cols).map(|v| v as f32 / 1e9 - 1.0).collect();
+        let scales = noise(rows * cols.div_ceil(size), 9).map(|v| v as f32 / 1e9).collect();
+        check(rows, cols, 3, Scales::Groups { size, values: scales }, &trits, &values);
+    }
+}
+
+#[test]
+fn activations_round_half_to_even_and_survive_zero() {
+    for cpu in Cpu::available() {
+        let mut x = Activations::default();
+        x.quantise(cpu, &[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5], 8).unwrap();
+        assert_eq!(x.codes(0), [127, 0, 2, 2, 0, -2, -2, 126]);
+        x.quantise(cpu, &[0.0; 5], 5).unwrap();
+        assert_eq!((x.codes(0), x.sum(0)), (&[0i8; 5][..], 0));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(x.quantise(cpu, &[1.0, 2.0, 3.0, bad], 2).is_err_and(|e| e.0 == 1));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn packing_and_unpacking_are_inverse(rows in 1usize..40, cols in 1usize..200, seed in 0usize..1000) {
+        let trits: Vec<i8> = noise(rows * cols, seed).map(|v| (v % 3) as i8 - 1).collect();
+        for packing in Packing::ALL {
+            let matrix = pack(packing, rows, cols, Scales::One(1.0), &trits);
+            prop_assert_eq!(packing.invalid_byte(matrix.blocks()), None);
+            let again = Ternary::from_blocks(packing, rows, cols, Scales::One(1.0), matrix.blocks().clone()).unwrap();
+            let mut row_out = vec![0; cols];
+            for row in 0..rows {
+                again.unpack_row(row, &mut row_out);
+                prop_assert_eq!(&row_out, &trits[row * cols..][..cols]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_is_valid_exactly_if_some_trits_pack_to_it(byte in 0u8..=255, at in 0usize..9000) {
+        for packing in Packing::ALL {
+            let mut blocks = vec![0u8; 9000];
+            blocks[at] = byte;
+            let valid = match packing {
+                Packing::I2 => (0..4).all(|p| byte >> (2 * p) & 3 != 3),
+                Packing::T5 => byte < 243,
+            };
+            prop_assert_eq!(packing.invalid_byte(&blocks), (!valid).then_some(at));
+        }
+    }
+}
