@@ -125,6 +125,23 @@ pub fn dots(cpu: Cpu, format: FloatFormat, rows: &[u8], x: &[f32], out: &mut [f3
     cpu.run(Dots { format, rows, x, out });
 }
 
+struct Dot<'a>(&'a [f32], &'a [f32]);
+
+impl Kernel for Dot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) -> f32 {
+        dot_lanes(self.0, self.1)
+    }
+}
+
+/// `Σ a·b`, with the same bits as [`dots`] over the same numbers.
+pub fn dot(cpu: Cpu, a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "lengths of a dot product");
+    cpu.run(Dot(a, b))
+}
+
 struct RmsNorm<'a> {
     x: &'a [f32],
     weight: &'a [f32],

@@ -34,7 +34,7 @@ mod ternary;
 pub use activations::{Activations, NotFinite};
 pub use bytes::{Bytes, Owner};
 pub use cpu::Cpu;
-pub use float::{Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, dots, exp, gate, rms_norm};
+pub use float::{Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, dot, dots, exp, gate, rms_norm};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};
 pub use ternary::{Scales, Ternary};

@@ -1,0 +1,19 @@
+# `make check` is what CI runs.
+
+.PHONY: check test lint doc fuzz
+
+check: test lint doc
+
+test:
+	cargo test --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# A minute for each target; needs a nightly tool chain and cargo-fuzz.
+fuzz:
+	for target in gguf safetensors tokenizer template; do cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
