@@ -1,0 +1,103 @@
+//! What a model is: the numbers and choices of its architecture. Nothing here is guessed; `family` reads it all from
+//! the file.
+
+use tern_kernels::{Activation, MAX_HEAD_DIM};
+
+/// Which elements of a head rotate together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// Element `j` with `j + head_dim / 2`: Hugging Face checkpoints and the `bitnet` GGUFs.
+    Halves,
+    /// Element `2j` with `2j + 1`: GGUFs of architecture `llama`, whose q and k rows were permuted to suit.
+    Neighbours,
+}
+
+/// Rotary positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies, `theta`.
+    pub base: f32,
+    /// Which elements rotate together.
+    pub pairing: Pairing,
+}
+
+/// The architecture of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The family it was read as.
+    pub family: &'static str,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Width of the feed-forward layer.
+    pub hidden: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Most positions the model was made for.
+    pub context: usize,
+    /// Epsilon of every RMSNorm.
+    pub norm_eps: f32,
+    /// Between gate and up.
+    pub activation: Activation,
+    /// Whether there is a norm before the output projection and one before the down projection.
+    pub sub_norms: bool,
+    /// Rotary positions.
+    pub rope: Rope,
+}
+
+impl Config {
+    /// Says which number cannot be. Keys are those of Hugging Face's `config.json`, the field's common tongue.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        let sizes = [
+            ("hidden_size", self.dim, 1 << 20),
+            ("intermediate_size", self.hidden, 1 << 22),
+            ("num_hidden_layers", self.layers, 1 << 12),
+            ("num_attention_heads", self.heads, 1 << 14),
+            ("num_key_value_heads", self.kv_heads, 1 << 14),
+            ("head_dim", self.head_dim, MAX_HEAD_DIM),
+            ("vocab_size", self.vocab, 1 << 24),
+            ("max_position_embeddings", self.context, 1 << 24),
+        ];
+        for (key, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err((key, format!("{value}: expected 1 to {most}")));
+            }
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let what = format!("{}: expected a divisor of the {} query heads", self.kv_heads, self.heads);
+            return Err(("num_key_value_heads", what));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(("head_dim", format!("{}: expected an even number", self.head_dim)));
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
+            return Err(("rms_norm_eps", format!("{}: expected a number between 0 and 1", self.norm_eps)));
+        }
+        if !(self.rope.base >= 1.0 && self.rope.base.is_finite()) {
+            return Err(("rope_theta", format!("{}: expected a number of at least 1", self.rope.base)));
+        }
+        Ok(())
+    }
+
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Bytes of key-value cache for one position.
+    pub fn kv_bytes(&self) -> usize {
+        self.layers * 2 * self.kv_dim() * size_of::<f32>()
+    }
+}

@@ -1,0 +1,110 @@
+//! The model families, one file of data each: how a file is recognised, what the family fixes, and how it names its
+//! tensors. Canonical names are those of GGUF (`blk.0.attn_q.weight`).
+
+mod bitllm;
+mod bitnet;
+mod gguf;
+mod hf;
+mod llama;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::file::{File, Metadata};
+
+/// What distinguishes one family from another.
+pub(crate) struct Family {
+    /// The name shown to people.
+    pub name: &'static str,
+    /// `general.architecture` of its GGUFs; the first is the one written.
+    pub gguf: &'static [&'static str],
+    /// Entries of `architectures` in its `config.json`.
+    pub hf: &'static [&'static str],
+    /// Hugging Face names of the two sub-norms; `None` for a family without.
+    pub sub_norms: Option<[&'static str; 2]>,
+    /// The activation that the GGUF architecture implies, in `hidden_act`'s words.
+    pub gguf_act: &'static str,
+    /// Whether GGUFs hold q and k rows permuted for rotation of neighbours.
+    pub permuted: bool,
+    /// Whether float weights are the masters of a ternary model (else they are a float model's).
+    pub masters: bool,
+}
+
+/// The one list.
+const FAMILIES: &[&Family] = &[&bitnet::FAMILY, &bitllm::FAMILY, &llama::FAMILY];
+
+/// What a file turned out to be.
+#[derive(Clone)]
+pub(crate) struct Detected {
+    pub family: &'static Family,
+    pub config: Config,
+    /// Whether float weights may be ternarised: the model was trained ternary.
+    pub trained_ternary: bool,
+    /// Prefix of Hugging Face names (`model.` or none); `None` for a GGUF, whose names are canonical.
+    hf_prefix: Option<&'static str>,
+}
+
+/// Recognises the family of a file and reads its configuration.
+pub(crate) fn detect(file: &File) -> Result<Detected> {
+    let (family, config, trained_ternary) = match &file.metadata {
+        Metadata::Gguf(pairs) => gguf::detect(file, pairs)?,
+        Metadata::Hf { config, .. } => hf::detect(file, config)?,
+    };
+    if let Err((key, what)) = config.check() {
+        return Err(Error::key(&file.path, key, what));
+    }
+    let hf_prefix = matches!(file.metadata, Metadata::Hf { .. }).then(|| {
+        if file.tensor("model.embed_tokens.weight").is_some() { "model." } else { "" }
+    });
+    Ok(Detected { family, config, trained_ternary, hf_prefix })
+}
+
+impl Detected {
+    /// The name under which the file holds the tensor of this canonical name.
+    pub(crate) fn name(&self, canonical: &str) -> String {
+        match self.hf_prefix {
+            None => canonical.to_owned(),
+            Some(prefix) => hf_name(self.family, prefix, canonical),
+        }
+    }
+}
+
+/// The seven projections of a block: canonical and Hugging Face names.
+pub(crate) const PROJECTIONS: [(&str, &str); 7] = [
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// A canonical name in Hugging Face's words.
+pub(crate) fn hf_name(family: &Family, prefix: &str, canonical: &str) -> String {
+    match canonical {
+        "token_embd.weight" => return format!("{prefix}embed_tokens.weight"),
+        "output_norm.weight" => return format!("{prefix}norm.weight"),
+        "output.weight" => return "lm_head.weight".to_owned(),
+        _ => {}
+    }
+    let mut parts = canonical.splitn(3, '.');
+    let (Some("blk"), Some(layer), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return canonical.to_owned();
+    };
+    let module = rest.strip_suffix(".weight").unwrap_or(rest);
+    let [attn_sub_norm, ffn_sub_norm] = family.sub_norms.unwrap_or(["", ""]);
+    let hf = match module {
+        "attn_norm" => "input_layernorm",
+        "ffn_norm" => "post_attention_layernorm",
+        "attn_sub_norm" => attn_sub_norm,
+        "ffn_sub_norm" => ffn_sub_norm,
+        _ => PROJECTIONS.iter().find(|(name, _)| *name == module).map_or(module, |(_, hf)| hf),
+    };
+    format!("{prefix}layers.{layer}.{hf}.weight")
+}
+
+/// The families' GGUF architectures, for messages.
+fn known_gguf() -> String {
+    let names: Vec<_> = FAMILIES.iter().flat_map(|family| family.gguf).map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}

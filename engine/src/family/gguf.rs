@@ -1,0 +1,66 @@
+//! A [`Config`] out of GGUF metadata. Keys are prefixed by the architecture.
+
+use super::hf::parse_activation;
+use super::{known_gguf, Family, FAMILIES};
+use crate::config::{Config, Pairing, Rope};
+use crate::error::{quoted, Error, Result};
+use crate::file::gguf::Pairs;
+use crate::file::File;
+
+pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Config, bool)> {
+    const ARCHITECTURE: &str = "general.architecture";
+    let missing = |key: &str| Error::key(&file.path, key, "missing, and nothing stands in for it");
+    let architecture = pairs.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?;
+    let family = FAMILIES.iter().find(|family| family.gguf.contains(&architecture)).copied().ok_or_else(|| {
+        let what = format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture));
+        Error::key(&file.path, ARCHITECTURE, what)
+    })?;
+    let key = |name: &str| format!("{architecture}.{name}");
+    let size = |name: &str| -> Result<Option<usize>> { Ok(pairs.u32(&key(name))?.map(|n| n as usize)) };
+    let needed = |name: &str| size(name)?.ok_or_else(|| missing(&key(name)));
+    let (dim, heads) = (needed("embedding_length")?, needed("attention.head_count")?);
+    let head_dim = size("attention.key_length")?.unwrap_or(dim.checked_div(heads).unwrap_or(0));
+    for name in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(found) = size(name)?.filter(|found| *found != head_dim) {
+            let what = format!("expected {head_dim}, the width of a head, found {found}");
+            return Err(Error::key(&file.path, &key(name), what));
+        }
+    }
+    let scaling = key("rope.scaling.type");
+    if let Some(kind) = pairs.str(&scaling)?.filter(|kind| *kind != "none") {
+        let what = format!("expected `none`, found `{}`: scaled rotary positions are not supported", quoted(kind));
+        return Err(Error::key(&file.path, &scaling, what));
+    }
+    let embedding = file.tensor("token_embd.weight");
+    let vocab = match (size("vocab_size")?, embedding) {
+        (Some(vocab), _) => vocab,
+        (None, Some(embedding)) if embedding.dims.len() == 2 => embedding.dims[0],
+        _ => return Err(missing(&key("vocab_size"))),
+    };
+    let (base, eps) = ("rope.freq_base", "attention.layer_norm_rms_epsilon");
+    let named = key("hidden_act");
+    let act = pairs.str(&named)?.unwrap_or(family.gguf_act);
+    let config = Config {
+        family: family.name,
+        dim,
+        hidden: needed("feed_forward_length")?,
+        layers: needed("block_count")?,
+        heads,
+        kv_heads: size("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        vocab,
+        context: needed("context_length")?,
+        norm_eps: pairs.f32(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,
+        activation: parse_activation(act).ok_or_else(|| {
+            let what = format!("expected `relu2` or `silu`, found `{}`", quoted(act));
+            Error::key(&file.path, &named, what)
+        })?,
+        sub_norms: family.sub_norms.is_some(),
+        rope: Rope {
+            // The container's own default, for architectures whose converters leave the key out at that value.
+            base: pairs.f32(&key(base))?.unwrap_or(10_000.0),
+            pairing: if family.permuted { Pairing::Neighbours } else { Pairing::Halves },
+        },
+    };
+    Ok((family, config, family.masters))
+}

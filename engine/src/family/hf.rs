@@ -1,0 +1,148 @@
+//! A [`Config`] out of Hugging Face's `config.json`. Values that change the arithmetic and are not understood are
+//! errors that name the key.
+
+use serde_json::Value;
+use tern_kernels::Activation;
+
+use super::{Family, FAMILIES};
+use crate::config::{Config, Pairing, Rope};
+use crate::error::{quoted, Error, Result};
+use crate::file::File;
+
+/// `config.json` with errors that name its keys.
+struct Json<'a> {
+    file: &'a File,
+    config: &'a Value,
+}
+
+impl<'a> Json<'a> {
+    /// The value of a key; null is absent.
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.config.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
+        Error::key(&self.file.path, key, format!("expected {expected}, found {}", quoted(&found.to_string())))
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let size = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        size.map(Some).ok_or_else(|| self.wrong(key, "a whole number", value))
+    }
+
+    fn needed_size(&self, key: &str) -> Result<usize> {
+        self.size(key)?.ok_or_else(|| Error::key(&self.file.path, key, "missing, and nothing stands in for it"))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f32>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_f64().map(|n| Some(n as f32)).ok_or_else(|| self.wrong(key, "a number", value))
+    }
+}
+
+pub(super) fn detect(file: &File, config: &Value) -> Result<(&'static Family, Config, bool)> {
+    let json = Json { file, config };
+    let family = family(&json)?;
+    let trained = trained_ternary(&json)?;
+    for key in ["attention_bias", "mlp_bias"] {
+        if let Some(value) = json.get(key).filter(|value| **value != Value::Bool(false)) {
+            return Err(json.wrong(key, "false (no ternary family has biases)", value));
+        }
+    }
+    let (dim, heads) = (json.needed_size("hidden_size")?, json.needed_size("num_attention_heads")?);
+    let head_dim = match json.size("head_dim")? {
+        Some(head_dim) => head_dim,
+        None => dim.checked_div(heads).unwrap_or(0),
+    };
+    let config = Config {
+        family: family.name,
+        dim,
+        hidden: json.needed_size("intermediate_size")?,
+        layers: json.needed_size("num_hidden_layers")?,
+        heads,
+        kv_heads: json.size("num_key_value_heads")?.unwrap_or(heads),
+        head_dim,
+        vocab: json.needed_size("vocab_size")?,
+        context: json.needed_size("max_position_embeddings")?,
+        norm_eps: match json.number("rms_norm_eps")? {
+            Some(eps) => eps,
+            None => return Err(Error::key(&file.path, "rms_norm_eps", "missing, and nothing stands in for it")),
+        },
+        activation: activation(&json)?,
+        sub_norms: family.sub_norms.is_some(),
+        rope: Rope { base: rope_base(&json)?, pairing: Pairing::Halves },
+    };
+    Ok((family, config, family.masters || trained))
+}
+
+/// By the `architectures` string; the tensors of 1bitLLM's own code overrule a config that calls itself Llama.
+fn family(json: &Json) -> Result<&'static Family> {
+    let Some(value) = json.get("architectures") else {
+        return Err(Error::key(&json.file.path, "architectures", "missing, so the family cannot be told"));
+    };
+    let names: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut family = FAMILIES.iter().find(|family| names.iter().any(|name| family.hf.contains(name)));
+    let inner_norm = "model.layers.0.self_attn.inner_attn_ln.weight";
+    if family.is_some() && json.file.tensor(inner_norm).is_some() {
+        family = FAMILIES.iter().find(|family| family.hf == ["BitnetForCausalLM"]);
+    }
+    let known: Vec<_> = FAMILIES.iter().flat_map(|family| family.hf).copied().collect();
+    family.copied().ok_or_else(|| json.wrong("architectures", &format!("one of {}", known.join(", ")), value))
+}
+
+/// Whether `quantization_config` says that the weights are, or are masters of, BitNet weights.
+fn trained_ternary(json: &Json) -> Result<bool> {
+    let Some(quantization) = json.get("quantization_config") else { return Ok(false) };
+    let key = |key: &str| format!("quantization_config.{key}");
+    let method = quantization.get("quant_method").unwrap_or(&Value::Null);
+    if method != "bitnet" {
+        return Err(json.wrong(&key("quant_method"), "\"bitnet\"", method));
+    }
+    let mode = quantization.get("quantization_mode").filter(|mode| !mode.is_null());
+    if let Some(mode) = mode.filter(|mode| **mode != "offline" && **mode != "online") {
+        return Err(json.wrong(&key("quantization_mode"), "\"offline\" or \"online\"", mode));
+    }
+    let norm = quantization.get("use_rms_norm").filter(|norm| !norm.is_null());
+    if let Some(norm) = norm.filter(|norm| **norm != Value::Bool(false)) {
+        return Err(json.wrong(&key("use_rms_norm"), "false (a norm inside each projection is not supported)", norm));
+    }
+    Ok(true)
+}
+
+fn activation(json: &Json) -> Result<Activation> {
+    let Some(value) = json.get("hidden_act") else {
+        return Err(Error::key(&json.file.path, "hidden_act", "missing, and the activation is never guessed"));
+    };
+    value.as_str().and_then(parse_activation).ok_or_else(|| json.wrong("hidden_act", "\"relu2\" or \"silu\"", value))
+}
+
+/// An activation by its name in `hidden_act`.
+pub(super) fn parse_activation(name: &str) -> Option<Activation> {
+    match name {
+        "relu2" => Some(Activation::Relu2),
+        "silu" => Some(Activation::Silu),
+        _ => None,
+    }
+}
+
+/// `rope_theta`, at the top or (transformers 5) in `rope_parameters`; scaling is refused by name.
+fn rope_base(json: &Json) -> Result<f32> {
+    for key in ["rope_scaling", "rope_parameters"] {
+        let Some(rope) = json.get(key) else { continue };
+        let kind = rope.get("rope_type").or(rope.get("type")).filter(|kind| !kind.is_null());
+        if let Some(kind) = kind.filter(|kind| **kind != "default") {
+            return Err(json.wrong(&format!("{key}.rope_type"), "\"default\" (no scaling)", kind));
+        }
+        if let Some(partial) = rope.get("partial_rotary_factor").filter(|factor| factor.as_f64() != Some(1.0)) {
+            return Err(json.wrong(&format!("{key}.partial_rotary_factor"), "1", partial));
+        }
+    }
+    let nested = json.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
+    if let Some(value) = nested.filter(|value| !value.is_null()) {
+        let base = value.as_f64().map(|base| base as f32);
+        return base.ok_or_else(|| json.wrong("rope_parameters.rope_theta", "a number", value));
+    }
+    let missing = || Error::key(&json.file.path, "rope_theta", "missing, and the base is never guessed");
+    json.number("rope_theta")?.ok_or_else(missing)
+}

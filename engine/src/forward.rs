@@ -1,0 +1,240 @@
+//! The one forward pass: any number of tokens of any number of sequences, layer by layer.
+//!
+//! Prefill, decode and batches differ in the number of rows only, and no row's arithmetic depends on the others: the
+//! same tokens give the same logits, alone or in company, in one piece or in many.
+
+use tern_kernels::{attend, gate, rms_norm, Activations, Attention, Ternary};
+
+use crate::config::{Config, Pairing, Rope};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::sequence::Sequence;
+use crate::weights::Layer;
+
+/// One token on its way through the model.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Which of the sequences it continues.
+    pub sequence: usize,
+    /// Its id.
+    pub token: u32,
+    /// Whether the logits after it are wanted.
+    pub logits: bool,
+}
+
+/// Buffers of a forward pass, kept from one to the next.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    x: Vec<f32>,       // (rows, dim), the residual stream
+    normed: Vec<f32>,  // (rows, widest input of a product)
+    q: Vec<f32>,       // (rows, q_dim)
+    k: Vec<f32>,       // (rows, kv_dim)
+    v: Vec<f32>,       // (rows, kv_dim)
+    heads: Vec<f32>,   // (rows, q_dim), the attention's output
+    gate: Vec<f32>,    // (rows, hidden)
+    up: Vec<f32>,      // (rows, hidden)
+    out: Vec<f32>,     // (rows, dim)
+    angles: Vec<f32>,  // (rows, head_dim): cosines, then sines
+    logits: Vec<f32>,  // (rows that want them, vocab)
+    places: Vec<Place>,
+    codes: Activations,
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    sequence: usize,
+    position: usize,
+}
+
+impl Model {
+    /// Takes `rows` through the model, in order; rows of one sequence are consecutive positions of it. Returns the
+    /// logits of the rows that asked, `(asked, vocab)`. On an error the sequences are as they were before.
+    pub fn forward<'s>(&self, scratch: &'s mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<&'s [f32]> {
+        let before: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens().len()).collect();
+        let result = self.try_forward(scratch, sequences, rows);
+        if let Err(error) = result {
+            for (sequence, len) in sequences.iter_mut().zip(before) {
+                sequence.truncate(len);
+                sequence.settle();
+            }
+            return Err(error);
+        }
+        Ok(&scratch.logits)
+    }
+
+    fn try_forward(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
+        self.enter(s, sequences, rows)?;
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            self.attention(s, sequences, index, layer)?;
+            self.feed_forward(s, index, layer)?;
+        }
+        self.leave(s, rows)
+    }
+
+    /// Embeds the tokens, notes where they stand and how far their heads are to be rotated.
+    fn enter(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
+        let Config { dim, vocab, head_dim, rope, .. } = self.config;
+        if let Some(row) = rows.iter().find(|row| row.token as usize >= vocab) {
+            let what = format!("token {} is not in the vocabulary of {vocab}", row.token);
+            return Err(Error::Input(what));
+        }
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            sequence.reserve(rows.iter().filter(|row| row.sequence == index).count())?;
+        }
+        s.x.resize(rows.len() * dim, 0.0);
+        s.angles.resize(rows.len() * head_dim, 0.0);
+        s.places.clear();
+        let rows_out = s.x.chunks_exact_mut(dim).zip(s.angles.chunks_exact_mut(head_dim));
+        for (row, (x, angles)) in rows.iter().zip(rows_out) {
+            let position = sequences[row.sequence].tokens().len();
+            sequences[row.sequence].push(row.token);
+            s.places.push(Place { sequence: row.sequence, position });
+            let embedded = self.weights.embedding.row(row.token as usize, x);
+            embedded.map_err(|what| Error::Numeric(format!("embedding of token {}: {what}", row.token)))?;
+            angles_at(rope, position, angles);
+        }
+        Ok(())
+    }
+
+    fn attention(&self, s: &mut Scratch, sequences: &mut [Sequence], index: usize, layer: &Layer) -> Result<()> {
+        let Config { dim, heads, kv_heads, head_dim, norm_eps, rope, .. } = self.config;
+        let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), s.places.len());
+        let at = |what: &str| format!("layer {index}, {what}");
+
+        s.normed.resize(rows * dim, 0.0);
+        rms_norm(self.cpu, &s.x, &layer.attn_norm, norm_eps, &mut s.normed);
+        self.quantise(&mut s.codes, &s.normed, dim, || at("attention input"))?;
+        self.product(&layer.q, &s.codes, &mut s.q);
+        self.product(&layer.k, &s.codes, &mut s.k);
+        self.product(&layer.v, &s.codes, &mut s.v);
+
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        for row in 0..rows {
+            let angles = &s.angles[row * head_dim..][..head_dim];
+            let (q, k) = (&mut s.q[row * q_dim..][..q_dim], &mut s.k[row * kv_dim..][..kv_dim]);
+            q.chunks_exact_mut(head_dim).chain(k.chunks_exact_mut(head_dim)).for_each(|head| rotate(rope, angles, head));
+            q.iter_mut().for_each(|q| *q *= scale);
+            let cache = sequences[s.places[row].sequence].cache(index);
+            cache.keys.extend_from_slice(k);
+            cache.values.extend_from_slice(&s.v[row * kv_dim..][..kv_dim]);
+        }
+
+        s.heads.resize(rows * q_dim, 0.0);
+        let (q, places, sequences) = (&s.q, &s.places, &*sequences);
+        self.pool.for_chunks(&mut s.heads, head_dim, |chunk, out| {
+            let (row, head) = (chunk / heads, chunk % heads);
+            let cache = sequences[places[row].sequence].cached(index);
+            let first = head / (heads / kv_heads) * head_dim;
+            let attention = Attention {
+                query: &q[chunk * head_dim..][..head_dim],
+                keys: &cache.keys[first..],
+                values: &cache.values[first..],
+                stride: kv_dim,
+                positions: places[row].position + 1,
+                out,
+            };
+            attend(self.cpu, attention);
+        });
+
+        let mut heads_out = &s.heads;
+        if let Some(norm) = &layer.attn_sub_norm {
+            s.normed.resize(rows * q_dim, 0.0);
+            rms_norm(self.cpu, &s.heads, norm, norm_eps, &mut s.normed);
+            heads_out = &s.normed;
+        }
+        self.quantise(&mut s.codes, heads_out, q_dim, || at("attention output"))?;
+        self.product(&layer.o, &s.codes, &mut s.out);
+        s.x.iter_mut().zip(&s.out).for_each(|(x, out)| *x += out);
+        Ok(())
+    }
+
+    fn feed_forward(&self, s: &mut Scratch, index: usize, layer: &Layer) -> Result<()> {
+        let Config { dim, hidden, norm_eps, activation, .. } = self.config;
+        let rows = s.places.len();
+        let at = |what: &str| format!("layer {index}, {what}");
+
+        s.normed.resize(rows * dim, 0.0);
+        rms_norm(self.cpu, &s.x, &layer.ffn_norm, norm_eps, &mut s.normed);
+        self.quantise(&mut s.codes, &s.normed, dim, || at("feed-forward input"))?;
+        self.product(&layer.gate, &s.codes, &mut s.gate);
+        self.product(&layer.up, &s.codes, &mut s.up);
+        gate(self.cpu, activation, &mut s.gate, &s.up);
+
+        let mut inner = &s.gate;
+        if let Some(norm) = &layer.ffn_sub_norm {
+            s.normed.resize(rows * hidden, 0.0);
+            rms_norm(self.cpu, &s.gate, norm, norm_eps, &mut s.normed);
+            inner = &s.normed;
+        }
+        self.quantise(&mut s.codes, inner, hidden, || at("feed-forward output"))?;
+        self.product(&layer.down, &s.codes, &mut s.out);
+        s.x.iter_mut().zip(&s.out).for_each(|(x, out)| *x += out);
+        Ok(())
+    }
+
+    /// The final norm and the head, for the rows that want logits.
+    fn leave(&self, s: &mut Scratch, rows: &[Row]) -> Result<()> {
+        /// Rows of the head that a thread takes at once.
+        const CHUNK: usize = 64;
+        let Config { dim, vocab, norm_eps, .. } = self.config;
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        let asked = rows.iter().enumerate().filter(|(_, row)| row.logits);
+        s.logits.resize(asked.clone().count() * vocab, 0.0);
+        s.normed.resize(dim, 0.0);
+        for ((row, _), logits) in asked.zip(s.logits.chunks_exact_mut(vocab)) {
+            rms_norm(self.cpu, &s.x[row * dim..][..dim], &self.weights.norm, norm_eps, &mut s.normed);
+            let normed = &s.normed;
+            let failure = std::sync::Mutex::new(None);
+            self.pool.for_chunks(logits, CHUNK, |chunk, out| {
+                let first = chunk * CHUNK;
+                if let Err(what) = head.dots(self.cpu, first..first + out.len(), normed, out) {
+                    failure.lock().expect("no panic under this lock").get_or_insert(what);
+                }
+            });
+            if let Some(what) = failure.into_inner().expect("no panic under this lock") {
+                return Err(Error::Numeric(format!("output head: {what}")));
+            }
+            if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
+                return Err(Error::Numeric(format!("the logit of token {id} is {}: the weights are broken", logits[id])));
+            }
+        }
+        Ok(())
+    }
+
+    fn quantise(&self, codes: &mut Activations, x: &[f32], cols: usize, at: impl Fn() -> String) -> Result<()> {
+        let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
+        codes.quantise(self.cpu, x, cols).map_err(broken)
+    }
+
+    fn product(&self, matrix: &Ternary, codes: &Activations, out: &mut Vec<f32>) {
+        out.resize(codes.rows() * matrix.rows(), 0.0);
+        matrix.matmul(self.cpu, &self.pool, codes, out);
+    }
+}
+
+/// Cosines and then sines of `position * base^(-2j / head_dim)`, `j` in `0..head_dim / 2`; the angle is rounded to f32
+/// before its cosine is taken, as the models were trained.
+fn angles_at(rope: Rope, position: usize, out: &mut [f32]) {
+    let dim = out.len();
+    let (cosines, sines) = out.split_at_mut(dim / 2);
+    for (j, (cosine, sine)) in cosines.iter_mut().zip(sines).enumerate() {
+        let frequency = f64::from(rope.base).powf(-(2.0 * j as f64) / dim as f64) as f32;
+        let (s, c) = f64::from(position as f32 * frequency).sin_cos();
+        (*cosine, *sine) = (c as f32, s as f32);
+    }
+}
+
+/// Rotates one head by its angles.
+fn rotate(rope: Rope, angles: &[f32], head: &mut [f32]) {
+    let half = head.len() / 2;
+    let (cosines, sines) = angles.split_at(half);
+    for j in 0..half {
+        let (a, b) = match rope.pairing {
+            Pairing::Halves => (j, j + half),
+            Pairing::Neighbours => (2 * j, 2 * j + 1),
+        };
+        (head[a], head[b]) =
+            (head[a] * cosines[j] - head[b] * sines[j], head[b] * cosines[j] + head[a] * sines[j]);
+    }
+}

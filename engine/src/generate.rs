@@ -1,0 +1,140 @@
+//! One text, token by token.
+
+use crate::error::{Error, Result};
+use crate::forward::{Row, Scratch};
+use crate::model::Model;
+use crate::sampler::{log_probability, Sampler, Sampling};
+use crate::sequence::Sequence;
+
+/// Tokens of a prompt that go through the model together: bounds the scratch memory, changes no result.
+const CHUNK: usize = 256;
+
+/// A token that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// The natural logarithm of its probability, before any sampling setting.
+    pub logprob: f32,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The model said so, with this token.
+    Token(u32),
+    /// The context is full.
+    Context,
+}
+
+/// One sequence being continued.
+#[derive(Debug)]
+pub struct Generation<'m> {
+    model: &'m Model,
+    /// Always one; the forward pass takes a slice.
+    sequence: [Sequence; 1],
+    scratch: Scratch,
+    sampler: Sampler,
+    logits: Vec<f32>,
+    /// The token chosen last, which has not gone through the model yet.
+    waiting: Option<u32>,
+    stopped: Option<Stop>,
+}
+
+impl<'m> Generation<'m> {
+    /// An empty generation with room for `context` tokens, prompt and answer together.
+    pub fn new(model: &'m Model, context: usize, sampling: Sampling) -> Result<Self> {
+        let most = model.config().context;
+        if context == 0 || context > most {
+            return Err(Error::Input(format!("context {context}: expected 1 to {most}, the model's own")));
+        }
+        Ok(Self {
+            model,
+            sequence: [Sequence::new(model.config(), context)],
+            scratch: Scratch::default(),
+            sampler: Sampler::new(sampling)?,
+            logits: Vec::new(),
+            waiting: None,
+            stopped: None,
+        })
+    }
+
+    /// Appends tokens as they are: the prompt, or what is said next.
+    pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
+        let [sequence] = &self.sequence;
+        let waiting = self.waiting.take();
+        let tokens: Vec<u32> = waiting.into_iter().chain(ids.iter().copied()).collect();
+        let (total, context) = (sequence.tokens().len() + tokens.len(), sequence.context());
+        if total > context {
+            self.waiting = waiting;
+            return Err(Error::Input(format!("{total} tokens do not fit into a context of {context}")));
+        }
+        self.stopped = None;
+        let chunks = tokens.len().div_ceil(CHUNK);
+        for (index, chunk) in tokens.chunks(CHUNK).enumerate() {
+            let last = index + 1 == chunks;
+            let rows: Vec<Row> = (1..)
+                .zip(chunk)
+                .map(|(n, &token)| Row { sequence: 0, token, logits: last && n == chunk.len() })
+                .collect();
+            let logits = self.model.forward(&mut self.scratch, &mut self.sequence, &rows)?;
+            if last {
+                self.logits.clear();
+                self.logits.extend_from_slice(logits);
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses the next token; `None` when the model stops (see [`Generation::stopped`]). The stop token itself becomes
+    /// part of the text, so that a chat can go on after it.
+    #[allow(clippy::should_implement_trait)] // it can fail, and a chat goes on after `None`
+    pub fn next(&mut self) -> Result<Option<Token>> {
+        if self.stopped.is_some() {
+            return Ok(None);
+        }
+        if self.waiting.is_some() {
+            self.prompt(&[])?;
+        }
+        if self.logits.is_empty() {
+            return Err(Error::Input("there is no prompt to continue".to_owned()));
+        }
+        if self.remaining() == 0 {
+            self.stopped = Some(Stop::Context);
+            return Ok(None);
+        }
+        let id = self.sampler.choose(&self.logits, self.sequence[0].tokens());
+        self.waiting = Some(id);
+        if self.model.tokenizer().is_some_and(|tokenizer| tokenizer.stops().contains(&id)) {
+            self.stopped = Some(Stop::Token(id));
+            return Ok(None);
+        }
+        Ok(Some(Token { id, logprob: log_probability(&self.logits, id) }))
+    }
+
+    /// Why it ended, if it has.
+    pub fn stopped(&self) -> Option<Stop> {
+        self.stopped
+    }
+
+    /// All tokens so far, prompt and answers.
+    pub fn tokens(&self) -> Vec<u32> {
+        self.sequence[0].tokens().iter().copied().chain(self.waiting).collect()
+    }
+
+    /// Tokens that still fit.
+    pub fn remaining(&self) -> usize {
+        let [sequence] = &self.sequence;
+        sequence.context() - sequence.tokens().len() - usize::from(self.waiting.is_some())
+    }
+
+    /// Forgets all after the first `len` tokens; a prompt must follow.
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.sequence[0].tokens().len() + usize::from(self.waiting.is_some()) {
+            self.waiting = None;
+            self.stopped = None;
+            self.logits.clear();
+            self.sequence[0].truncate(len);
+        }
+    }
+}

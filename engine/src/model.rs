@@ -1,0 +1,101 @@
+//! A model ready to run: its configuration, weights and tokenizer, and the threads and instructions it runs on.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tern_kernels::{default_threads, Cpu, Packing, Pool};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::family;
+use crate::file::{self, File, OpenOptions};
+use crate::tokenizer::Tokenizer;
+use crate::weights::{Loader, Weights};
+
+/// How a model is to be loaded and run; the default suits this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The instruction set by name; the fastest if `None`.
+    pub cpu: Option<String>,
+    /// Threads; the physical cores that this process may use if `None`.
+    pub threads: Option<usize>,
+    /// The packing of the weights in memory; the file's own, else I2, if `None`.
+    pub packing: Option<Packing>,
+    /// Read I2_S tensors in the 64-element order of ARM builds.
+    pub i2s_arm: bool,
+}
+
+/// Most threads that can be asked for.
+pub const MAX_THREADS: usize = 512;
+
+/// A model that can be run.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) config: Config,
+    pub(crate) weights: Weights,
+    pub(crate) cpu: Cpu,
+    pub(crate) pool: Pool,
+    tokenizer: Option<Tokenizer>,
+    load_time: Duration,
+}
+
+impl Model {
+    /// Opens a GGUF file, a safetensors file or a checkpoint directory.
+    pub fn open(path: &Path, options: &Options) -> Result<Model> {
+        let start = Instant::now();
+        let file = file::open(path, OpenOptions { i2s_arm: options.i2s_arm })?;
+        Self::build(&file, options, start)
+    }
+
+    /// A model from a file that is open already.
+    pub fn from_file(file: &File, options: &Options) -> Result<Model> {
+        Self::build(file, options, Instant::now())
+    }
+
+    fn build(file: &File, options: &Options, start: Instant) -> Result<Model> {
+        let cpu = cpu(options.cpu.as_deref())?;
+        let threads = options.threads.unwrap_or_else(default_threads);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(Error::Input(format!("{threads} threads: expected 1 to {MAX_THREADS}")));
+        }
+        let pool = Pool::new(threads);
+        let detected = family::detect(file)?;
+        let tokenizer = Tokenizer::from_file(file)?;
+        let weights = Loader { file, detected: &detected, pool: &pool, packing: options.packing }.load()?;
+        Ok(Model { config: detected.config, weights, cpu, pool, tokenizer, load_time: start.elapsed() })
+    }
+
+    /// The numbers of its architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    /// Its tokenizer, if the file has one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+    /// The instruction set it runs on.
+    pub fn cpu_name(&self) -> &'static str {
+        self.cpu.name()
+    }
+    /// The packing of its weights in memory.
+    pub fn packing(&self) -> Packing {
+        self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.packing())
+    }
+    /// Threads it runs on.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+    /// How long it took from opening the file to here.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+}
+
+/// The instruction set of this name, or the best.
+fn cpu(name: Option<&str>) -> Result<Cpu> {
+    let Some(name) = name else { return Ok(Cpu::best()) };
+    Cpu::by_name(name).ok_or_else(|| {
+        let names: Vec<_> = Cpu::available().into_iter().map(Cpu::name).collect();
+        Error::Input(format!("instruction set `{name}`: this CPU has {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,196 @@
+//! What a model knows: its tensors, brought into the shape that the forward pass wants.
+
+use std::ops::Range;
+
+use tern_kernels::{dot, dots, Cpu, FloatFormat, Packing, Pool, Ternary};
+
+use crate::codec::{self, Encoding, Trits};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::family::Detected;
+use crate::file::{File, Tensor};
+
+/// Every tensor of a model.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    /// `(vocab, dim)`.
+    pub embedding: Dense,
+    pub layers: Vec<Layer>,
+    /// `(dim)`.
+    pub norm: Vec<f32>,
+    /// `(vocab, dim)`; `None` where the embedding is used for it.
+    pub head: Option<Dense>,
+}
+
+/// One block.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub attn_norm: Vec<f32>, // (dim)
+    pub q: Ternary,          // (q_dim, dim)
+    pub k: Ternary,          // (kv_dim, dim)
+    pub v: Ternary,          // (kv_dim, dim)
+    /// `(q_dim)`; BitNet only.
+    pub attn_sub_norm: Option<Vec<f32>>,
+    pub o: Ternary,         // (dim, q_dim)
+    pub ffn_norm: Vec<f32>, // (dim)
+    pub gate: Ternary,      // (hidden, dim)
+    pub up: Ternary,        // (hidden, dim)
+    /// `(hidden)`; BitNet only.
+    pub ffn_sub_norm: Option<Vec<f32>>,
+    pub down: Ternary, // (dim, hidden)
+}
+
+/// A matrix of floats, left as the file stores it.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    tensor: Tensor,
+    cols: usize,
+}
+
+impl Dense {
+    /// Decodes one row; `out` is as long as a row.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) -> Result<(), String> {
+        codec::floats(&self.tensor, row, out)
+    }
+
+    /// `out[i] = row (rows.start + i) · x`.
+    pub(crate) fn dots(&self, cpu: Cpu, rows: Range<usize>, x: &[f32], out: &mut [f32]) -> Result<(), String> {
+        let stored = match self.tensor.encoding {
+            Encoding::F32 => Some(FloatFormat::F32),
+            Encoding::F16 => Some(FloatFormat::F16),
+            Encoding::Bf16 => Some(FloatFormat::Bf16),
+            _ => None,
+        };
+        if let Some(format) = stored {
+            let len = self.cols * format.size();
+            dots(cpu, format, &self.tensor.bytes[rows.start * len..rows.end * len], x, out);
+            return Ok(());
+        }
+        let mut row = vec![0f32; self.cols];
+        for (r, out) in rows.zip(out) {
+            self.row(r, &mut row)?;
+            *out = dot(cpu, &row, x);
+        }
+        Ok(())
+    }
+}
+
+/// Takes the tensors of a model out of its file, each checked against the shape that the configuration asks for.
+pub(crate) struct Loader<'a> {
+    pub file: &'a File,
+    pub detected: &'a Detected,
+    pub pool: &'a Pool,
+    /// Packing for weights that do not come packed; a packed file keeps its own unless one is asked for.
+    pub packing: Option<Packing>,
+}
+
+impl Loader<'_> {
+    pub(crate) fn load(&self) -> Result<Weights> {
+        let Config { dim, layers, vocab, .. } = self.detected.config;
+        let head = self.detected.name("output.weight");
+        Ok(Weights {
+            embedding: self.dense("token_embd.weight", vocab, dim)?,
+            layers: (0..layers).map(|layer| self.layer(layer)).collect::<Result<_>>()?,
+            norm: self.vector("output_norm.weight", dim)?,
+            head: match self.file.tensor(&head) {
+                Some(_) => Some(self.dense("output.weight", vocab, dim)?),
+                None => None,
+            },
+        })
+    }
+
+    fn layer(&self, layer: usize) -> Result<Layer> {
+        let Config { dim, hidden, sub_norms, .. } = self.detected.config;
+        let (q_dim, kv_dim) = (self.detected.config.q_dim(), self.detected.config.kv_dim());
+        let name = |module: &str| format!("blk.{layer}.{module}.weight");
+        let vector = |module: &str, len| self.vector(&name(module), len);
+        let sub_norm = |module: &str, len| sub_norms.then(|| vector(module, len)).transpose();
+        let matrix = |module: &str, rows, cols| self.ternary(&name(module), rows, cols);
+        Ok(Layer {
+            attn_norm: vector("attn_norm", dim)?,
+            q: matrix("attn_q", q_dim, dim)?,
+            k: matrix("attn_k", kv_dim, dim)?,
+            v: matrix("attn_v", kv_dim, dim)?,
+            attn_sub_norm: sub_norm("attn_sub_norm", q_dim)?,
+            o: matrix("attn_output", dim, q_dim)?,
+            ffn_norm: vector("ffn_norm", dim)?,
+            gate: matrix("ffn_gate", hidden, dim)?,
+            up: matrix("ffn_up", hidden, dim)?,
+            ffn_sub_norm: sub_norm("ffn_sub_norm", hidden)?,
+            down: matrix("ffn_down", dim, hidden)?,
+        })
+    }
+
+    /// The tensor of a canonical name, with the dimensions expected.
+    fn tensor(&self, canonical: &str, dims: &[usize]) -> Result<&Tensor> {
+        let name = self.detected.name(canonical);
+        let missing = || Error::tensor(&self.file.path, &name, "missing; the model cannot run without it");
+        let tensor = self.file.tensor(&name).ok_or_else(missing)?;
+        if tensor.dims != dims {
+            let what = format!("dimensions {:?}: expected {dims:?} by the configuration", tensor.dims);
+            return Err(self.file.error(tensor, what));
+        }
+        Ok(tensor)
+    }
+
+    fn vector(&self, canonical: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensor(canonical, &[len])?;
+        let mut values = vec![0f32; len];
+        codec::floats(tensor, 0, &mut values).map_err(|what| self.file.error(tensor, what))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.file.error(tensor, format!("element {at} is {}: expected a number", values[at]))),
+            None => Ok(values),
+        }
+    }
+
+    fn dense(&self, canonical: &str, rows: usize, cols: usize) -> Result<Dense> {
+        let tensor = self.tensor(canonical, &[rows, cols])?;
+        let mut row = vec![0f32; cols];
+        codec::floats(tensor, 0, &mut row).map_err(|what| self.file.error(tensor, what))?; // an encoding that cannot be read
+        Ok(Dense { tensor: tensor.clone(), cols })
+    }
+
+    fn ternary(&self, canonical: &str, rows: usize, cols: usize) -> Result<Ternary> {
+        let tensor = self.tensor(canonical, &[rows, cols])?;
+        let error = |what| self.file.error(tensor, what);
+        let own = match tensor.encoding {
+            Encoding::I2 => Some(Packing::I2),
+            Encoding::T5 => Some(Packing::T5),
+            _ => None,
+        };
+        let floats = matches!(tensor.encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16);
+        if floats && !self.detected.trained_ternary {
+            let what = "float weights of a model that was not trained ternary; `tern convert --lossy` rounds them all \
+                        the same, at a great loss of quality";
+            return Err(error(what.to_owned()));
+        }
+        let trits = Trits::open(tensor).map_err(error)?;
+        match own.filter(|own| self.packing.is_none_or(|packing| packing == *own)) {
+            Some(own) => {
+                let len = own.blocks_len(rows, cols).unwrap_or(usize::MAX);
+                let blocks = tensor.bytes.slice(0..len).ok_or_else(|| error("shorter than its blocks".to_owned()))?;
+                let matrix = Ternary::from_blocks(own, rows, cols, trits.scales().clone(), blocks).map_err(error)?;
+                match self.invalid(&matrix) {
+                    Some(at) => Err(error(format!("byte {at} of the blocks stands for no trits"))),
+                    None => Ok(matrix),
+                }
+            }
+            None => {
+                let packing = self.packing.unwrap_or(Packing::I2);
+                let row = |row: usize, out: &mut [i8]| trits.row(row, out);
+                Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error)
+            }
+        }
+    }
+
+    /// The first byte of mapped blocks that cannot be, looked for on all threads.
+    fn invalid(&self, matrix: &Ternary) -> Option<usize> {
+        let mut found = vec![None; self.pool.threads()];
+        self.pool.for_chunks(&mut found, 1, |worker, found| {
+            let share = self.pool.share(matrix.blocks().len(), worker);
+            let at = matrix.packing().invalid_byte(&matrix.blocks()[share.clone()]);
+            found[0] = at.map(|at| share.start + at);
+        });
+        found.into_iter().flatten().next()
+    }
+}

@@ -1,0 +1,151 @@
+//! Whole models against what `transformers` computed (testdata/golden/gen/models.py), and against themselves on every
+//! instruction set, packing and number of threads.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use tern::{Generation, Model, Options, Row, Sampling, Scratch, Sequence};
+use tern_kernels::{Cpu, Packing};
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden").join(path)
+}
+
+/// Tensors of a `golden.safetensors`.
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn open(model: &str) -> Self {
+        Self(std::fs::read(golden(model).join("golden.safetensors")).unwrap())
+    }
+    fn ids(&self, name: &str) -> Vec<u32> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let bytes = tensors.tensor(name).unwrap().data();
+        bytes.as_chunks::<8>().0.iter().map(|id| u64::from_le_bytes(*id) as u32).collect()
+    }
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let bytes = tensors.tensor(name).unwrap().data();
+        bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+    }
+}
+
+fn open(path: &Path, options: Options) -> Model {
+    Model::open(path, &options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Logits after every one of the ids, in one forward pass.
+fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
+    let mut sequences = [Sequence::new(model.config(), ids.len())];
+    let rows: Vec<Row> = ids.iter().map(|&token| Row { sequence: 0, token, logits: true }).collect();
+    model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// The four checkpoints of language models, and the GGUF twin where there is one.
+const MODELS: [(&str, Option<&str>); 4] = [
+    ("bitnet_online_bf16", None),
+    ("bitnet_packed_autobitlinear", Some("gguf/bitnet_b158_i2s.gguf")),
+    ("llama_packed_bitlinear", Some("gguf/llama_i2s_permuted.gguf")),
+    ("bitnet_1bitllm_f16", None),
+];
+
+#[test]
+fn logits_equal_the_reference() {
+    for (name, twin) in MODELS {
+        let reference = Golden::open(name);
+        let (ids, want) = (reference.ids("input_ids"), reference.floats("logits"));
+        for path in std::iter::once(name).chain(twin) {
+            let got = logits(&open(&golden(path), Options::default()), &ids);
+            let worst = largest_difference(&got, &want);
+            println!("{path}: largest difference {worst:.2e}");
+            assert!(worst < 1e-4, "{path}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn greedy_continuations_equal_the_reference() {
+    for (name, twin) in MODELS {
+        let want = Golden::open(name).ids("greedy_from_first_5");
+        for path in std::iter::once(name).chain(twin) {
+            let model = open(&golden(path), Options::default());
+            let mut generation = Generation::new(&model, model.config().context, Sampling::greedy()).unwrap();
+            generation.prompt(&want[..5]).unwrap();
+            while generation.tokens().len() < want.len() {
+                generation.next().unwrap().expect("no stop tokens without a tokenizer");
+            }
+            assert_eq!(generation.tokens(), want, "{path}");
+        }
+    }
+}
+
+#[test]
+fn threads_packings_and_instruction_sets_do_not_change_a_bit() {
+    for (name, _) in MODELS {
+        let ids = Golden::open(name).ids("greedy_from_first_5");
+        let want = bits(&logits(&open(&golden(name), Options::default()), &ids));
+        for cpu in Cpu::available() {
+            for packing in Packing::ALL {
+                for threads in [1, 2, 3] {
+                    let cpu = Some(cpu.name().to_owned());
+                    let options = Options { cpu, threads: Some(threads), packing: Some(packing), ..Options::default() };
+                    let got = logits(&open(&golden(name), options.clone()), &ids);
+                    assert!(bits(&got) == want, "{name} {options:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn alone_in_pieces_and_in_company_the_logits_are_the_same() {
+    let (name, _) = MODELS[1];
+    let model = open(&golden(name), Options::default());
+    let ids = Golden::open(name).ids("greedy_from_first_5");
+    let want = bits(&logits(&model, &ids));
+    let vocab = model.config().vocab;
+
+    let mut scratch = Scratch::default();
+    let mut alone = [Sequence::new(model.config(), 64)];
+    for (at, &token) in ids.iter().enumerate() {
+        let got = model.forward(&mut scratch, &mut alone, &[Row { sequence: 0, token, logits: true }]).unwrap();
+        assert!(bits(got) == want[at * vocab..][..vocab], "one at a time, token {at}");
+    }
+
+    // Five sequences, each a step further than the one before, rows interleaved.
+    let mut company: Vec<_> = (0..5).map(|_| Sequence::new(model.config(), 64)).collect();
+    for at in 0..ids.len() + 4 {
+        let live: Vec<usize> = (0..5).filter(|&s| at >= s && at - s < ids.len()).collect();
+        let rows: Vec<Row> =
+            live.iter().map(|&sequence| Row { sequence, token: ids[at - sequence], logits: true }).collect();
+        let got = bits(model.forward(&mut scratch, &mut company, &rows).unwrap());
+        for (row, sequence) in live.iter().enumerate() {
+            assert!(got[row * vocab..][..vocab] == want[(at - sequence) * vocab..][..vocab], "sequence {sequence}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_sequences_as_they_were() {
+    let model = open(&golden(MODELS[1].0), Options::default());
+    let mut scratch = Scratch::default();
+    let mut sequences = [Sequence::new(model.config(), 4)];
+    let row = |token| Row { sequence: 0, token, logits: true };
+    let first = model.forward(&mut scratch, &mut sequences, &[row(5), row(6)]).unwrap()[96..].to_vec();
+    for bad in [vec![row(7), row(96)], vec![row(1); 3]] {
+        assert!(model.forward(&mut scratch, &mut sequences, &bad).is_err());
+        assert_eq!(sequences[0].tokens(), [5, 6]);
+    }
+    sequences[0].truncate(1);
+    let again = model.forward(&mut scratch, &mut sequences, &[row(6)]).unwrap();
+    assert_eq!(bits(again), bits(&first));
+}
