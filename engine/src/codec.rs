@@ -1,0 +1,398 @@
+//! Encodings found on disk: bytes to floats, or to trits and their scales, and back. [`Encoding`] is the one list; how
+//! trits lie in memory is the kernels' business.
+//!
+//! A row is the contiguous numbers of a tensor's innermost dimension. Rows decode one at a time, so nobody needs a
+//! second copy of a tensor. A file is hostile: a code or a scale that no encoder writes is an error, never a number.
+
+mod absmean;
+mod i2_s;
+mod iq_bn;
+mod own;
+mod packed;
+mod plain;
+mod q4_0;
+mod q6_k;
+mod q8_0;
+mod refused;
+mod tq;
+mod tq1_0;
+mod tq2_0;
+
+use crate::file::Tensor;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+#[cfg(doc)]
+use tern_kernels::Packing;
+use tern_kernels::{Scales, Ternary};
+
+/// What the bytes of a tensor mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// The upper half of binary32.
+    Bf16,
+    /// 32 signed bytes under one f16 scale.
+    Q8_0,
+    /// 32 nibbles under one f16 scale.
+    Q4_0,
+    /// 256 six-bit numbers with 16 small scales under one f16 scale.
+    Q6K,
+    /// bitnet.cpp's 2-bit trits in blocks of 128, one scale: what published files hold.
+    I2S,
+    /// The same in blocks of 64, as bitnet.cpp's quantize tool writes on ARM; nothing in a file tells it from I2S.
+    I2SArm,
+    /// llama.cpp's base-3 trits, one f16 scale for each 256.
+    Tq1_0,
+    /// llama.cpp's 2-bit trits, one f16 scale for each 256.
+    Tq2_0,
+    /// ik_llama.cpp's base-3 trits, one f16 scale for each row.
+    Iq1Bn,
+    /// ik_llama.cpp's 2-bit trits, one f32 scale for each row.
+    Iq2Bn,
+    /// The same, four rows interleaved.
+    Iq2BnR4,
+    /// Hugging Face's `uint8` with four rows in a byte; the scale is another tensor.
+    Packed,
+    /// Tern's 2-bit blocks, mapped as they are.
+    I2,
+    /// Tern's base-3 blocks, mapped as they are.
+    T5,
+    /// bitnet.cpp's lookup tables for ARM: refused.
+    Tl1,
+    /// bitnet.cpp's lookup tables for x86: refused.
+    Tl2,
+    /// A GGUF type that Tern does not read.
+    Other(u32),
+    /// A safetensors dtype that holds no weights for Tern.
+    Dtype(&'static str),
+}
+
+/// The encodings that can be read.
+const READABLE: [Encoding; 16] = [
+    Encoding::F32,
+    Encoding::F16,
+    Encoding::Bf16,
+    Encoding::Q8_0,
+    Encoding::Q4_0,
+    Encoding::Q6K,
+    Encoding::I2S,
+    Encoding::I2SArm,
+    Encoding::Tq1_0,
+    Encoding::Tq2_0,
+    Encoding::Iq1Bn,
+    Encoding::Iq2Bn,
+    Encoding::Iq2BnR4,
+    Encoding::Packed,
+    Encoding::I2,
+    Encoding::T5,
+];
+
+/// How one encoding lays out a tensor of `rows` by `cols`; each file of `codec/` holds one or a few.
+struct Codec {
+    name: &'static str,
+    /// Its type number in a GGUF.
+    gguf: Option<u32>,
+    /// The bytes of a tensor, or why it cannot have these sizes.
+    len: fn(rows: u64, cols: u64) -> Result<u64, String>,
+    read: Read,
+    write: Write,
+}
+
+enum Read {
+    /// The numbers of whole blocks; rows lie one after another.
+    Floats(fn(&[u8], &mut [f32])),
+    Trits {
+        /// The scales of some rows; with several, values of the first row first.
+        scales: fn(&Tensor, Range<usize>) -> Result<Scales, String>,
+        /// The trits of one row.
+        row: fn(&Tensor, usize, &mut [i8]) -> Result<(), String>,
+    },
+}
+
+enum Write {
+    No,
+    /// Appends whole blocks of numbers.
+    Floats(fn(&[f32], &mut Vec<u8>)),
+    Trits(fn(&mut Source, &mut dyn io::Write) -> Result<(), EncodeError>),
+}
+
+impl Encoding {
+    fn codec(self) -> Option<&'static Codec> {
+        Some(match self {
+            Self::F32 => &plain::F32,
+            Self::F16 => &plain::F16,
+            Self::Bf16 => &plain::BF16,
+            Self::Q8_0 => &q8_0::CODEC,
+            Self::Q4_0 => &q4_0::CODEC,
+            Self::Q6K => &q6_k::CODEC,
+            Self::I2S => &i2_s::X86,
+            Self::I2SArm => &i2_s::ARM,
+            Self::Tq1_0 => &tq1_0::CODEC,
+            Self::Tq2_0 => &tq2_0::CODEC,
+            Self::Iq1Bn => &iq_bn::IQ1_BN,
+            Self::Iq2Bn => &iq_bn::IQ2_BN,
+            Self::Iq2BnR4 => &iq_bn::IQ2_BN_R4,
+            Self::Packed => &packed::CODEC,
+            Self::I2 => &own::I2,
+            Self::T5 => &own::T5,
+            Self::Tl1 | Self::Tl2 | Self::Other(_) | Self::Dtype(_) => return None,
+        })
+    }
+
+    /// The name used in messages, options and listings.
+    pub fn name(self) -> &'static str {
+        match self.codec() {
+            Some(codec) => codec.name,
+            None => refused::name(self),
+        }
+    }
+
+    /// Whether the bytes hold trits.
+    pub fn is_ternary(self) -> bool {
+        self.codec().is_some_and(|codec| matches!(codec.read, Read::Trits { .. }))
+    }
+
+    /// The type number in a GGUF.
+    pub fn gguf_type(self) -> Option<u32> {
+        match self {
+            Self::Other(id) => Some(id),
+            Self::Tl1 => Some(refused::TL1),
+            Self::Tl2 => Some(refused::TL2),
+            known => known.codec()?.gguf,
+        }
+    }
+
+    /// The encoding of a GGUF type number, where the number alone decides: 36 is the order of published files.
+    pub fn from_gguf(id: u32) -> Self {
+        let known = READABLE.into_iter().find(|encoding| encoding.gguf_type() == Some(id));
+        known.unwrap_or(if id == refused::TL1 { Self::Tl1 } else { Self::Other(id) })
+    }
+
+    /// The bytes of a tensor of these sizes, outermost first; `None` where the encoding cannot hold them or is not known.
+    pub fn bytes(self, dims: &[usize]) -> Option<u64> {
+        let (rows, cols) = shape(dims)?;
+        (self.codec()?.len)(rows, cols).ok()
+    }
+
+    /// The bytes of a ternary matrix with these scales, which only `I2` and `T5` have room for several of.
+    pub fn bytes_with(self, dims: &[usize], scales: &Scales) -> Option<u64> {
+        let (rows, cols) = shape(dims)?;
+        match (own::packing(self), scales) {
+            (Some(packing), Scales::Groups { values, .. }) => {
+                own::len(packing, rows, cols, values.len() as u64).ok()
+            }
+            _ => self.bytes(dims),
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(id) => write!(f, "{} (type {id})", self.name()),
+            known => f.write_str(known.name()),
+        }
+    }
+}
+
+/// Rows and columns of a tensor; `None` if they cannot be counted.
+fn shape(dims: &[usize]) -> Option<(u64, u64)> {
+    let (&cols, outer) = dims.split_last().unwrap_or((&1, &[]));
+    let rows = outer.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64))?;
+    rows.checked_mul(cols as u64)?;
+    Some((rows, cols as u64))
+}
+
+/// The encoding and the bytes of a tensor of a file that has `room` bytes for it. Settles what the type number leaves
+/// open, from the room. What cannot be read may have any length: it gets all the room.
+pub(crate) fn measure(encoding: Encoding, dims: &[usize], room: &[u8]) -> Result<(Encoding, u64), String> {
+    let (rows, cols) =
+        shape(dims).ok_or_else(|| format!("expected sizes that can be counted, found {dims:?}"))?;
+    if let Some(packing) = own::packing(encoding) {
+        return Ok((encoding, own::measure(packing, rows, cols, room)?));
+    }
+    match encoding.codec() {
+        Some(codec) => Ok((encoding, (codec.len)(rows, cols)?)),
+        None => Ok((refused::settle(encoding, rows * cols, room.len() as u64), (room.len() as u64).max(1))),
+    }
+}
+
+/// The length of `rows` rows of whole blocks, each of `weights` numbers in `bytes` bytes behind `head` bytes a row.
+fn blocks(rows: u64, cols: u64, weights: u64, bytes: u64, head: u64) -> Result<u64, String> {
+    if cols % weights != 0 {
+        return Err(format!("expected rows of whole blocks of {weights}, found {cols} columns"));
+    }
+    let row = (cols / weights).checked_mul(bytes).and_then(|row| row.checked_add(head));
+    row.and_then(|row| row.checked_mul(rows))
+        .ok_or_else(|| format!("expected a size in 64 bits, found {rows} x {cols}"))
+}
+
+/// Checks a scale: a finite number that is not negative.
+pub(crate) fn check_scale(scale: f32) -> Result<f32, String> {
+    if scale.is_finite() && scale.is_sign_positive() {
+        return Ok(scale);
+    }
+    Err(format!("expected a finite scale of 0 or more, found {scale:?}"))
+}
+
+/// One row of any encoding as floats; ternary ones as trit times scale.
+///
+/// # Panics
+/// If there is no such row or `out` is not a row long.
+pub fn floats(tensor: &Tensor, row: usize, out: &mut [f32]) -> Result<(), String> {
+    assert_row(tensor, row, out.len());
+    let codec = tensor.encoding.codec().ok_or_else(|| refused::why(tensor.encoding))?;
+    match codec.read {
+        Read::Floats(decode) => {
+            let length = tensor.bytes.len() / tensor.rows();
+            decode(&tensor.bytes[row * length..][..length], out);
+            if tensor.factor != 1.0 {
+                out.iter_mut().for_each(|value| *value *= tensor.factor);
+            }
+        }
+        Read::Trits { scales, row: decode } => {
+            let mut trits = vec![0; out.len()];
+            decode(tensor, row, &mut trits)?;
+            let scales = scales(tensor, row..row + 1)?;
+            for (col, (value, trit)) in out.iter_mut().zip(trits).enumerate() {
+                *value = f32::from(trit) * scales.at(0, col, tensor.cols());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn assert_row(tensor: &Tensor, row: usize, length: usize) {
+    assert!(row < tensor.rows(), "row {row} of {}", tensor.rows());
+    assert_eq!(length, tensor.cols(), "length of a row");
+}
+
+/// The rows of a matrix as trits. Those of a float matrix are its own if it holds but one magnitude beside 0, and
+/// otherwise what absmean makes of them (`absmean.rs`).
+#[derive(Debug)]
+pub struct Trits<'a> {
+    tensor: &'a Tensor,
+    scales: Scales,
+    /// What |w| must exceed to be a trit: only for floats.
+    rule: Option<absmean::Rule>,
+}
+
+impl<'a> Trits<'a> {
+    /// Reads the scales; for floats that means all weights once.
+    pub fn open(tensor: &'a Tensor) -> Result<Self, String> {
+        let codec = tensor.encoding.codec().ok_or_else(|| refused::why(tensor.encoding))?;
+        match codec.read {
+            Read::Floats(decode) => {
+                let rule = absmean::Rule::of(tensor, codec, decode)?;
+                let scale = check_scale(rule.scale * check_scale(tensor.factor)?)?;
+                Ok(Self { tensor, scales: Scales::One(scale), rule: Some(rule) })
+            }
+            Read::Trits { scales, .. } => {
+                Ok(Self { tensor, scales: scales(tensor, 0..tensor.rows())?, rule: None })
+            }
+        }
+    }
+
+    /// The scales: a weight is its trit times its scale.
+    pub fn scales(&self) -> &Scales {
+        &self.scales
+    }
+
+    /// The trits of one row.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` is not a row long.
+    pub fn row(&self, row: usize, out: &mut [i8]) -> Result<(), String> {
+        assert_row(self.tensor, row, out.len());
+        let codec = self.tensor.encoding.codec().expect("`open` refuses tensors without a codec");
+        match codec.read {
+            Read::Floats(decode) => {
+                let rule = self.rule.as_ref().expect("`open` finds a rule for floats");
+                rule.row(self.tensor, codec, decode, row, out);
+                Ok(())
+            }
+            Read::Trits { row: decode, .. } => decode(self.tensor, row, out),
+        }
+    }
+}
+
+/// An `I2` or `T5` tensor as it lies in the file, its scales read but its blocks not looked at: a damaged byte is found
+/// by [`Packing::invalid_byte`], which takes as long as reading the file. `None` for other encodings.
+pub fn mapped(tensor: &Tensor) -> Result<Option<Ternary>, String> {
+    own::packing(tensor.encoding).map(|packing| own::mapped(packing, tensor)).transpose()
+}
+
+/// A ternary matrix to be encoded, its rows asked for one at a time (packed `uint8` asks out of order).
+pub struct Source<'a> {
+    /// The number of rows.
+    pub rows: usize,
+    /// The length of a row.
+    pub cols: usize,
+    /// The scales of its weights.
+    pub scales: &'a Scales,
+    /// Writes the trits of a row, each -1, 0 or 1.
+    pub row: &'a mut dyn FnMut(usize, &mut [i8]) -> Result<(), String>,
+}
+
+impl Source<'_> {
+    /// The one scale of the matrix, where an encoding has room for no more.
+    fn one_scale(&self, encoding: &str) -> Result<f32, EncodeError> {
+        match self.scales {
+            Scales::One(scale) => Ok(check_scale(*scale)?),
+            _ => Err(format!("{encoding} holds one scale for a matrix, found several").into()),
+        }
+    }
+}
+
+/// Why a tensor was not written.
+#[derive(Debug)]
+pub enum EncodeError {
+    /// The rows cannot be read, or the encoding cannot hold them.
+    Tensor(String),
+    /// The output does not take them.
+    Io(io::Error),
+}
+
+impl From<String> for EncodeError {
+    fn from(what: String) -> Self {
+        Self::Tensor(what)
+    }
+}
+
+impl From<io::Error> for EncodeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Writes a ternary matrix: exactly [`Encoding::bytes`] bytes.
+///
+/// Two encodings leave something to the caller: the scale of `Packed` is another tensor, and TQ blocks round theirs to
+/// f16, so the exact one goes into the metadata ([`crate::file::gguf::SCALE_NAMES`]).
+pub fn encode_ternary(
+    encoding: Encoding,
+    mut source: Source,
+    out: &mut dyn io::Write,
+) -> Result<(), EncodeError> {
+    let codec = encoding.codec().ok_or_else(|| refused::why(encoding))?;
+    (codec.len)(source.rows as u64, source.cols as u64)?;
+    match codec.write {
+        Write::Trits(encode) => encode(&mut source, out),
+        _ => Err(format!("{encoding} is no encoding that Tern writes trits in").into()),
+    }
+}
+
+/// Appends one row of floats: exactly [`Encoding::bytes`] bytes.
+pub fn encode_floats(encoding: Encoding, row: &[f32], out: &mut Vec<u8>) -> Result<(), String> {
+    let codec = encoding.codec().ok_or_else(|| refused::why(encoding))?;
+    (codec.len)(1, row.len() as u64)?;
+    match codec.write {
+        Write::Floats(encode) => encode(row, out),
+        _ => return Err(format!("{encoding} is no encoding that Tern writes floats in")),
+    }
+    Ok(())
+}

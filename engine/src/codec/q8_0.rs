@@ -1,0 +1,35 @@
+//! Q8_0: 8.5 bits a weight. Blocks of 32: `d` f16, then 32 signed bytes `q`; value = d * q.
+
+use super::{Codec, Read, Write, blocks};
+use tern_kernels::half;
+
+const WEIGHTS: usize = 32;
+const BYTES: usize = 2 + WEIGHTS;
+
+pub(super) static CODEC: Codec = Codec {
+    name: "Q8_0",
+    gguf: Some(8),
+    len: |rows, cols| blocks(rows, cols, WEIGHTS as u64, BYTES as u64, 0),
+    read: Read::Floats(decode),
+    write: Write::Floats(encode),
+};
+
+fn decode(bytes: &[u8], out: &mut [f32]) {
+    for (block, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let d = half::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
+        for (value, &q) in out.iter_mut().zip(&block[2..]) {
+            *value = d * f32::from(q as i8);
+        }
+    }
+}
+
+/// The codes are made with the scale before it is rounded to f16, as llama.cpp's are.
+fn encode(row: &[f32], out: &mut Vec<u8>) {
+    for block in row.as_chunks::<WEIGHTS>().0 {
+        let d = block.iter().fold(0f32, |max, value| max.max(value.abs())) / 127.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        out.extend_from_slice(&half::f32_to_f16(d).to_le_bytes());
+        // `round` is half away from zero.
+        out.extend(block.iter().map(|value| (value * inverse).round() as i8 as u8));
+    }
+}

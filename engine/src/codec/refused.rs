@@ -1,0 +1,54 @@
+//! Types that are listed but not read: their names, and what to do about them.
+
+use super::Encoding;
+
+/// Type numbers of bitnet.cpp's lookup-table formats. Mainline removed 38; its 39 is MXFP4.
+pub(super) const TL1: u32 = 38;
+pub(super) const TL2: u32 = 39;
+const MXFP4: u32 = 39;
+
+/// The mainline names of the types that other readers know.
+#[rustfmt::skip]
+const NAMES: &[(u32, &str)] = &[
+    (3, "Q4_1"), (6, "Q5_0"), (7, "Q5_1"), (9, "Q8_1"), (10, "Q2_K"), (11, "Q3_K"), (12, "Q4_K"), (13, "Q5_K"),
+    (15, "Q8_K"), (16, "IQ2_XXS"), (17, "IQ2_XS"), (18, "IQ3_XXS"), (19, "IQ1_S"), (20, "IQ4_NL"), (21, "IQ3_S"),
+    (22, "IQ2_S"), (23, "IQ4_XS"), (24, "I8"), (25, "I16"), (26, "I32"), (27, "I64"), (28, "F64"), (29, "IQ1_M"),
+    (31, "Q4_0_4_4"), (32, "Q4_0_4_8"), (33, "Q4_0_8_8"), (37, "I8_S"), (39, "MXFP4"), (40, "NVFP4"), (41, "Q1_0"),
+    (133, "Q6_0"), (136, "Q8_K64"),
+];
+
+pub(super) fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Tl1 => "TL1",
+        Encoding::Tl2 => "TL2",
+        Encoding::Dtype(name) => name,
+        Encoding::Other(id) => NAMES.iter().find(|entry| entry.0 == id).map_or("unknown", |entry| entry.1),
+        _ => "unknown",
+    }
+}
+
+/// Type 39 is mainline's MXFP4 (17 bytes for 32 weights) or bitnet.cpp's TL2 (about 0.21 bytes a weight).
+pub(super) fn settle(encoding: Encoding, weights: u64, room: u64) -> Encoding {
+    match encoding {
+        Encoding::Other(MXFP4) if room < weights / 32 * 17 => Encoding::Tl2,
+        other => other,
+    }
+}
+
+/// Why a tensor of this encoding cannot be read, and what to do.
+pub(super) fn why(encoding: Encoding) -> String {
+    match encoding {
+        Encoding::Tl1 | Encoding::Tl2 => format!(
+            "{encoding} cannot be read, because its byte order depends on how bitnet.cpp was built and the file does not \
+             say; take the I2_S file or the Hugging Face checkpoint of this model"
+        ),
+        Encoding::Dtype("U8") => {
+            "expected weights, found U8 without `quant_method` \"bitnet\" in the configuration and a \
+                                  `weight_scale` beside it"
+                .to_owned()
+        }
+        other => format!(
+            "expected an encoding that Tern reads, found {other}; convert from another file of this model"
+        ),
+    }
+}

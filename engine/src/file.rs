@@ -1,0 +1,138 @@
+//! Model files as they lie on disk: a list of tensors and the metadata beside them. What the bytes of a tensor mean is
+//! [`codec`](crate::codec)'s; what the metadata says about a model is the families'.
+//!
+//! Everything here is hostile input: each length, count and offset is checked against the file before it is used.
+
+use crate::codec::Encoding;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tern_kernels::Bytes;
+
+pub mod gguf;
+pub mod hf;
+mod map;
+mod safetensors;
+
+/// One tensor of a file, still encoded.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// The name the file gives it.
+    pub name: String,
+    /// The sizes, outermost first, each above 0: `[rows, cols]` for a matrix. Empty for a single number.
+    pub dims: Vec<usize>,
+    /// What the bytes mean.
+    pub encoding: Encoding,
+    /// The one exact scale of a ternary tensor where the file states it outside the tensor's bytes: the multiplier of a
+    /// packed `uint8` tensor, or Tern's exact f32 beside a TQ tensor, whose own scales are f16.
+    pub scale: Option<f32>,
+    /// Multiplies every weight: the `X.scale` tensor that some GGUF files keep beside `X.weight`; 1 without one.
+    pub factor: f32,
+    /// The bytes, without padding.
+    pub bytes: Bytes,
+}
+
+impl Tensor {
+    /// Contiguous numbers per row: the innermost size.
+    pub fn cols(&self) -> usize {
+        self.dims.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows: the product of all sizes but the innermost.
+    pub fn rows(&self) -> usize {
+        self.dims.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+}
+
+/// Which container a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// GGUF, version 2 or 3.
+    Gguf {
+        /// As in the header.
+        version: u32,
+    },
+    /// One or more safetensors files.
+    Safetensors {
+        /// How many.
+        shards: usize,
+    },
+}
+
+/// What a file says about its model.
+#[derive(Clone, Debug)]
+pub enum Metadata {
+    /// The key-value pairs of a GGUF header.
+    Gguf(gguf::Pairs),
+    /// The JSON files beside a safetensors checkpoint.
+    Hf {
+        /// Where they are.
+        dir: PathBuf,
+        /// `config.json`; null when there is none.
+        config: Value,
+        /// `tokenizer_config.json`.
+        tokenizer_config: Option<Value>,
+        /// `generation_config.json`.
+        generation_config: Option<Value>,
+    },
+}
+
+/// An opened model file; its tensors stay on disk, mapped, until they are read.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// What was opened, for messages.
+    pub path: PathBuf,
+    /// The container.
+    pub format: Format,
+    /// What the file says about its model.
+    pub metadata: Metadata,
+    /// All tensors, in the order of the file.
+    pub tensors: Vec<Tensor>,
+}
+
+impl File {
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// An error about one tensor of this file.
+    pub fn error(&self, tensor: &str, what: impl Into<String>) -> Error {
+        Error::tensor(&self.path, tensor, what)
+    }
+}
+
+/// What the user must say because no file does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// I2_S tensors hold blocks of 64 weights, as written by bitnet.cpp's quantize tool on ARM, instead of 128.
+    pub i2s_arm: bool,
+}
+
+/// Opens a `.gguf`, a `.safetensors`, a directory with a `config.json`, or a `model.safetensors.index.json`.
+pub fn open(path: &Path, options: OpenOptions) -> Result<File> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    if meta.is_dir() {
+        return hf::open_dir(path);
+    }
+    if path.extension().is_some_and(|ext| ext == "json") {
+        return hf::open_index(path);
+    }
+    let bytes = map::map(path)?;
+    if bytes.starts_with(gguf::MAGIC) {
+        return gguf::read(path, bytes, options);
+    }
+    if path.extension().is_some_and(|ext| ext == "safetensors") {
+        return hf::open_file(path, bytes);
+    }
+    let start: String = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Err(Error::file(
+        path,
+        format!("expected a GGUF or .safetensors file, found a file that begins with bytes {start}"),
+    ))
+}
+
+/// Reads a GGUF that is in memory already; `name` stands for the path in messages.
+pub fn from_bytes(name: &Path, bytes: Bytes, options: OpenOptions) -> Result<File> {
+    gguf::read(name, bytes, options)
+}

@@ -1,0 +1,52 @@
+//! Files as bytes: a memory map for models, a bounded read for the small JSON files beside them.
+
+use crate::{Error, Result};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use tern_kernels::Bytes;
+
+/// The regular file at `path`, opened for reading, and its length in bytes.
+///
+/// The type is asked before opening: opening a FIFO would wait for a writer for ever.
+fn regular(path: &Path) -> Result<(fs::File, u64)> {
+    let kind = fs::metadata(path).map_err(|e| Error::io(path, e))?.file_type();
+    if kind.is_dir() {
+        return Err(Error::file(path, "expected a file, found a directory"));
+    }
+    if !kind.is_file() {
+        return Err(Error::file(path, "expected a regular file, found a device, pipe or socket"));
+    }
+    let file = fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    Ok((file, length))
+}
+
+/// Maps a regular, non-empty file into memory.
+pub(super) fn map(path: &Path) -> Result<Bytes> {
+    let (file, length) = regular(path)?;
+    if length == 0 {
+        return Err(Error::file(path, "the file is empty"));
+    }
+    // SAFETY: `Mmap::map` asks that the file is not changed while it is mapped. No system lets a program enforce that,
+    // so it is a condition on the user, stated in the manual: a model file is replaced by renaming (as `tern convert`
+    // does, which leaves this mapping on the old file), never written in place. What holds even if it is broken: the
+    // map is read-only and private to this process, every length taken from it is copied before it is checked and used,
+    // and the bytes are only read as integers and floats, for which every bit pattern is a value. So changed bytes
+    // give wrong numbers and a file cut short ends the process with a bus error; neither writes to memory.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let length = map.len();
+    Ok(Bytes::new(Arc::new(map), 0..length).expect("the range is the whole map"))
+}
+
+/// Reads a regular file of at most `limit` bytes.
+pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let (file, length) = regular(path)?;
+    if length > limit {
+        return Err(Error::file(path, format!("expected at most {limit} bytes, found {length}")));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    Ok(bytes)
+}
