@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why an operation of the engine failed. Displays as one line without a full stop.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Error {
     /// The system refused a read or a write of this path.
     Io { path: PathBuf, source: std::io::Error },

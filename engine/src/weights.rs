@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tern_kernels::{dot, dots, Cpu, FloatFormat, Packing, Pool, Ternary};
+use tern_kernels::{Cpu, FloatFormat, Packing, Pool, Ternary, dot, dots};
 
 use crate::codec::{self, Encoding, Trits};
 use crate::config::Config;
@@ -54,14 +54,20 @@ impl Dense {
     }
 
     /// `out[i] = row (rows.start + i) · x`.
-    pub(crate) fn dots(&self, cpu: Cpu, rows: Range<usize>, x: &[f32], out: &mut [f32]) -> Result<(), String> {
+    pub(crate) fn dots(
+        &self,
+        cpu: Cpu,
+        rows: Range<usize>,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), String> {
         let stored = match self.tensor.encoding {
             Encoding::F32 => Some(FloatFormat::F32),
             Encoding::F16 => Some(FloatFormat::F16),
             Encoding::Bf16 => Some(FloatFormat::Bf16),
             _ => None,
         };
-        if let Some(format) = stored {
+        if let Some(format) = stored.filter(|_| self.tensor.factor == 1.0) {
             let len = self.cols * format.size();
             dots(cpu, format, &self.tensor.bytes[rows.start * len..rows.end * len], x, out);
             return Ok(());
@@ -128,7 +134,7 @@ impl Loader<'_> {
         let tensor = self.file.tensor(&name).ok_or_else(missing)?;
         if tensor.dims != dims {
             let what = format!("dimensions {:?}: expected {dims:?} by the configuration", tensor.dims);
-            return Err(self.file.error(tensor, what));
+            return Err(self.file.error(&tensor.name, what));
         }
         Ok(tensor)
     }
@@ -136,9 +142,11 @@ impl Loader<'_> {
     fn vector(&self, canonical: &str, len: usize) -> Result<Vec<f32>> {
         let tensor = self.tensor(canonical, &[len])?;
         let mut values = vec![0f32; len];
-        codec::floats(tensor, 0, &mut values).map_err(|what| self.file.error(tensor, what))?;
+        codec::floats(tensor, 0, &mut values).map_err(|what| self.file.error(&tensor.name, what))?;
         match values.iter().position(|value| !value.is_finite()) {
-            Some(at) => Err(self.file.error(tensor, format!("element {at} is {}: expected a number", values[at]))),
+            Some(at) => Err(self
+                .file
+                .error(&tensor.name, format!("element {at} is {}: expected a number", values[at]))),
             None => Ok(values),
         }
     }
@@ -146,41 +154,31 @@ impl Loader<'_> {
     fn dense(&self, canonical: &str, rows: usize, cols: usize) -> Result<Dense> {
         let tensor = self.tensor(canonical, &[rows, cols])?;
         let mut row = vec![0f32; cols];
-        codec::floats(tensor, 0, &mut row).map_err(|what| self.file.error(tensor, what))?; // an encoding that cannot be read
+        codec::floats(tensor, 0, &mut row).map_err(|what| self.file.error(&tensor.name, what))?; // an encoding that cannot be read
         Ok(Dense { tensor: tensor.clone(), cols })
     }
 
     fn ternary(&self, canonical: &str, rows: usize, cols: usize) -> Result<Ternary> {
         let tensor = self.tensor(canonical, &[rows, cols])?;
-        let error = |what| self.file.error(tensor, what);
-        let own = match tensor.encoding {
-            Encoding::I2 => Some(Packing::I2),
-            Encoding::T5 => Some(Packing::T5),
-            _ => None,
-        };
+        let error = |what| self.file.error(&tensor.name, what);
         let floats = matches!(tensor.encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16);
         if floats && !self.detected.trained_ternary {
             let what = "float weights of a model that was not trained ternary; `tern convert --lossy` rounds them all \
                         the same, at a great loss of quality";
             return Err(error(what.to_owned()));
         }
-        let trits = Trits::open(tensor).map_err(error)?;
-        match own.filter(|own| self.packing.is_none_or(|packing| packing == *own)) {
-            Some(own) => {
-                let len = own.blocks_len(rows, cols).unwrap_or(usize::MAX);
-                let blocks = tensor.bytes.slice(0..len).ok_or_else(|| error("shorter than its blocks".to_owned()))?;
-                let matrix = Ternary::from_blocks(own, rows, cols, trits.scales().clone(), blocks).map_err(error)?;
-                match self.invalid(&matrix) {
-                    Some(at) => Err(error(format!("byte {at} of the blocks stands for no trits"))),
-                    None => Ok(matrix),
-                }
+        if let Some(mapped) = codec::mapped(tensor).map_err(error)? {
+            if let Some(at) = self.invalid(&mapped) {
+                return Err(error(format!("byte {at} of the blocks stands for no trits")));
             }
-            None => {
-                let packing = self.packing.unwrap_or(Packing::I2);
-                let row = |row: usize, out: &mut [i8]| trits.row(row, out);
-                Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error)
+            if self.packing.is_none_or(|packing| packing == mapped.packing()) {
+                return Ok(mapped);
             }
         }
+        let trits = Trits::open(tensor).map_err(error)?;
+        let packing = self.packing.unwrap_or(Packing::I2);
+        let row = |row: usize, out: &mut [i8]| trits.row(row, out);
+        Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error)
     }
 
     /// The first byte of mapped blocks that cannot be, looked for on all threads.

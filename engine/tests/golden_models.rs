@@ -97,7 +97,8 @@ fn threads_packings_and_instruction_sets_do_not_change_a_bit() {
             for packing in Packing::ALL {
                 for threads in [1, 2, 3] {
                     let cpu = Some(cpu.name().to_owned());
-                    let options = Options { cpu, threads: Some(threads), packing: Some(packing), ..Options::default() };
+                    let options =
+                        Options { cpu, threads: Some(threads), packing: Some(packing), ..Options::default() };
                     let got = logits(&open(&golden(name), options.clone()), &ids);
                     assert!(bits(&got) == want, "{name} {options:?}");
                 }
@@ -117,7 +118,8 @@ fn alone_in_pieces_and_in_company_the_logits_are_the_same() {
     let mut scratch = Scratch::default();
     let mut alone = [Sequence::new(model.config(), 64)];
     for (at, &token) in ids.iter().enumerate() {
-        let got = model.forward(&mut scratch, &mut alone, &[Row { sequence: 0, token, logits: true }]).unwrap();
+        let got =
+            model.forward(&mut scratch, &mut alone, &[Row { sequence: 0, token, logits: true }]).unwrap();
         assert!(bits(got) == want[at * vocab..][..vocab], "one at a time, token {at}");
     }
 
@@ -129,7 +131,10 @@ fn alone_in_pieces_and_in_company_the_logits_are_the_same() {
             live.iter().map(|&sequence| Row { sequence, token: ids[at - sequence], logits: true }).collect();
         let got = bits(model.forward(&mut scratch, &mut company, &rows).unwrap());
         for (row, sequence) in live.iter().enumerate() {
-            assert!(got[row * vocab..][..vocab] == want[(at - sequence) * vocab..][..vocab], "sequence {sequence}");
+            assert!(
+                got[row * vocab..][..vocab] == want[(at - sequence) * vocab..][..vocab],
+                "sequence {sequence}"
+            );
         }
     }
 }
