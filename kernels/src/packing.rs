@@ -32,11 +32,11 @@ pub(crate) trait Layout {
     type Planes<B: Copy>: AsRef<[B]> + AsMut<[B]> + Copy;
     /// The codes of every plane of a block.
     fn split<I: Isa>(isa: I, bytes: I::Bytes) -> Self::Planes<I::Bytes>;
-    /// A byte from its codes (`codes.len() == PLANES`, each 0..=2).
-    fn join(codes: &[u8]) -> u8;
-    /// The code of plane `p` in a byte.
-    fn code(byte: u8, p: usize) -> u8;
-    /// Whether a byte can have been written by `join`.
+    /// What a code of each plane counts in a byte; `PLANES` of them are used. The largest sum of 2 × these fits a byte.
+    const WEIGHTS: [u8; 5];
+    /// How many codes a plane could hold: `WEIGHTS[p + 1] / WEIGHTS[p]`.
+    const RADIX: u8;
+    /// Whether a byte can have been written by `pack_group`.
     fn valid(byte: u8) -> bool;
 }
 
@@ -131,29 +131,37 @@ impl Packing {
 }
 
 fn pack_group<L: Layout>(trits: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
+    /// The codes of four zero trits.
+    const ZEROS: u32 = 0x0101_0101;
     let (blocks, _) = out.as_chunks_mut::<64>();
-    for (b, block) in blocks.iter_mut().enumerate() {
-        for (at, byte) in block.iter_mut().enumerate() {
-            let (row, j) = (at / 4, at % 4);
-            let mut codes = [1u8; 8];
-            for p in 0..L::PLANES {
-                let col = (b * L::PLANES + p) * 4 + j;
-                if row < rows && col < cols {
-                    let trit = trits[row * cols + col];
-                    debug_assert!((-1..=1).contains(&trit), "{trit} is no trit");
-                    codes[p] = (trit + 1) as u8;
-                }
-            }
-            *byte = L::join(&codes[..L::PLANES]);
+    let empty: u32 = (0..L::PLANES).map(|p| ZEROS * u32::from(L::WEIGHTS[p])).sum();
+    for row in 0..ROWS {
+        let mut pieces = trits[(row.min(rows) * cols)..].get(..cols).unwrap_or(&[]).chunks(4 * L::PLANES);
+        for block in &mut *blocks {
+            let word = pieces.next().map_or(empty, |piece| join::<L>(piece));
+            block[4 * row..4 * row + 4].copy_from_slice(&word.to_le_bytes());
         }
     }
+}
+
+/// The four bytes of one row in a block: its trits (at most `4 * PLANES`), a quad for each plane, all four lanes of a
+/// u32 at once; no lane carries into the next.
+#[inline(always)]
+fn join<L: Layout>(piece: &[i8]) -> u32 {
+    let mut trits = [0i8; 20];
+    trits[..piece.len()].copy_from_slice(piece);
+    let (quads, _) = trits.as_chunks::<4>();
+    (0..L::PLANES)
+        .map(|p| u32::from_le_bytes(quads[p].map(|trit| (trit + 1) as u8)) * u32::from(L::WEIGHTS[p]))
+        .sum()
 }
 
 fn unpack_row<L: Layout>(group: &[u8], row: usize, out: &mut [i8]) {
     let (blocks, _) = group.as_chunks::<64>();
     for (block, out) in blocks.iter().zip(out.chunks_mut(4 * L::PLANES)) {
         for (at, trit) in out.iter_mut().enumerate() {
-            *trit = L::code(block[4 * row + at % 4], at / 4) as i8 - 1;
+            let byte = block[4 * row + at % 4];
+            *trit = (byte / L::WEIGHTS[at / 4] % L::RADIX) as i8 - 1;
         }
     }
 }

@@ -139,3 +139,25 @@ proptest! {
         }
     }
 }
+
+/// docs/formats.md, word for word: files depend on it.
+#[test]
+fn blocks_lie_as_the_documentation_says() {
+    let (rows, cols) = (19, 45);
+    let trits: Vec<i8> = noise(rows * cols, 3).map(|v| (v % 3) as i8 - 1).collect();
+    for (packing, planes, weights) in
+        [(Packing::I2, 4, [1, 4, 16, 64, 0]), (Packing::T5, 5, [1, 3, 9, 27, 81])]
+    {
+        let matrix = pack(packing, rows, cols, Scales::One(1.0), &trits);
+        let pieces = cols.div_ceil(4 * planes);
+        assert_eq!(matrix.blocks().len(), 2 * pieces * 64);
+        for (at, &byte) in matrix.blocks().iter().enumerate() {
+            let (group, piece, r, j) = (at / 64 / pieces, at / 64 % pieces, at % 64 / 4, at % 4);
+            let code = |p: usize| {
+                let (row, col) = (group * 16 + r, piece * 4 * planes + 4 * p + j);
+                if row < rows && col < cols { (trits[row * cols + col] + 1) as usize } else { 1 }
+            };
+            assert_eq!(usize::from(byte), (0..planes).map(|p| code(p) * weights[p]).sum::<usize>());
+        }
+    }
+}

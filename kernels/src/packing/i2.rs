@@ -8,19 +8,13 @@ pub(crate) struct I2;
 
 impl Layout for I2 {
     const PLANES: usize = 4;
+    const WEIGHTS: [u8; 5] = [1, 4, 16, 64, 0];
+    const RADIX: u8 = 4;
     type Planes<B: Copy> = [B; 4];
 
     #[inline(always)]
     fn split<I: Isa>(isa: I, bytes: I::Bytes) -> [I::Bytes; 4] {
         isa.split2(bytes)
-    }
-    #[inline(always)]
-    fn join(codes: &[u8]) -> u8 {
-        codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6
-    }
-    #[inline(always)]
-    fn code(byte: u8, p: usize) -> u8 {
-        byte >> (2 * p) & 3
     }
     #[inline(always)]
     fn valid(byte: u8) -> bool {

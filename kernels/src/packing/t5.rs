@@ -6,23 +6,15 @@ use crate::isa::Isa;
 
 pub(crate) struct T5;
 
-const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-
 impl Layout for T5 {
     const PLANES: usize = 5;
+    const WEIGHTS: [u8; 5] = [1, 3, 9, 27, 81];
+    const RADIX: u8 = 3;
     type Planes<B: Copy> = [B; 5];
 
     #[inline(always)]
     fn split<I: Isa>(isa: I, bytes: I::Bytes) -> [I::Bytes; 5] {
         isa.split5(bytes)
-    }
-    #[inline(always)]
-    fn join(codes: &[u8]) -> u8 {
-        codes.iter().zip(POWERS).map(|(code, power)| code * power).sum()
-    }
-    #[inline(always)]
-    fn code(byte: u8, p: usize) -> u8 {
-        byte / POWERS[p] % 3
     }
     #[inline(always)]
     fn valid(byte: u8) -> bool {
