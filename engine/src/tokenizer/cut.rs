@@ -1,0 +1,273 @@
+//! Cutting a text into the pieces that are encoded one by one ("pre-tokenizing").
+//!
+//! Patterns with look-ahead run on `fancy-regex`, which gives up after a million steps back: that is an error here.
+//! (The `tokenizers` crate's own `Split` ends the search silently instead and encodes the rest as one piece, which
+//! is why splitting by a pattern is done here; the rarer cutters are the crate's.)
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use fancy_regex::{Regex, RegexBuilder};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
+
+use crate::error::quoted;
+
+/// GPT-2's pattern; llama.cpp's `default` too.
+pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Llama-3's: contractions in any case, at most three digits, line ends kept with what is before them.
+pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen2's: Llama-3's with single digits.
+pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Falcon's first cut, before GPT-2's and three-digit groups.
+pub(crate) const FALCON: &str = r"[\p{P}\$\+<=>\^~\|`]+";
+/// Groups of three digits.
+pub(crate) const THREE_DIGITS: &str = "[0-9][0-9][0-9]";
+
+const MAX_STEPS: usize = 64;
+const MAX_PATTERN: usize = 4096;
+
+/// The steps of a tokenizer, in order.
+#[derive(Default)]
+pub(crate) struct Cut {
+    steps: Vec<Step>,
+    /// The pieces come in GPT-2's printable alphabet, one character a byte, because a later step needed it so.
+    pub(crate) printable: bool,
+}
+
+enum Step {
+    Pattern {
+        regex: Box<Regex>,
+        behavior: Behavior,
+        invert: bool,
+    },
+    /// A space before pieces that have none.
+    Space,
+    /// One of the crate's; `rest` for all parts of a text but the first.
+    Other {
+        first: Box<PreTokenizerWrapper>,
+        rest: Box<PreTokenizerWrapper>,
+    },
+}
+
+/// What becomes of the matches.
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+enum Behavior {
+    Removed,
+    Isolated,
+    MergedWithPrevious,
+    MergedWithNext,
+    Contiguous,
+}
+
+impl Cut {
+    /// Each pattern cuts what the one before left; matches stand alone.
+    pub(crate) fn patterns(patterns: &[&str]) -> Result<Self, String> {
+        let mut cut = Self::default();
+        for pattern in patterns {
+            cut.pattern(pattern, Behavior::Isolated, false)?;
+        }
+        Ok(cut)
+    }
+
+    /// The `pre_tokenizer` of a tokenizer.json; also whether it works on bytes.
+    pub(crate) fn from_json(value: &Value) -> Result<(Self, bool), String> {
+        let mut cut = Self::default();
+        let mut bytes = false;
+        let mut waiting = vec![value];
+        while let Some(value) = waiting.pop() {
+            if value.is_null() {
+                continue;
+            }
+            let kind = value["type"].as_str().unwrap_or("");
+            if cut.steps.len() > MAX_STEPS || waiting.len() > MAX_STEPS {
+                return Err(format!("more than {MAX_STEPS} pre-tokenizers"));
+            }
+            if bytes && !cut.printable && kind != "Sequence" {
+                // Something works on the printable alphabet after all.
+                cut.other(&json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}))?;
+                cut.printable = true;
+            }
+            match kind {
+                "Sequence" => {
+                    let inner = value["pretokenizers"].as_array();
+                    waiting.extend(inner.ok_or("pre-tokenizer Sequence without a list")?.iter().rev());
+                }
+                "Split" => {
+                    let behavior = Behavior::deserialize(&value["behavior"])
+                        .map_err(|e| format!("pre-tokenizer Split: behavior: {e}"))?;
+                    let invert = value["invert"].as_bool().unwrap_or(false);
+                    match (value["pattern"]["Regex"].as_str(), value["pattern"]["String"].as_str()) {
+                        (Some(pattern), _) => cut.pattern(pattern, behavior, invert)?,
+                        (_, Some(text)) => cut.pattern(&fancy_regex::escape(text), behavior, invert)?,
+                        _ => return Err("pre-tokenizer Split: no pattern".to_owned()),
+                    }
+                }
+                "ByteLevel" if bytes => return Err("two pre-tokenizers ByteLevel".to_owned()),
+                "ByteLevel" => {
+                    bytes = true;
+                    if value["add_prefix_space"].as_bool().unwrap_or(true) {
+                        cut.steps.push(Step::Space);
+                    }
+                    if value["use_regex"].as_bool().unwrap_or(true) {
+                        cut.pattern(GPT2, Behavior::Isolated, false)?;
+                    }
+                }
+                "Digits" | "Punctuation" | "Metaspace" | "Whitespace" | "WhitespaceSplit" => {
+                    cut.other(value)?
+                }
+                _ => return Err(format!("the pre-tokenizer `{}` is not supported", quoted(kind))),
+            }
+        }
+        Ok((cut, bytes))
+    }
+
+    fn pattern(&mut self, pattern: &str, behavior: Behavior, invert: bool) -> Result<(), String> {
+        if pattern.len() > MAX_PATTERN {
+            return Err(format!("a split pattern of {} bytes, more than {MAX_PATTERN}", pattern.len()));
+        }
+        let regex = RegexBuilder::new(pattern)
+            .delegate_size_limit(1 << 19)
+            .delegate_dfa_size_limit(1 << 19)
+            .build()
+            .map_err(|e| format!("split pattern `{}`: {}", quoted(pattern), quoted(&e.to_string())))?;
+        self.steps.push(Step::Pattern { regex: Box::new(regex), behavior, invert });
+        Ok(())
+    }
+
+    fn other(&mut self, value: &Value) -> Result<(), String> {
+        let read = |value: &Value| {
+            PreTokenizerWrapper::deserialize(value)
+                .map(Box::new)
+                .map_err(|e| format!("pre-tokenizer {}: {}", value["type"], quoted(&e.to_string())))
+        };
+        let mut rest = value.clone();
+        if value["prepend_scheme"] == "first" {
+            rest["prepend_scheme"] = "never".into();
+        }
+        self.steps.push(Step::Other { first: read(value)?, rest: read(&rest)? });
+        Ok(())
+    }
+
+    /// Calls `each` with every piece of the text. `first`: nothing stands before this text.
+    pub(crate) fn apply(
+        &self,
+        text: &str,
+        first: bool,
+        clock: &Clock,
+        mut each: impl FnMut(&str) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut text = std::borrow::Cow::Borrowed(text);
+        let mut pieces: Vec<Range<usize>> = Vec::from([0..text.len()]);
+        for step in &self.steps {
+            let mut cut = Vec::with_capacity(pieces.len());
+            match step {
+                Step::Pattern { regex, behavior, invert } => {
+                    for piece in pieces {
+                        let matches = matches(regex, &text[piece.clone()], *invert, clock)?;
+                        gather(*behavior, piece.start, matches, &mut cut);
+                    }
+                }
+                Step::Space => {
+                    let mut spaced = String::with_capacity(text.len() + 1);
+                    for piece in pieces {
+                        let start = spaced.len();
+                        if !text[piece.clone()].starts_with(' ') {
+                            spaced.push(' ');
+                        }
+                        spaced.push_str(&text[piece]);
+                        cut.push(start..spaced.len());
+                    }
+                    text = spaced.into();
+                }
+                Step::Other { first: cutter, rest } => {
+                    let mut changed = String::with_capacity(text.len());
+                    for (at, piece) in pieces.into_iter().enumerate() {
+                        let mut parts = PreTokenizedString::from(&text[piece]);
+                        let cutter = if first && at == 0 { cutter } else { rest };
+                        cutter.pre_tokenize(&mut parts).map_err(|e| quoted(&e.to_string()))?;
+                        for (part, ..) in parts.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+                            let start = changed.len();
+                            changed.push_str(part);
+                            cut.push(start..changed.len());
+                        }
+                        clock.check()?;
+                    }
+                    text = changed.into();
+                }
+            }
+            pieces = cut;
+        }
+        pieces.into_iter().filter(|piece| !piece.is_empty()).try_for_each(|piece| each(&text[piece]))
+    }
+}
+
+/// The ranges of a text that match, and those between them, in order.
+fn matches(
+    regex: &Regex,
+    text: &str,
+    invert: bool,
+    clock: &Clock,
+) -> Result<Vec<(Range<usize>, bool)>, String> {
+    let mut all = Vec::new();
+    let mut from = 0;
+    for found in regex.find_iter(text) {
+        let found = found.map_err(|e| format!("a split pattern gave up: {}", quoted(&e.to_string())))?;
+        clock.check()?;
+        if from < found.start() {
+            all.push((from..found.start(), invert));
+        }
+        if !found.range().is_empty() {
+            all.push((found.range(), !invert));
+        }
+        from = found.end();
+    }
+    if from < text.len() {
+        all.push((from..text.len(), invert));
+    }
+    Ok(all)
+}
+
+fn gather(behavior: Behavior, at: usize, matches: Vec<(Range<usize>, bool)>, pieces: &mut Vec<Range<usize>>) {
+    // Whether the last piece still takes what comes next, and whether it was a match.
+    let (mut open, mut last) = (false, None);
+    for (range, matched) in matches {
+        let range = range.start + at..range.end + at;
+        let joins = match behavior {
+            Behavior::Removed if matched => continue,
+            Behavior::Removed | Behavior::Isolated => false,
+            Behavior::Contiguous => last == Some(matched),
+            Behavior::MergedWithPrevious => matched && last == Some(false),
+            Behavior::MergedWithNext => open && !matched,
+        };
+        open = matched;
+        last = Some(matched);
+        match pieces.last_mut() {
+            Some(piece) if joins => piece.end = range.end,
+            _ => pieces.push(range),
+        }
+    }
+}
+
+/// Ends work on one text that takes far longer than any honest tokenizer needs: a pattern may take a million steps
+/// at every letter and still match.
+pub(crate) struct Clock {
+    start: Instant,
+    limit: Duration,
+}
+
+impl Clock {
+    /// Two seconds and ten for each megabyte; real patterns take 0.1 s for a megabyte.
+    pub(crate) fn new(text: &str) -> Self {
+        let limit = Duration::from_millis(2000 + text.len() as u64 / 100);
+        Self { start: Instant::now(), limit }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.start.elapsed() > self.limit {
+            return Err("the split patterns take too long for this text".to_owned());
+        }
+        Ok(())
+    }
+}

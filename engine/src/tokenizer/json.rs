@@ -1,0 +1,215 @@
+//! Hugging Face's `tokenizer.json`.
+
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper};
+
+use super::added::{Added, AddedToken};
+use super::bpe::{Bpe, Pairs, Rules, Unit, byte_tokens};
+use super::cut::Cut;
+use super::normal::Normal;
+use super::stream::Script;
+use super::vocabulary::{MAX_IDS, Vocabulary};
+use super::{Tokenizer, alphabet};
+use crate::error::quoted;
+
+#[derive(Deserialize)]
+struct Json {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    dropout: Option<f32>,
+    unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    fuse_unk: Option<bool>,
+    #[serde(default)]
+    byte_fallback: Option<bool>,
+    #[serde(default)]
+    ignore_merges: Option<bool>,
+    vocab: Vocab,
+    #[serde(default)]
+    merges: Vec<Merge>,
+}
+
+/// The pieces in the file's order; a map of strings is not needed.
+struct Vocab(Vec<(String, u32)>);
+
+/// `"a b"` or `["a", "b"]`.
+struct Merge(String, String);
+
+pub(super) fn read(json: &[u8]) -> Result<Tokenizer, String> {
+    let json: Json = serde_json::from_slice(json).map_err(|e| quoted(&e.to_string()))?;
+    let model = &json.model;
+    match &model.kind {
+        Some(kind) if kind != "BPE" => {
+            return Err(format!("the model type `{}` is not supported", quoted(kind)));
+        }
+        _ => {}
+    }
+    let affix = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
+    if affix.iter().any(|affix| affix.as_ref().is_some_and(|affix| !affix.is_empty())) {
+        return Err("word prefixes and suffixes in a BPE model are not supported".to_owned());
+    }
+    if model.dropout.is_some_and(|dropout| dropout != 0.0) {
+        return Err("a BPE model with dropout is not supported".to_owned());
+    }
+
+    let normal = Normal::from_json(&json.normalizer)?;
+    let (cut, bytes) = Cut::from_json(&json.pre_tokenizer)?;
+    let vocabulary = vocabulary(&model.vocab.0, bytes)?;
+    let rules = Rules::Pairs(pairs(&model.merges, &vocabulary, bytes)?);
+    let unit = if bytes {
+        Unit::Byte
+    } else {
+        let unknown = match &model.unk_token {
+            Some(token) => {
+                let id = vocabulary.find(token.as_bytes());
+                Some(id.ok_or_else(|| format!("unk_token `{}` is not in the vocabulary", quoted(token)))?)
+            }
+            None => None,
+        };
+        let fallback = model.byte_fallback == Some(true);
+        let bytes = if fallback { byte_tokens(&vocabulary) } else { None };
+        Unit::Char { bytes, unknown, fuse: model.fuse_unk == Some(true) }
+    };
+    let bpe = Bpe::new(vocabulary, rules, unit, model.ignore_merges == Some(true));
+    if let Some(token) = json.added_tokens.iter().find(|t| t.id as usize >= MAX_IDS) {
+        return Err(format!("added token id {} is above the limit of {MAX_IDS}", token.id));
+    }
+    let added = Added::new(json.added_tokens, |text| normal.apply(text).map(|text| text.into_owned()))?;
+    let before = before(&json.post_processor)?;
+    let script = script(&json.decoder, bytes)?;
+    Ok(Tokenizer::new(bpe, added, normal, cut, script).beginning_with(before))
+}
+
+fn vocabulary(pieces: &[(String, u32)], bytes: bool) -> Result<Vocabulary, String> {
+    let mut vocabulary = Vocabulary::new();
+    for (piece, id) in pieces {
+        match bytes.then(|| alphabet::bytes(piece)) {
+            Some(Some(raw)) => vocabulary.insert(*id, &raw)?,
+            // A piece that is not in the byte alphabet never comes out of a text.
+            Some(None) => vocabulary.name(*id, piece.as_bytes())?,
+            None => vocabulary.insert(*id, piece.as_bytes())?,
+        }
+    }
+    Ok(vocabulary)
+}
+
+fn pairs(merges: &[Merge], vocabulary: &Vocabulary, bytes: bool) -> Result<Pairs, String> {
+    let merges = merges.iter().map(|Merge(left, right)| (left.as_str(), right.as_str()));
+    super::bpe::pairs(merges, vocabulary, |piece| if bytes { alphabet::bytes(piece) } else { None })
+}
+
+/// What the post-processor puts before a text, found by letting it process one token.
+fn before(value: &Value) -> Result<Vec<u32>, String> {
+    const MARK: u32 = u32::MAX;
+    if value.is_null() {
+        return Ok(Vec::new());
+    }
+    let processor = PostProcessorWrapper::deserialize(value)
+        .map_err(|e| format!("post-processor: {}", quoted(&e.to_string())))?;
+    let one = Encoding::new(
+        vec![MARK],
+        vec![0],
+        vec!["x".to_owned()],
+        vec![None],
+        vec![(0, 1)],
+        vec![0],
+        vec![1],
+        vec![],
+        Default::default(),
+    );
+    let done = processor
+        .process(one, None, true)
+        .map_err(|e| format!("post-processor: {}", quoted(&e.to_string())))?;
+    let ids = done.get_ids();
+    let end = ids.iter().position(|&id| id == MARK).ok_or("the post-processor drops the text")?;
+    Ok(ids[..end].to_vec())
+}
+
+fn script(value: &Value, bytes: bool) -> Result<Script, String> {
+    let list = std::slice::from_ref(value);
+    let steps = match value["type"].as_str() {
+        Some("Sequence") => value["decoders"].as_array().map_or(&[][..], |steps| steps),
+        _ => list,
+    };
+    let mut script = if bytes { Script::Bytes } else { Script::Spaces { strip: 0 } };
+    for step in steps {
+        let kind = step["type"].as_str().unwrap_or(if step.is_null() { "null" } else { "" });
+        match (kind, &mut script) {
+            ("ByteLevel", Script::Bytes) | ("ByteFallback" | "Fuse", Script::Spaces { .. }) => {}
+            ("Replace", Script::Spaces { .. })
+                if step["pattern"]["String"] == "▁" && step["content"] == " " => {}
+            ("Strip", Script::Spaces { strip }) if step["content"] == " " && step["stop"] == 0 => {
+                *strip = step["start"].as_u64().map_or(0, |start| start as usize);
+            }
+            ("Metaspace", Script::Spaces { strip }) if step["replacement"] == "▁" => {
+                let never = step["prepend_scheme"] == "never" || step["add_prefix_space"] == false;
+                *strip = usize::from(!never);
+            }
+            _ => return Err(format!("the decoder `{}` is not supported for this model", quoted(kind))),
+        }
+    }
+    Ok(script)
+}
+
+impl<'de> Deserialize<'de> for Vocab {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pieces;
+        impl<'de> Visitor<'de> for Pieces {
+            type Value = Vocab;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map from pieces to ids")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
+                let mut pieces = Vec::new();
+                while let Some(piece) = map.next_entry()? {
+                    pieces.push(piece);
+                }
+                Ok(Vocab(pieces))
+            }
+        }
+        deserializer.deserialize_map(Pieces)
+    }
+}
+
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pair;
+        impl<'de> Visitor<'de> for Pair {
+            type Value = Merge;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a merge as `left right` or as a pair")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Merge, E> {
+                match text.split_once(' ') {
+                    Some((left, right)) if !right.contains(' ') => Ok(Merge(left.into(), right.into())),
+                    _ => Err(E::custom(format!("`{}` is not two pieces with a space between", quoted(text)))),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge, A::Error> {
+                let left = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let right = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+                Ok(Merge(left, right))
+            }
+        }
+        deserializer.deserialize_any(Pair)
+    }
+}

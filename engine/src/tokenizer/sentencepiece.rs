@@ -1,0 +1,223 @@
+//! SentencePiece vocabularies: pieces with scores, from a `tokenizer.model` (protobuf) or from a GGUF.
+//!
+//! Only its BPE kind: the pair whose joined piece scores highest joins first, on equal scores the leftmost. The result
+//! does not depend on listed merges, so the scores are used as they are.
+
+use super::added::{Added, AddedToken};
+use super::bpe::{Bpe, Rules, Unit, byte_of};
+use super::cut::Cut;
+use super::normal::Normal;
+use super::stream::Script;
+use super::vocabulary::Vocabulary;
+use super::{MAX_IDS, Tokenizer};
+use crate::error::quoted;
+
+/// What a piece is for, numbered as in SentencePiece and GGUF.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Normal = 1,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+impl Kind {
+    pub(super) fn from_id(id: i32) -> Option<Self> {
+        let all = [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte];
+        all.into_iter().find(|&kind| kind as i32 == id)
+    }
+}
+
+/// One piece; its id is its place.
+pub(super) struct Piece<'t> {
+    pub(super) text: &'t str,
+    pub(super) score: f32,
+    pub(super) kind: Kind,
+}
+
+/// Builds the tokenizer. `prefix` puts a space before every text; `more` are added tokens that the vocabulary lacks.
+pub(super) fn build(pieces: &[Piece], prefix: bool, mut more: Vec<AddedToken>) -> Result<Tokenizer, String> {
+    if pieces.len() > MAX_IDS {
+        return Err(format!("{} pieces, more than the limit of {MAX_IDS}", pieces.len()));
+    }
+    let mut vocabulary = Vocabulary::new();
+    let mut bytes = Box::new([u32::MAX; 256]);
+    let mut unknown = None;
+    let mut added = Vec::new();
+    for (id, piece) in (0u32..).zip(pieces) {
+        let text = piece.text.as_bytes();
+        match piece.kind {
+            Kind::Normal | Kind::Unused => vocabulary.insert(id, text)?,
+            Kind::Byte => {
+                let byte =
+                    byte_of(text).ok_or_else(|| format!("`{}` is no byte piece", quoted(piece.text)))?;
+                bytes[byte as usize] = id;
+                vocabulary.name(id, text)?;
+            }
+            Kind::Unknown | Kind::Control | Kind::UserDefined => {
+                if piece.kind == Kind::Unknown && unknown.is_none() {
+                    unknown = Some(id);
+                }
+                vocabulary.name(id, text)?;
+                added.push(AddedToken::new(id, piece.text, piece.kind != Kind::UserDefined));
+            }
+        }
+    }
+    more.retain(|token| !added.iter().any(|known| known.id == token.id || known.content == token.content));
+    added.extend(more);
+    let unit =
+        Unit::Char { bytes: bytes.iter().all(|&id| id != u32::MAX).then_some(bytes), unknown, fuse: true };
+    let bpe = Bpe::new(vocabulary, Rules::Pieces(ranks(pieces)?), unit, false);
+    let added = Added::new(added, |text| Ok(text.to_owned()))?;
+    let script = Script::Spaces { strip: usize::from(prefix) };
+    Ok(Tokenizer::new(bpe, added, Normal::sentencepiece(prefix), Cut::default(), script))
+}
+
+/// Ranks by falling score; pieces of one score have one rank.
+fn ranks(pieces: &[Piece]) -> Result<Vec<u32>, String> {
+    if let Some(piece) = pieces.iter().find(|piece| !piece.score.is_finite()) {
+        return Err(format!("the score of `{}` is {}", quoted(piece.text), piece.score));
+    }
+    let mut order: Vec<usize> = (0..pieces.len()).filter(|&id| pieces[id].kind == Kind::Normal).collect();
+    order.sort_by(|&a, &b| pieces[b].score.total_cmp(&pieces[a].score));
+    let mut ranks = vec![u32::MAX; pieces.len()];
+    let (mut rank, mut last) = (0, None);
+    for id in order {
+        // -0 and 0 are one score.
+        if last.is_some_and(|last| last != pieces[id].score) {
+            rank += 1;
+        }
+        last = Some(pieces[id].score);
+        ranks[id] = rank;
+    }
+    Ok(ranks)
+}
+
+/// Reads a SentencePiece `tokenizer.model`.
+pub(super) fn read(file: &[u8], more: Vec<AddedToken>) -> Result<Tokenizer, String> {
+    let mut pieces = Vec::new();
+    let mut model = Proto(&[]);
+    let mut normalizer = Proto(&[]);
+    for field in Proto(file) {
+        match field? {
+            (1, Field::Bytes(piece)) => pieces.push(piece_of(Proto(piece))?),
+            (2, Field::Bytes(spec)) => model = Proto(spec),
+            (3, Field::Bytes(spec)) => normalizer = Proto(spec),
+            _ => {}
+        }
+    }
+    if pieces.is_empty() {
+        return Err("expected a SentencePiece model, found no pieces".to_owned());
+    }
+    // trainer_spec: 3 model type (1 unigram, 2 BPE), 41 and 42 the ids of BOS and EOS.
+    let (mut kind, mut bos, mut eos) = (1, 1, 2);
+    for field in model {
+        match field? {
+            (3, Field::Number(value)) => kind = value,
+            (41, Field::Number(value)) => bos = value,
+            (42, Field::Number(value)) => eos = value,
+            _ => {}
+        }
+    }
+    // normalizer_spec: 2 compiled character map, 3 dummy prefix, 4 remove extra white space.
+    let (mut map, mut prefix, mut squeeze) = (false, true, true);
+    for field in normalizer {
+        match field? {
+            (2, Field::Bytes(value)) => map = !value.is_empty(),
+            (3, Field::Number(value)) => prefix = value != 0,
+            (4, Field::Number(value)) => squeeze = value != 0,
+            _ => {}
+        }
+    }
+    if kind != 2 || map || squeeze {
+        return Err("of SentencePiece models only BPE that changes no characters is supported; \
+                    use the model's tokenizer.json"
+            .to_owned());
+    }
+    let mut tokenizer = build(&pieces, prefix, more)?;
+    let id = |id: u64| u32::try_from(id).ok().filter(|&id| (id as usize) < pieces.len());
+    tokenizer.bos = id(bos);
+    tokenizer.stop_at(id(eos));
+    Ok(tokenizer)
+}
+
+fn piece_of(message: Proto<'_>) -> Result<Piece<'_>, String> {
+    let mut piece = Piece { text: "", score: 0.0, kind: Kind::Normal };
+    for field in message {
+        match field? {
+            (1, Field::Bytes(text)) => {
+                piece.text = std::str::from_utf8(text).map_err(|_| "a piece is not UTF-8".to_owned())?;
+            }
+            (2, Field::Float(score)) => piece.score = score,
+            (3, Field::Number(kind)) => {
+                let known = i32::try_from(kind).ok().and_then(Kind::from_id);
+                piece.kind = known.ok_or_else(|| format!("a piece of the unknown type {kind}"))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(piece)
+}
+
+/// The fields of a protobuf message, in order.
+struct Proto<'f>(&'f [u8]);
+
+enum Field<'f> {
+    Number(u64),
+    Float(f32),
+    Bytes(&'f [u8]),
+    Other,
+}
+
+impl<'f> Proto<'f> {
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, len: u64) -> Option<&'f [u8]> {
+        let (taken, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn field(&mut self) -> Option<(u64, Field<'f>)> {
+        let tag = self.varint()?;
+        let field = match tag & 7 {
+            0 => Field::Number(self.varint()?),
+            1 => self.take(8).map(|_| Field::Other)?,
+            2 => {
+                let len = self.varint()?;
+                Field::Bytes(self.take(len)?)
+            }
+            5 => Field::Float(f32::from_le_bytes(self.take(4)?.try_into().ok()?)),
+            _ => return None,
+        };
+        Some((tag >> 3, field))
+    }
+}
+
+impl<'f> Iterator for Proto<'f> {
+    type Item = Result<(u64, Field<'f>), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_none() {
+            self.0 = &[];
+        }
+        Some(field.ok_or_else(|| "expected a SentencePiece model, found broken fields".to_owned()))
+    }
+}
