@@ -116,7 +116,7 @@ enum Read {
 enum Write {
     No,
     /// Appends whole blocks of numbers.
-    Floats(fn(&[f32], &mut Vec<u8>)),
+    Floats(fn(&[f32], &mut Vec<u8>) -> Result<(), String>),
     Trits(fn(&mut Source, &mut dyn io::Write) -> Result<(), EncodeError>),
 }
 
@@ -223,7 +223,7 @@ pub(crate) fn measure(encoding: Encoding, dims: &[usize], room: &[u8]) -> Result
 
 /// The length of `rows` rows of whole blocks, each of `weights` numbers in `bytes` bytes behind `head` bytes a row.
 fn blocks(rows: u64, cols: u64, weights: u64, bytes: u64, head: u64) -> Result<u64, String> {
-    if cols % weights != 0 {
+    if !cols.is_multiple_of(weights) {
         return Err(format!("expected rows of whole blocks of {weights}, found {cols} columns"));
     }
     let row = (cols / weights).checked_mul(bytes).and_then(|row| row.checked_add(head));
@@ -326,6 +326,9 @@ pub fn mapped(tensor: &Tensor) -> Result<Option<Ternary>, String> {
     own::packing(tensor.encoding).map(|packing| own::mapped(packing, tensor)).transpose()
 }
 
+/// Writes the trits of a row, each -1, 0 or 1.
+pub type Rows<'a> = dyn FnMut(usize, &mut [i8]) -> Result<(), String> + 'a;
+
 /// A ternary matrix to be encoded, its rows asked for one at a time (packed `uint8` asks out of order).
 pub struct Source<'a> {
     /// The number of rows.
@@ -334,8 +337,8 @@ pub struct Source<'a> {
     pub cols: usize,
     /// The scales of its weights.
     pub scales: &'a Scales,
-    /// Writes the trits of a row, each -1, 0 or 1.
-    pub row: &'a mut dyn FnMut(usize, &mut [i8]) -> Result<(), String>,
+    /// Where the rows come from.
+    pub row: &'a mut Rows<'a>,
 }
 
 impl Source<'_> {
@@ -386,13 +389,12 @@ pub fn encode_ternary(
     }
 }
 
-/// Appends one row of floats: exactly [`Encoding::bytes`] bytes.
+/// Appends one row of floats: exactly [`Encoding::bytes`] bytes. A number beyond the reach of the encoding is an error.
 pub fn encode_floats(encoding: Encoding, row: &[f32], out: &mut Vec<u8>) -> Result<(), String> {
     let codec = encoding.codec().ok_or_else(|| refused::why(encoding))?;
     (codec.len)(1, row.len() as u64)?;
     match codec.write {
         Write::Floats(encode) => encode(row, out),
-        _ => return Err(format!("{encoding} is no encoding that Tern writes floats in")),
+        _ => Err(format!("{encoding} is no encoding that Tern writes floats in")),
     }
-    Ok(())
 }

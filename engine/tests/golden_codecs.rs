@@ -176,11 +176,22 @@ fn f16_and_bf16() {
         list.iter().map(|word| u32::from_str_radix(word.as_str().unwrap(), 16).unwrap()).collect()
     };
     let floats: Vec<f32> = words("f32_bits").into_iter().map(f32::from_bits).collect();
-    for (encoding, key) in [(Encoding::F16, "f16_bits"), (Encoding::Bf16, "bf16_bits")] {
-        let expected: Vec<u8> = words(key).into_iter().flat_map(|word| (word as u16).to_le_bytes()).collect();
-        let mut bytes = Vec::new();
-        codec::encode_floats(encoding, &floats, &mut bytes).unwrap();
-        assert_eq!(bytes, expected, "{key}");
+    for (bits, expected) in words("f32_bits").into_iter().zip(words("f16_bits")) {
+        assert_eq!(u32::from(half::f32_to_f16(f32::from_bits(bits))), expected, "{bits:08x}");
+    }
+    for (encoding, key, reach) in
+        [(Encoding::F16, "f16_bits", 65520.0), (Encoding::Bf16, "bf16_bits", f32::MAX)]
+    {
+        for (&float, word) in floats.iter().zip(words(key)) {
+            let mut bytes = Vec::new();
+            let result = codec::encode_floats(encoding, &[float], &mut bytes);
+            if float < reach {
+                assert_eq!(bytes, (word as u16).to_le_bytes(), "{key} {float}");
+            } else {
+                let expected = format!("expected numbers that F16 can hold, found {float}");
+                assert_eq!(result.unwrap_err(), expected);
+            }
+        }
     }
 }
 

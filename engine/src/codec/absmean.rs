@@ -33,26 +33,31 @@ fn pieces(tensor: &Tensor, codec: &Codec, decode: Decode, row: usize, mut each: 
 
 impl Rule {
     pub(super) fn of(tensor: &Tensor, codec: &Codec, decode: Decode) -> Result<Self, String> {
-        let mut sum = 0.0;
-        // Magnitudes as bits: those of finite floats are in the order of the numbers. `least` is of those above 0.
-        let (mut least, mut most) = (u32::MAX, 0);
+        // Magnitudes as bits, which are in the order of the numbers. `least` is less 1, so that 0 is the largest.
+        let (mut sum, mut least, mut most) = (0.0, u32::MAX, 0u32);
         for row in 0..tensor.rows() {
             pieces(tensor, codec, decode, row, |floats| {
-                let mut lanes = [0.0; 8];
-                for floats in floats.chunks(8) {
-                    for (lane, value) in lanes.iter_mut().zip(floats) {
-                        *lane += f64::from(value.abs());
+                let (whole, rest) = floats.as_chunks::<8>();
+                let mut sums = [0.0; 8];
+                for eight in whole {
+                    for lane in 0..8 {
+                        sums[lane] += f64::from(eight[lane].abs());
                     }
                 }
-                sum += lanes.iter().sum::<f64>();
-                for value in floats {
-                    let bits = value.abs().to_bits();
-                    most = most.max(bits);
-                    least = least.min(bits.wrapping_sub(1)); // 0 becomes the largest
-                }
+                sum +=
+                    sums.iter().sum::<f64>() + rest.iter().map(|value| f64::from(value.abs())).sum::<f64>();
+                let bits = floats.iter().map(|value| value.abs().to_bits().wrapping_sub(1));
+                least = bits.clone().fold(least, u32::min);
+                most = bits.map(|bits| bits.wrapping_add(1)).fold(most, u32::max);
             });
-            if most >= f32::INFINITY.to_bits() {
-                let found = f32::from_bits(most);
+            // Finite floats cannot add up to infinity in f64.
+            if !f64::is_finite(sum) {
+                let mut found = None;
+                let mut search = |floats: &[f32]| {
+                    found = found.or(floats.iter().copied().find(|value| !value.is_finite()));
+                };
+                pieces(tensor, codec, decode, row, &mut search);
+                let found = found.expect("a sum of finite numbers is finite");
                 return Err(format!("expected finite weights, found {found} in row {row}"));
             }
         }

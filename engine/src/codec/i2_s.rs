@@ -95,13 +95,17 @@ fn encode<const G: usize>(source: &mut Source, out: &mut dyn io::Write) -> Resul
         let left = flat.len();
         flat.resize(left + source.cols, 0);
         (source.row)(row, &mut flat[left..])?;
-        bytes.clear();
         let blocks = flat.chunks_exact(4 * G);
-        for block in blocks.clone() {
-            let plane = |p: usize, j: usize| ((block[p * G + j] + 1) as u8) << (6 - 2 * p);
-            bytes.extend((0..G).map(|j| plane(0, j) | plane(1, j) | plane(2, j) | plane(3, j)));
-        }
         let left = blocks.remainder().len();
+        bytes.resize(blocks.len() * G, 0);
+        for (block, bytes) in blocks.zip(bytes.as_chunks_mut::<G>().0) {
+            *bytes = [0; G];
+            for plane in block.as_chunks::<G>().0 {
+                for (byte, trit) in bytes.iter_mut().zip(plane) {
+                    *byte = *byte << 2 | (trit + 1) as u8;
+                }
+            }
+        }
         flat.drain(..flat.len() - left);
         out.write_all(&bytes)?;
     }

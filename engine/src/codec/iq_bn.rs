@@ -139,7 +139,7 @@ fn finish(row: usize, scale: f32, bad: u8, out: &mut [i8]) -> Result<(), String>
 
 fn unpack_iq1(block: &[u8; 13], out: &mut [i8; WEIGHTS]) {
     const POWERS: [u8; 5] = [81, 27, 9, 3, 1];
-    let digit = |byte: u8, j: usize| (u16::from(byte.wrapping_mul(POWERS[j])) * 3 >> 8) as i8 - 1;
+    let digit = |byte: u8, j: usize| ((u16::from(byte.wrapping_mul(POWERS[j])) * 3) >> 8) as i8 - 1;
     for (g, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         for (e, trit) in out[..15].iter_mut().enumerate() {
             *trit = digit(block[3 * g + e / 5], e % 5);

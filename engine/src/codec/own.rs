@@ -117,11 +117,15 @@ fn row(tensor: &Tensor, row: usize, out: &mut [i8]) -> Result<(), String> {
     let packing = packing(tensor.encoding).expect("only I2 and T5 come here");
     let length = packing.group_len(out.len());
     let group = &tensor.bytes[row / GROUP * length..][..length];
-    packing.unpack_row(group, row % GROUP, out);
-    match out.iter().all(|trit| (-1..=1).contains(trit)) {
-        true => Ok(()),
-        false => Err(format!("expected codes of 0, 1 or 2, found another in row {row}")),
+    let lane = row % GROUP;
+    // The bytes of this row: four of every block.
+    let bytes: Vec<u8> =
+        group.as_chunks::<64>().0.iter().flat_map(|block| block[4 * lane..][..4].iter().copied()).collect();
+    if let Some(at) = packing.invalid_byte(&bytes) {
+        return Err(format!("expected codes of 0, 1 or 2, found byte {} in row {row}", bytes[at]));
     }
+    packing.unpack_row(group, lane, out);
+    Ok(())
 }
 
 /// See [`super::mapped`].

@@ -12,7 +12,10 @@ pub(super) static F32: Codec = Codec {
             *value = f32::from_le_bytes(bytes);
         }
     }),
-    write: Write::Floats(|row, out| out.extend(row.iter().flat_map(|value| value.to_le_bytes()))),
+    write: Write::Floats(|row, out| {
+        append(row, out, f32::to_le_bytes);
+        Ok(())
+    }),
 };
 
 pub(super) static F16: Codec = Codec {
@@ -25,7 +28,11 @@ pub(super) static F16: Codec = Codec {
         }
     }),
     write: Write::Floats(|row, out| {
-        out.extend(row.iter().flat_map(|&value| half::f32_to_f16(value).to_le_bytes()))
+        append(row, out, |value| half::f32_to_f16(value).to_le_bytes());
+        match row.iter().find(|value| value.is_finite() && value.abs() >= 65520.0) {
+            Some(value) => Err(format!("expected numbers that F16 can hold, found {value}")),
+            None => Ok(()),
+        }
     }),
 };
 
@@ -39,6 +46,15 @@ pub(super) static BF16: Codec = Codec {
         }
     }),
     write: Write::Floats(|row, out| {
-        out.extend(row.iter().flat_map(|&value| half::f32_to_bf16(value).to_le_bytes()))
+        append(row, out, |value| half::f32_to_bf16(value).to_le_bytes());
+        Ok(())
     }),
 };
+
+fn append<const N: usize>(row: &[f32], out: &mut Vec<u8>, bytes: impl Fn(f32) -> [u8; N]) {
+    let start = out.len();
+    out.resize(start + N * row.len(), 0);
+    for (out, &value) in out[start..].as_chunks_mut().0.iter_mut().zip(row) {
+        *out = bytes(value);
+    }
+}

@@ -36,7 +36,7 @@ fn is_tiny(tensor: &Tensor) -> bool {
     tensor.scale.is_some_and(|scale| half::f32_to_f16(scale) == 0)
 }
 
-fn blocks_of<'a, const BYTES: usize>(tensor: &'a Tensor, rows: Range<usize>) -> &'a [[u8; BYTES]] {
+fn blocks_of<const BYTES: usize>(tensor: &Tensor, rows: Range<usize>) -> &[[u8; BYTES]] {
     let per_row = tensor.cols() / WEIGHTS;
     &tensor.bytes.as_chunks().0[rows.start * per_row..rows.end * per_row]
 }

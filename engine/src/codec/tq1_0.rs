@@ -30,8 +30,8 @@ pub(super) static CODEC: Codec = Codec {
 const PARTS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
 
 /// The fixed-point fraction of a number of 0..=242.
-pub(super) const fn stored(number: u32) -> u8 {
-    ((number * 256 + 242) / 243) as u8
+const fn stored(number: u16) -> u8 {
+    (number as u32 * 256).div_ceil(243) as u8
 }
 
 struct Tq1;
@@ -53,7 +53,7 @@ impl Block<BYTES> for Tq1 {
             let out = trits[weight..].chunks_exact_mut(bytes);
             for (power, out) in POWERS[..digits].iter().zip(out) {
                 for (trit, byte) in out.iter_mut().zip(&block[at..]) {
-                    *trit = (u16::from(byte.wrapping_mul(*power)) * 3 >> 8) as i8 - 1;
+                    *trit = ((u16::from(byte.wrapping_mul(*power)) * 3) >> 8) as i8 - 1;
                 }
             }
         }
@@ -62,12 +62,14 @@ impl Block<BYTES> for Tq1 {
 
     fn pack(trits: &[i8; WEIGHTS], block: &mut [u8; BYTES]) {
         for (at, bytes, weight, digits) in PARTS {
-            for j in 0..bytes {
-                let number = (0..digits).fold(0, |number, i| {
-                    let code = (trits[weight + i * bytes + j] + 1) as u32;
-                    number + code * u32::from(POWERS[4 - i])
-                });
-                block[at + j] = stored(number);
+            let mut numbers = [0u16; 32];
+            for (power, trits) in POWERS[5 - digits..].iter().rev().zip(trits[weight..].chunks_exact(bytes)) {
+                for (number, trit) in numbers.iter_mut().zip(trits) {
+                    *number += (trit + 1) as u16 * u16::from(*power);
+                }
+            }
+            for (byte, &number) in block[at..][..bytes].iter_mut().zip(&numbers) {
+                *byte = stored(number);
             }
         }
     }

@@ -42,8 +42,11 @@ impl Block<BYTES> for Tq2 {
 
     fn pack(trits: &[i8; WEIGHTS], block: &mut [u8; BYTES]) {
         for (trits, codes) in trits.as_chunks::<128>().0.iter().zip(block.as_chunks_mut::<32>().0) {
-            for (j, byte) in codes.iter_mut().enumerate() {
-                *byte = (0..4).fold(0, |byte, l| byte | ((trits[32 * l + j] + 1) as u8) << (2 * l));
+            *codes = [0; 32];
+            for (l, trits) in trits.as_chunks::<32>().0.iter().enumerate() {
+                for (byte, trit) in codes.iter_mut().zip(trits) {
+                    *byte |= ((trit + 1) as u8) << (2 * l);
+                }
             }
         }
     }

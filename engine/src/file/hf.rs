@@ -76,13 +76,16 @@ pub(super) fn open_index(path: &Path) -> Result<File> {
         shards.entry(shard).or_insert_with(Vec::new).push(tensor.as_str());
     }
     let dir = path.parent().unwrap_or(Path::new(""));
+    if let Some((shard, names)) = shards.iter().find(|(shard, _)| !dir.join(shard).exists()) {
+        return Err(Error::tensor(
+            path,
+            names[0],
+            format!("expected its file `{}`, found none", quoted(shard)),
+        ));
+    }
     let mut tensors = Vec::new();
     for (shard, names) in &shards {
         let shard_path = dir.join(shard);
-        if !shard_path.exists() {
-            let what = format!("expected its file `{}`, found none", quoted(shard));
-            return Err(Error::tensor(path, names[0], what));
-        }
         let mut found: HashMap<String, Tensor> = safetensors::read(&shard_path, &map::map(&shard_path)?)?
             .into_iter()
             .map(|tensor| (tensor.name.clone(), tensor))
@@ -95,7 +98,11 @@ pub(super) fn open_index(path: &Path) -> Result<File> {
             tensors.push(tensor);
         }
         if let Some((name, at)) = found.keys().find_map(|name| Some((name, places.get(name)?))) {
-            let what = format!("expected it in {at} alone, found it in `{}` too", quoted(shard));
+            let what = format!(
+                "expected it in `{}` alone, found it in `{}` too",
+                quoted(at.as_str().unwrap_or_default()),
+                quoted(shard)
+            );
             return Err(Error::tensor(path, name, what));
         }
     }
