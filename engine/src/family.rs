@@ -52,9 +52,8 @@ pub(crate) fn detect(file: &File) -> Result<Detected> {
     if let Err((key, what)) = config.check() {
         return Err(Error::key(&file.path, key, what));
     }
-    let hf_prefix = matches!(file.metadata, Metadata::Hf { .. }).then(|| {
-        if file.tensor("model.embed_tokens.weight").is_some() { "model." } else { "" }
-    });
+    let hf_prefix = matches!(file.metadata, Metadata::Hf { .. })
+        .then(|| if file.tensor("model.embed_tokens.weight").is_some() { "model." } else { "" });
     Ok(Detected { family, config, trained_ternary, hf_prefix })
 }
 
@@ -105,6 +104,7 @@ pub(crate) fn hf_name(family: &Family, prefix: &str, canonical: &str) -> String 
 
 /// The families' GGUF architectures, for messages.
 fn known_gguf() -> String {
-    let names: Vec<_> = FAMILIES.iter().flat_map(|family| family.gguf).map(|name| format!("`{name}`")).collect();
+    let names: Vec<_> =
+        FAMILIES.iter().flat_map(|family| family.gguf).map(|name| format!("`{name}`")).collect();
     names.join(", ")
 }

@@ -3,7 +3,7 @@
 //! Prefill, decode and batches differ in the number of rows only, and no row's arithmetic depends on the others: the
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
-use tern_kernels::{attend, gate, rms_norm, Activations, Attention, Ternary};
+use tern_kernels::{Activations, Attention, Ternary, attend, gate, rms_norm};
 
 use crate::config::{Config, Pairing, Rope};
 use crate::error::{Error, Result};
@@ -25,17 +25,17 @@ pub struct Row {
 /// Buffers of a forward pass, kept from one to the next.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    x: Vec<f32>,       // (rows, dim), the residual stream
-    normed: Vec<f32>,  // (rows, widest input of a product)
-    q: Vec<f32>,       // (rows, q_dim)
-    k: Vec<f32>,       // (rows, kv_dim)
-    v: Vec<f32>,       // (rows, kv_dim)
-    heads: Vec<f32>,   // (rows, q_dim), the attention's output
-    gate: Vec<f32>,    // (rows, hidden)
-    up: Vec<f32>,      // (rows, hidden)
-    out: Vec<f32>,     // (rows, dim)
-    angles: Vec<f32>,  // (rows, head_dim): cosines, then sines
-    logits: Vec<f32>,  // (rows that want them, vocab)
+    x: Vec<f32>,      // (rows, dim), the residual stream
+    normed: Vec<f32>, // (rows, widest input of a product)
+    q: Vec<f32>,      // (rows, q_dim)
+    k: Vec<f32>,      // (rows, kv_dim)
+    v: Vec<f32>,      // (rows, kv_dim)
+    heads: Vec<f32>,  // (rows, q_dim), the attention's output
+    gate: Vec<f32>,   // (rows, hidden)
+    up: Vec<f32>,     // (rows, hidden)
+    out: Vec<f32>,    // (rows, dim)
+    angles: Vec<f32>, // (rows, head_dim): cosines, then sines
+    logits: Vec<f32>, // (rows that want them, vocab)
     places: Vec<Place>,
     codes: Activations,
 }
@@ -50,7 +50,12 @@ struct Place {
 impl Model {
     /// Takes `rows` through the model, in order; rows of one sequence are consecutive positions of it. Returns the
     /// logits of the rows that asked, `(asked, vocab)`. On an error the sequences are as they were before.
-    pub fn forward<'s>(&self, scratch: &'s mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<&'s [f32]> {
+    pub fn forward<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        sequences: &mut [Sequence],
+        rows: &[Row],
+    ) -> Result<&'s [f32]> {
         let before: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens().len()).collect();
         let result = self.try_forward(scratch, sequences, rows);
         if let Err(error) = result {
@@ -97,7 +102,13 @@ impl Model {
         Ok(())
     }
 
-    fn attention(&self, s: &mut Scratch, sequences: &mut [Sequence], index: usize, layer: &Layer) -> Result<()> {
+    fn attention(
+        &self,
+        s: &mut Scratch,
+        sequences: &mut [Sequence],
+        index: usize,
+        layer: &Layer,
+    ) -> Result<()> {
         let Config { dim, heads, kv_heads, head_dim, norm_eps, rope, .. } = self.config;
         let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), s.places.len());
         let at = |what: &str| format!("layer {index}, {what}");
@@ -113,7 +124,9 @@ impl Model {
         for row in 0..rows {
             let angles = &s.angles[row * head_dim..][..head_dim];
             let (q, k) = (&mut s.q[row * q_dim..][..q_dim], &mut s.k[row * kv_dim..][..kv_dim]);
-            q.chunks_exact_mut(head_dim).chain(k.chunks_exact_mut(head_dim)).for_each(|head| rotate(rope, angles, head));
+            q.chunks_exact_mut(head_dim)
+                .chain(k.chunks_exact_mut(head_dim))
+                .for_each(|head| rotate(rope, angles, head));
             q.iter_mut().for_each(|q| *q *= scale);
             let cache = sequences[s.places[row].sequence].cache(index);
             cache.keys.extend_from_slice(k);
@@ -196,13 +209,22 @@ impl Model {
                 return Err(Error::Numeric(format!("output head: {what}")));
             }
             if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
-                return Err(Error::Numeric(format!("the logit of token {id} is {}: the weights are broken", logits[id])));
+                return Err(Error::Numeric(format!(
+                    "the logit of token {id} is {}: the weights are broken",
+                    logits[id]
+                )));
             }
         }
         Ok(())
     }
 
-    fn quantise(&self, codes: &mut Activations, x: &[f32], cols: usize, at: impl Fn() -> String) -> Result<()> {
+    fn quantise(
+        &self,
+        codes: &mut Activations,
+        x: &[f32],
+        cols: usize,
+        at: impl Fn() -> String,
+    ) -> Result<()> {
         let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
         codes.quantise(self.cpu, x, cols).map_err(broken)
     }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::model::Model;
-use crate::sampler::{log_probability, Sampler, Sampling};
+use crate::sampler::{Sampler, Sampling, log_probability};
 use crate::sequence::Sequence;
 
 /// Tokens of a prompt that go through the model together: bounds the scratch memory, changes no result.

@@ -1,11 +1,25 @@
 //! Tern: ternary (BitNet b1.58) language models on ordinary CPUs.
 
 pub mod codec;
+mod config;
 mod error;
+mod family;
 pub mod file;
+mod forward;
+mod generate;
+mod model;
+mod sampler;
+mod sequence;
 mod template;
 mod tokenizer;
+mod weights;
 
+pub use config::{Config, Pairing, Rope};
 pub use error::{Error, Result};
+pub use forward::{Row, Scratch};
+pub use generate::{Generation, Stop, Token};
+pub use model::{MAX_THREADS, Model, Options};
+pub use sampler::{Sampler, Sampling};
+pub use sequence::Sequence;
 pub use template::{Message, Template};
 pub use tokenizer::{Decoder, Specials, Tokenizer};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tern_kernels::{default_threads, Cpu, Packing, Pool};
+use tern_kernels::{Cpu, Packing, Pool, default_threads};
 
 use crate::config::Config;
 use crate::error::{Error, Result};

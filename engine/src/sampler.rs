@@ -46,10 +46,17 @@ impl Sampling {
             ("temperature", self.temperature, (0.0..=100.0).contains(&self.temperature), "0 to 100"),
             ("top-p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0, up to 1"),
             ("min-p", self.min_p, (0.0..=1.0).contains(&self.min_p), "0 to 1"),
-            ("repeat-penalty", self.repeat_penalty, (0.01..=100.0).contains(&self.repeat_penalty), "0.01 to 100"),
+            (
+                "repeat-penalty",
+                self.repeat_penalty,
+                (0.01..=100.0).contains(&self.repeat_penalty),
+                "0.01 to 100",
+            ),
         ];
         match checks.iter().find(|(_, _, good, _)| !good) {
-            Some((name, value, _, expected)) => Err(Error::Input(format!("{name} {value}: expected {expected}"))),
+            Some((name, value, _, expected)) => {
+                Err(Error::Input(format!("{name} {value}: expected {expected}")))
+            }
             None => Ok(()),
         }
     }
@@ -107,10 +114,17 @@ impl Sampler {
             for id in recent {
                 let logit = &mut self.candidates[id as usize].0;
                 // Towards less likely on both sides of zero.
-                *logit = if *logit > 0.0 { *logit / self.sampling.repeat_penalty } else { *logit * self.sampling.repeat_penalty };
+                *logit = if *logit > 0.0 {
+                    *logit / self.sampling.repeat_penalty
+                } else {
+                    *logit * self.sampling.repeat_penalty
+                };
             }
         }
-        let best = self.candidates.iter().fold((f32::NEG_INFINITY, 0), |best, &next| if next.0 > best.0 { next } else { best });
+        let best = self
+            .candidates
+            .iter()
+            .fold((f32::NEG_INFINITY, 0), |best, &next| if next.0 > best.0 { next } else { best });
         best.1
     }
 

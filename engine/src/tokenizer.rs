@@ -59,6 +59,12 @@ pub struct Tokenizer {
     template: Option<Template>,
 }
 
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} ids)", self.size())
+    }
+}
+
 /// Names under which models know the token that ends a turn or a text; they count where they are special.
 const STOP_NAMES: [&str; 13] = [
     "</s>",

@@ -1,20 +1,21 @@
 //! A [`Config`] out of GGUF metadata. Keys are prefixed by the architecture.
 
 use super::hf::parse_activation;
-use super::{known_gguf, Family, FAMILIES};
+use super::{FAMILIES, Family, known_gguf};
 use crate::config::{Config, Pairing, Rope};
-use crate::error::{quoted, Error, Result};
-use crate::file::gguf::Pairs;
+use crate::error::{Error, Result, quoted};
 use crate::file::File;
+use crate::file::gguf::Pairs;
 
 pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Config, bool)> {
     const ARCHITECTURE: &str = "general.architecture";
     let missing = |key: &str| Error::key(&file.path, key, "missing, and nothing stands in for it");
     let architecture = pairs.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?;
-    let family = FAMILIES.iter().find(|family| family.gguf.contains(&architecture)).copied().ok_or_else(|| {
-        let what = format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture));
-        Error::key(&file.path, ARCHITECTURE, what)
-    })?;
+    let family =
+        FAMILIES.iter().find(|family| family.gguf.contains(&architecture)).copied().ok_or_else(|| {
+            let what = format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture));
+            Error::key(&file.path, ARCHITECTURE, what)
+        })?;
     let key = |name: &str| format!("{architecture}.{name}");
     let size = |name: &str| -> Result<Option<usize>> { Ok(pairs.u32(&key(name))?.map(|n| n as usize)) };
     let needed = |name: &str| size(name)?.ok_or_else(|| missing(&key(name)));
@@ -28,7 +29,8 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
     }
     let scaling = key("rope.scaling.type");
     if let Some(kind) = pairs.str(&scaling)?.filter(|kind| *kind != "none") {
-        let what = format!("expected `none`, found `{}`: scaled rotary positions are not supported", quoted(kind));
+        let what =
+            format!("expected `none`, found `{}`: scaled rotary positions are not supported", quoted(kind));
         return Err(Error::key(&file.path, &scaling, what));
     }
     let embedding = file.tensor("token_embd.weight");

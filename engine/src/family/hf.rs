@@ -4,9 +4,9 @@
 use serde_json::Value;
 use tern_kernels::Activation;
 
-use super::{Family, FAMILIES};
+use super::{FAMILIES, Family};
 use crate::config::{Config, Pairing, Rope};
-use crate::error::{quoted, Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::file::File;
 
 /// `config.json` with errors that name its keys.
@@ -32,7 +32,8 @@ impl<'a> Json<'a> {
     }
 
     fn needed_size(&self, key: &str) -> Result<usize> {
-        self.size(key)?.ok_or_else(|| Error::key(&self.file.path, key, "missing, and nothing stands in for it"))
+        self.size(key)?
+            .ok_or_else(|| Error::key(&self.file.path, key, "missing, and nothing stands in for it"))
     }
 
     fn number(&self, key: &str) -> Result<Option<f32>> {
@@ -67,7 +68,9 @@ pub(super) fn detect(file: &File, config: &Value) -> Result<(&'static Family, Co
         context: json.needed_size("max_position_embeddings")?,
         norm_eps: match json.number("rms_norm_eps")? {
             Some(eps) => eps,
-            None => return Err(Error::key(&file.path, "rms_norm_eps", "missing, and nothing stands in for it")),
+            None => {
+                return Err(Error::key(&file.path, "rms_norm_eps", "missing, and nothing stands in for it"));
+            }
         },
         activation: activation(&json)?,
         sub_norms: family.sub_norms.is_some(),
@@ -105,16 +108,27 @@ fn trained_ternary(json: &Json) -> Result<bool> {
     }
     let norm = quantization.get("use_rms_norm").filter(|norm| !norm.is_null());
     if let Some(norm) = norm.filter(|norm| **norm != Value::Bool(false)) {
-        return Err(json.wrong(&key("use_rms_norm"), "false (a norm inside each projection is not supported)", norm));
+        return Err(json.wrong(
+            &key("use_rms_norm"),
+            "false (a norm inside each projection is not supported)",
+            norm,
+        ));
     }
     Ok(true)
 }
 
 fn activation(json: &Json) -> Result<Activation> {
     let Some(value) = json.get("hidden_act") else {
-        return Err(Error::key(&json.file.path, "hidden_act", "missing, and the activation is never guessed"));
+        return Err(Error::key(
+            &json.file.path,
+            "hidden_act",
+            "missing, and the activation is never guessed",
+        ));
     };
-    value.as_str().and_then(parse_activation).ok_or_else(|| json.wrong("hidden_act", "\"relu2\" or \"silu\"", value))
+    value
+        .as_str()
+        .and_then(parse_activation)
+        .ok_or_else(|| json.wrong("hidden_act", "\"relu2\" or \"silu\"", value))
 }
 
 /// An activation by its name in `hidden_act`.
@@ -134,7 +148,8 @@ fn rope_base(json: &Json) -> Result<f32> {
         if let Some(kind) = kind.filter(|kind| **kind != "default") {
             return Err(json.wrong(&format!("{key}.rope_type"), "\"default\" (no scaling)", kind));
         }
-        if let Some(partial) = rope.get("partial_rotary_factor").filter(|factor| factor.as_f64() != Some(1.0)) {
+        if let Some(partial) = rope.get("partial_rotary_factor").filter(|factor| factor.as_f64() != Some(1.0))
+        {
             return Err(json.wrong(&format!("{key}.partial_rotary_factor"), "1", partial));
         }
     }
