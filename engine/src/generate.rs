@@ -105,7 +105,7 @@ impl<'m> Generation<'m> {
         }
         let id = self.sampler.choose(&self.logits, self.sequence[0].tokens());
         self.waiting = Some(id);
-        if self.model.tokenizer().is_some_and(|tokenizer| tokenizer.stops().contains(&id)) {
+        if self.model.tokenizer().is_ok_and(|tokenizer| tokenizer.stops().contains(&id)) {
             self.stopped = Some(Stop::Token(id));
             return Ok(None);
         }

@@ -35,7 +35,8 @@ pub struct Model {
     pub(crate) weights: Weights,
     pub(crate) cpu: Cpu,
     pub(crate) pool: Pool,
-    tokenizer: Option<Tokenizer>,
+    /// Or why there is none: ids can be run without one.
+    tokenizer: std::result::Result<Tokenizer, String>,
     load_time: Duration,
 }
 
@@ -60,7 +61,11 @@ impl Model {
         }
         let pool = Pool::new(threads);
         let detected = family::detect(file)?;
-        let tokenizer = Tokenizer::from_file(file)?;
+        let tokenizer = match Tokenizer::from_file(file) {
+            Ok(Some(tokenizer)) => Ok(tokenizer),
+            Ok(None) => Err(format!("{} has none; token ids work without", file.path.display())),
+            Err(error) => Err(error.to_string()),
+        };
         let weights = Loader { file, detected: &detected, pool: &pool, packing: options.packing }.load()?;
         Ok(Model { config: detected.config, weights, cpu, pool, tokenizer, load_time: start.elapsed() })
     }
@@ -69,9 +74,9 @@ impl Model {
     pub fn config(&self) -> &Config {
         &self.config
     }
-    /// Its tokenizer, if the file has one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+    /// Its tokenizer, or why text cannot be used with it.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().map_err(|what| Error::Tokenizer(what.clone()))
     }
     /// The instruction set it runs on.
     pub fn cpu_name(&self) -> &'static str {
