@@ -30,7 +30,7 @@ pub(crate) struct Family {
 }
 
 /// The one list.
-const FAMILIES: &[&Family] = &[&bitnet::FAMILY, &bitllm::FAMILY, &llama::FAMILY];
+pub(crate) const FAMILIES: &[&Family] = &[&bitnet::FAMILY, &bitllm::FAMILY, &llama::FAMILY];
 
 /// What a file turned out to be.
 #[derive(Clone)]

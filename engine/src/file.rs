@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use tern_kernels::Bytes;
 
 pub mod gguf;
+pub(crate) mod gguf_write;
 pub mod hf;
+pub(crate) mod hf_write;
 mod map;
 mod safetensors;
+pub(crate) mod write;
 
 /// One tensor of a file, still encoded.
 #[derive(Clone, Debug)]

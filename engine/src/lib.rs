@@ -2,6 +2,8 @@
 
 pub mod codec;
 mod config;
+pub mod convert;
+pub mod dummy;
 mod error;
 mod family;
 pub mod file;

@@ -394,7 +394,7 @@ def write(out, tok, masters):
     bos, eos, end = (tok.token_to_id(s) for s in ("<|begin_of_text|>", "<|end_of_text|>", "<|end|>"))
     dump = lambda file, value: (out / file).write_text(json.dumps(value, indent=2) + "\n")
     dump("config.json", {
-        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "vocab_size": SIZES["vocab"],
+        "_name_or_path": "story", "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "vocab_size": SIZES["vocab"],
         "hidden_size": SIZES["hidden"], "intermediate_size": SIZES["ffn"], "num_hidden_layers": SIZES["layers"],
         "num_attention_heads": SIZES["heads"], "num_key_value_heads": SIZES["kv_heads"], "hidden_act": "relu2",
         "rms_norm_eps": EPS, "rope_theta": THETA, "max_position_embeddings": CONTEXT, "tie_word_embeddings": True,

@@ -1,0 +1,126 @@
+//! The bytes of the tensors, streamed: a few rows are in memory at a time.
+
+use super::Measured;
+use super::plan::{Item, Kind, Order};
+use crate::codec::{self, EncodeError, Encoding, Source, Trits};
+use crate::error::{Error, Result};
+use crate::file::write::Out;
+use crate::file::{File, Tensor};
+use std::io::Write as _;
+use std::path::Path;
+use tern_kernels::Scales;
+
+/// Counts the bytes read, and tells from time to time.
+pub(super) struct Meter<'a> {
+    done: u64,
+    told: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+/// Bytes between two reports.
+const STEP: u64 = 4 << 20;
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(items: &[Item], progress: &'a mut dyn FnMut(u64, u64)) -> Self {
+        // What becomes trits is read twice.
+        let read = |item: &Item| item.tensor.bytes.len() as u64 * if item.is_rounded() { 2 } else { 1 };
+        let total = items.iter().filter(|item| !matches!(item.kind, Kind::Scale)).map(read).sum();
+        progress(0, total);
+        Self { done: 0, told: 0, total, progress }
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if self.done >= self.total || self.done - self.told >= STEP {
+            self.told = self.done;
+            (self.progress)(self.done.min(self.total), self.total);
+        }
+    }
+}
+
+/// Writes one tensor to `out`, which is `path`.
+pub(super) fn write(
+    file: &File,
+    path: &Path,
+    measured: &Measured,
+    out: &mut Out,
+    meter: &mut Meter,
+) -> Result<()> {
+    let Measured { item, trits, .. } = measured;
+    let done = match item.kind {
+        Kind::Floats(encoding) => floats(item.tensor, encoding, out, meter),
+        Kind::Scale => {
+            let scale = measured.scale().expect("a scale that is a tensor was measured as the only one");
+            out.write_all(&scale.to_le_bytes()).map_err(EncodeError::Io)
+        }
+        Kind::Trits(encoding) => match trits {
+            Some(trits) => self::trits(item, trits, encoding, out, meter),
+            None => Trits::open(item.tensor)
+                .map_err(EncodeError::Tensor)
+                .and_then(|trits| self::trits(item, &trits, encoding, out, meter)),
+        },
+    };
+    done.map_err(|e| match e {
+        EncodeError::Tensor(what) => Error::tensor(&file.path, &item.tensor.name, what),
+        EncodeError::Io(e) => Error::io(path, e),
+    })
+}
+
+fn trits(
+    item: &Item,
+    trits: &Trits,
+    encoding: Encoding,
+    out: &mut Out,
+    meter: &mut Meter,
+) -> Result<(), EncodeError> {
+    let (rows, cols) = (item.tensor.rows(), item.tensor.cols());
+    let scales = permuted(trits.scales(), item.order, rows, cols);
+    let row_bytes = item.tensor.bytes.len() / rows;
+    let mut row = |row: usize, out: &mut [i8]| {
+        meter.add(row_bytes);
+        trits.row(item.order.source(row), out)
+    };
+    let scales = scales.as_ref().unwrap_or(trits.scales());
+    codec::encode_ternary(encoding, Source { rows, cols, scales, row: &mut row }, out)
+}
+
+/// The scales in the new order of the rows, if that makes a difference.
+fn permuted(scales: &Scales, order: Order, rows: usize, cols: usize) -> Option<Scales> {
+    match scales {
+        Scales::Groups { size, values } if order != Order::Same => {
+            let n = cols.div_ceil(*size);
+            let values = (0..rows).flat_map(|row| &values[order.source(row) * n..][..n]).copied().collect();
+            Some(Scales::Groups { size: *size, values })
+        }
+        _ => None,
+    }
+}
+
+fn floats(tensor: &Tensor, encoding: Encoding, out: &mut Out, meter: &mut Meter) -> Result<(), EncodeError> {
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let row_bytes = tensor.bytes.len() / rows;
+    let mut row = vec![0.0; cols];
+    let mut bytes = Vec::new();
+    for r in 0..rows {
+        meter.add(row_bytes);
+        if encoding == tensor.encoding && tensor.factor == 1.0 {
+            out.write_all(&tensor.bytes[r * row_bytes..][..row_bytes])?;
+            continue;
+        }
+        codec::floats(tensor, r, &mut row)?;
+        // Beyond this f16, and the f16 scale of a Q8_0 block, round to infinity.
+        let limit = match encoding {
+            Encoding::F16 => 65520.0,
+            Encoding::Q8_0 => 65520.0 * 127.0,
+            _ => f32::INFINITY,
+        };
+        if let Some(value) = row.iter().find(|value| value.abs() >= limit || value.is_nan()) {
+            return Err(format!("row {r} holds {value}, which {encoding} cannot; choose keep").into());
+        }
+        bytes.clear();
+        codec::encode_floats(encoding, &row, &mut bytes)?;
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! A [`Config`] written out again: as GGUF keys and as `config.json`.
+
+use super::Target;
+use crate::config::Config;
+use crate::error::Result;
+use crate::family::{Detected, FAMILIES, Family};
+use crate::file::gguf::{Pairs, SCALE_NAMES, SCALE_VALUES, Value};
+use crate::file::gguf_write::ALIGNMENT_KEY;
+use serde_json::{Value as Json, json};
+use std::path::Path;
+use tern_kernels::Activation;
+
+/// What own tensors are aligned to, so that their blocks can be mapped in place.
+const OWN_ALIGNMENT: u32 = 64;
+
+/// The name of an activation in `hidden_act`.
+pub(super) fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu2 => "relu2",
+        Activation::Silu => "silu",
+    }
+}
+
+/// The family whose Hugging Face names and class a GGUF model gets: transformers has its own code for
+/// `BitNetForCausalLM`, which does the 1bitLLM models too, by `hidden_act`.
+pub(super) fn hf_family(detected: &Detected) -> &'static Family {
+    let own_code = |family: &&Family| family.hf.contains(&"BitNetForCausalLM");
+    match detected.config.sub_norms {
+        true => FAMILIES.iter().copied().find(own_code).unwrap_or(detected.family),
+        false => detected.family,
+    }
+}
+
+/// What a model without a name is called: its directory.
+pub(super) fn name(dir: &Path, config: &Json) -> String {
+    let given = config.get("_name_or_path").and_then(Json::as_str).filter(|name| !name.is_empty());
+    let dir = || dir.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+    given.map(str::to_owned).or_else(dir).unwrap_or_else(|| "model".into())
+}
+
+/// The keys of a model.
+pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Config) {
+    let arch = family.gguf[0];
+    pairs.insert("general.architecture", Value::String(arch.into()));
+    pairs.insert("general.name", Value::String(name.into()));
+    pairs.insert("general.quantization_version", Value::U32(2));
+    let mut put = |key: &str, value: Value| pairs.insert(&format!("{arch}.{key}"), value);
+    // Sizes read from a file were checked against limits far below u32.
+    let size = |size: usize| Value::U32(size as u32);
+    put("block_count", size(config.layers));
+    put("context_length", size(config.context));
+    put("embedding_length", size(config.dim));
+    put("feed_forward_length", size(config.hidden));
+    put("vocab_size", size(config.vocab));
+    put("attention.head_count", size(config.heads));
+    put("attention.head_count_kv", size(config.kv_heads));
+    put("attention.key_length", size(config.head_dim));
+    put("attention.value_length", size(config.head_dim));
+    put("attention.layer_norm_rms_epsilon", Value::F32(config.norm_eps));
+    put("rope.dimension_count", size(config.head_dim));
+    put("rope.freq_base", Value::F32(config.rope.base));
+    let act = activation_name(config.activation);
+    if act != family.gguf_act {
+        put("hidden_act", Value::String(act.into()));
+    }
+}
+
+/// The keys of a GGUF as they are, without those that speak of its tensors.
+pub(super) fn copied(from: &Pairs, output: &Path) -> Pairs {
+    let mut pairs = Pairs::new(output);
+    for (key, value) in from.iter() {
+        if ![ALIGNMENT_KEY, FILE_TYPE, SCALE_NAMES, SCALE_VALUES].contains(&key) {
+            pairs.insert(key, value.clone());
+        }
+    }
+    pairs
+}
+
+const FILE_TYPE: &str = "general.file_type";
+
+/// The keys that speak of the tensors.
+pub(crate) fn format(pairs: &mut Pairs, to: Target) {
+    // What each program calls a file with mostly such tensors. The numbers collide between forks; nobody may trust them.
+    let file_type = match to {
+        Target::I2S => Some(40),
+        Target::Tq1_0 => Some(36),
+        Target::Tq2_0 => Some(37),
+        Target::I2 | Target::T5 => {
+            pairs.insert(ALIGNMENT_KEY, Value::U32(OWN_ALIGNMENT));
+            None
+        }
+        Target::Hf => None,
+    };
+    if let Some(file_type) = file_type {
+        pairs.insert(FILE_TYPE, Value::U32(file_type));
+    }
+}
+
+/// `config.json` of a model that was a GGUF.
+pub(super) fn hf(detected: &Detected, pairs: &Pairs, tied: bool) -> Result<Json> {
+    let mut json = config_json(hf_family(detected), &detected.config, tied);
+    if let Some(name) = pairs.str("general.name")? {
+        json["_name_or_path"] = name.into();
+    }
+    for (key, from) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
+        if let Some(id) = pairs.u32(&format!("tokenizer.ggml.{from}_token_id"))? {
+            json[key] = id.into();
+        }
+    }
+    Ok(packed(json))
+}
+
+/// `config.json` of a model, but for its tokens and quantisation.
+pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json {
+    let mut json = json!({
+        "architectures": [family.hf[0]],
+        "model_type": if config.sub_norms { "bitnet" } else { "llama" },
+        "vocab_size": config.vocab,
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": activation_name(config.activation),
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": number(config.norm_eps),
+        "rope_theta": number(config.rope.base),
+        "tie_word_embeddings": tied,
+        "attention_bias": false,
+        "torch_dtype": "float32",
+        "use_cache": true,
+    });
+    if !config.sub_norms {
+        json["mlp_bias"] = false.into();
+    }
+    json
+}
+
+/// An f32 as the shortest decimal that is that f32, not as its exact f64.
+fn number(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(value.into())
+}
+
+/// The configuration of the same model with packed weights and multiplying scales.
+pub(crate) fn packed(mut config: Json) -> Json {
+    let kept = config.get("quantization_config").and_then(|q| q.get("modules_to_not_convert")).cloned();
+    config["quantization_config"] = json!({
+        "quant_method": "bitnet",
+        "linear_class": "autobitlinear",
+        "quantization_mode": "offline",
+        "modules_to_not_convert": kept.filter(|kept| !kept.is_null()).unwrap_or(json!(["lm_head"])),
+    });
+    config
+}
+
+/// JSON as people write it.
+pub(crate) fn pretty(json: &Json) -> String {
+    format!("{json:#}\n")
+}

@@ -1,0 +1,317 @@
+//! What goes where: each tensor of the model, its name and encoding in the output, and the order of its rows.
+
+use super::{ConvertOptions, Floats, Target};
+use crate::codec::Encoding;
+use crate::config::Config;
+use crate::error::{Error, Result, quoted};
+use crate::family::{self, Detected, FAMILIES, Family, PROJECTIONS};
+use crate::file::{File, Metadata, Tensor};
+use std::collections::HashSet;
+
+/// One tensor of the output.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    /// Where it comes from.
+    pub(super) tensor: &'a Tensor,
+    /// Its name in the output.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) order: Order,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// A ternary matrix.
+    Trits(Encoding),
+    /// The scale of a ternary matrix, where that is a tensor of its own.
+    Scale,
+    /// Numbers.
+    Floats(Encoding),
+}
+
+impl Item<'_> {
+    pub(super) fn encoding(&self) -> Encoding {
+        match self.kind {
+            Kind::Trits(encoding) | Kind::Floats(encoding) => encoding,
+            Kind::Scale => Encoding::F32,
+        }
+    }
+
+    /// Whether floats become trits here.
+    pub(super) fn is_rounded(&self) -> bool {
+        matches!(self.kind, Kind::Trits(_)) && !self.tensor.encoding.is_ternary()
+    }
+}
+
+/// How the rows of q and k are permuted. Rotary positions turn pairs of a head's elements: GGUFs of architecture
+/// `llama` keep the two of a pair side by side, everything else half a head apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Same,
+    /// From halves to neighbours.
+    Interleave {
+        head_dim: usize,
+    },
+    /// From neighbours to halves.
+    Separate {
+        head_dim: usize,
+    },
+}
+
+impl Order {
+    /// The row of the input that becomes row `row` of the output.
+    pub(super) fn source(self, row: usize) -> usize {
+        match self {
+            Self::Same => row,
+            Self::Interleave { head_dim } => {
+                let (head, at) = (row / head_dim, row % head_dim);
+                head * head_dim + at / 2 + at % 2 * (head_dim / 2)
+            }
+            Self::Separate { head_dim } => {
+                let (head, at) = (row / head_dim, row % head_dim);
+                let half = head_dim / 2;
+                head * head_dim + at % half * 2 + at / half
+            }
+        }
+    }
+}
+
+/// The family whose GGUF architecture fits a model: the architecture implies the activation.
+pub(super) fn gguf_family(detected: &Detected) -> &'static Family {
+    let act = super::keys::activation_name(detected.config.activation);
+    let fits =
+        |family: &&Family| family.sub_norms.is_some() == detected.config.sub_norms && family.gguf_act == act;
+    if fits(&detected.family) {
+        return detected.family;
+    }
+    FAMILIES.iter().copied().find(fits).unwrap_or(detected.family)
+}
+
+/// Every tensor that the output holds.
+pub(super) fn items<'a>(
+    file: &'a File,
+    detected: &Detected,
+    options: &ConvertOptions,
+) -> Result<Vec<Item<'a>>> {
+    let config = &detected.config;
+    let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
+    let to_gguf = options.to != Target::Hf;
+    let permuted_in = from_gguf && detected.family.permuted;
+    let permuted_out = to_gguf && gguf_family(detected).permuted;
+    let head_dim = config.head_dim;
+    let order = match (permuted_in, permuted_out) {
+        (false, true) => Order::Interleave { head_dim },
+        (true, false) => Order::Separate { head_dim },
+        _ => Order::Same,
+    };
+    let mut plan = Plan { file, detected, options, items: Vec::new(), used: HashSet::new() };
+    let has_head = file.tensor(&detected.name(HEAD)).is_some();
+    for Part { name, dims, role } in parts(config, has_head) {
+        match role {
+            Role::Embedding => plan.floats(&name, &dims, options.embedding)?,
+            Role::Head => plan.floats(&name, &dims, options.head)?,
+            // Every reader of GGUF wants norms in f32.
+            Role::Norm => plan.floats(&name, &dims, if to_gguf { Floats::F32 } else { Floats::Keep })?,
+            Role::Projection { rotates } => {
+                plan.trits(&name, &dims, if rotates { order } else { Order::Same })?
+            }
+        }
+    }
+    plan.finish()
+}
+
+/// The canonical name of the output head.
+const HEAD: &str = "output.weight";
+
+/// What a tensor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Embedding,
+    Head,
+    Norm,
+    /// A ternary matrix; q and k `rotate`.
+    Projection {
+        rotates: bool,
+    },
+}
+
+/// One tensor that a model must have.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// Canonical.
+    pub(crate) name: String,
+    pub(crate) dims: Vec<usize>,
+    pub(crate) role: Role,
+}
+
+/// All tensors of a model, in the order in which they are written.
+pub(crate) fn parts(config: &Config, has_head: bool) -> Vec<Part> {
+    let Config { dim, hidden, vocab, .. } = *config;
+    let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
+    let part = |name: &str, dims: &[usize], role| Part { name: name.to_owned(), dims: dims.to_vec(), role };
+    let mut parts = vec![part("token_embd.weight", &[vocab, dim], Role::Embedding)];
+    for layer in 0..config.layers {
+        let mut push = |module: &str, dims: &[usize], role| {
+            parts.push(part(&format!("blk.{layer}.{module}.weight"), dims, role));
+        };
+        push("attn_norm", &[dim], Role::Norm);
+        for (module, _) in PROJECTIONS {
+            let dims = match module {
+                "attn_q" => [q_dim, dim],
+                "attn_k" | "attn_v" => [kv_dim, dim],
+                "attn_output" => [dim, q_dim],
+                "ffn_down" => [dim, hidden],
+                _ => [hidden, dim],
+            };
+            push(module, &dims, Role::Projection { rotates: matches!(module, "attn_q" | "attn_k") });
+        }
+        push("ffn_norm", &[dim], Role::Norm);
+        if config.sub_norms {
+            push("attn_sub_norm", &[q_dim], Role::Norm);
+            push("ffn_sub_norm", &[hidden], Role::Norm);
+        }
+    }
+    parts.push(part("output_norm.weight", &[dim], Role::Norm));
+    if has_head {
+        parts.push(part(HEAD, &[vocab, dim], Role::Head));
+    }
+    parts
+}
+
+struct Plan<'a, 'p> {
+    file: &'a File,
+    detected: &'p Detected,
+    options: &'p ConvertOptions,
+    items: Vec<Item<'a>>,
+    /// Names in the input.
+    used: HashSet<&'a str>,
+}
+
+impl<'a> Plan<'a, '_> {
+    fn tensor(&mut self, canonical: &str, dims: &[usize]) -> Result<&'a Tensor> {
+        let name = self.detected.name(canonical);
+        let wrong = |what: String| Error::tensor(&self.file.path, &name, what);
+        let tensor =
+            self.file.tensor(&name).ok_or_else(|| wrong("missing; the model is not whole".into()))?;
+        if tensor.dims != dims {
+            return Err(wrong(format!(
+                "expected dimensions {dims:?} by the configuration, found {:?}",
+                tensor.dims
+            )));
+        }
+        self.used.insert(&tensor.name);
+        Ok(tensor)
+    }
+
+    /// The name in the output.
+    fn name(&self, canonical: &str) -> String {
+        match (self.options.to, &self.file.metadata) {
+            (Target::Hf, Metadata::Hf { .. }) => self.detected.name(canonical),
+            (Target::Hf, Metadata::Gguf(_)) => {
+                family::hf_name(super::keys::hf_family(self.detected), "model.", canonical)
+            }
+            _ => canonical.to_owned(),
+        }
+    }
+
+    fn floats(&mut self, canonical: &str, dims: &[usize], wanted: Floats) -> Result<()> {
+        let tensor = self.tensor(canonical, dims)?;
+        let wrong = |what: String| Err(Error::tensor(&self.file.path, &tensor.name, what));
+        if tensor.encoding.is_ternary() {
+            return wrong(format!(
+                "expected numbers, found {}; such a model cannot be used",
+                tensor.encoding
+            ));
+        }
+        let holds = |encoding: &Encoding| match self.options.to {
+            Target::Hf => matches!(encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16),
+            _ => encoding.gguf_type().is_some(),
+        };
+        let encoding = match wanted.encoding() {
+            Some(encoding) if !holds(&encoding) => {
+                return wrong(format!(
+                    "a Hugging Face checkpoint cannot hold {encoding}; choose keep, f32, f16 or bf16"
+                ));
+            }
+            Some(encoding) => encoding,
+            None => Some(tensor.encoding).filter(holds).unwrap_or(Encoding::F32),
+        };
+        let item =
+            Item { tensor, name: self.name(canonical), kind: Kind::Floats(encoding), order: Order::Same };
+        self.items.push(item);
+        Ok(())
+    }
+
+    fn trits(&mut self, canonical: &str, dims: &[usize], order: Order) -> Result<()> {
+        let tensor = self.tensor(canonical, dims)?;
+        if !tensor.encoding.is_ternary() && !self.detected.trained_ternary && !self.options.lossy {
+            let what = format!(
+                "holds {} weights of a model that was not trained ternary, and rounding them would ruin it; \
+                 `--lossy` does it all the same",
+                tensor.encoding
+            );
+            return Err(Error::tensor(&self.file.path, &tensor.name, what));
+        }
+        let name = self.name(canonical);
+        if self.options.to == Target::Hf {
+            let scale = format!("{name}_scale");
+            self.items.push(Item { tensor, name: scale, kind: Kind::Scale, order: Order::Same });
+        }
+        self.items.push(Item { tensor, name, kind: Kind::Trits(self.options.to.encoding()), order });
+        Ok(())
+    }
+
+    /// A tensor that nobody asked for could change what the model computes.
+    fn finish(self) -> Result<Vec<Item<'a>>> {
+        let buffer = |name: &str| name.ends_with(".rotary_emb.inv_freq");
+        match self.file.tensors.iter().find(|t| !self.used.contains(t.name.as_str()) && !buffer(&t.name)) {
+            None => Ok(self.items),
+            Some(extra) => {
+                let what = format!(
+                    "is not part of a {} model, and nothing says what it is for",
+                    self.detected.family.name
+                );
+                Err(Error::tensor(&self.file.path, &quoted(&extra.name), what))
+            }
+        }
+    }
+}
+
+/// Why an encoding cannot hold a matrix of this shape, and what can.
+pub(crate) fn misfit(encoding: Encoding, rows: usize, cols: usize) -> String {
+    match encoding {
+        Encoding::I2S => {
+            format!(
+                "I2_S needs a multiple of 128 weights, this has {rows} x {cols}; `--to i2` holds any shape"
+            )
+        }
+        Encoding::Tq1_0 | Encoding::Tq2_0 => {
+            format!("{encoding} needs a multiple of 256 columns, this has {cols}; `--to i2` holds any shape")
+        }
+        Encoding::Packed => {
+            format!(
+                "a packed checkpoint needs a multiple of 4 rows, this has {rows}; `--to i2` holds any shape"
+            )
+        }
+        Encoding::Q8_0 => format!("Q8_0 needs a multiple of 32 columns, this has {cols}; choose f16"),
+        _ => format!("{encoding} cannot hold {rows} x {cols}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    #[test]
+    fn orders_are_inverse_and_stay_inside_heads() {
+        for head_dim in [2, 4, 64, 100] {
+            let (there, back) = (Order::Interleave { head_dim }, Order::Separate { head_dim });
+            for row in 0..3 * head_dim {
+                assert_eq!(there.source(back.source(row)), row);
+                assert_eq!(there.source(row) / head_dim, row / head_dim);
+            }
+        }
+        let rows: Vec<_> = (0..8).map(|row| Order::Interleave { head_dim: 4 }.source(row)).collect();
+        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
+    }
+}
