@@ -10,7 +10,7 @@ mod shape;
 pub use shape::Shape;
 
 use crate::codec::Encoding;
-use crate::convert::{Floats, Target, keys, plan};
+use crate::convert::{Floats, Summary, Target, keys, plan};
 use crate::error::{Error, Result};
 use crate::family::{self, FAMILIES, Family};
 use crate::file::gguf::{Array, Pairs, SCALE_NAMES, SCALE_VALUES, Value};
@@ -45,15 +45,6 @@ impl DummyOptions {
     }
 }
 
-/// What was written.
-#[derive(Clone, Copy, Debug)]
-pub struct Dummy {
-    /// Bytes of the model file.
-    pub bytes: u64,
-    /// Ternary weights in it.
-    pub weights: u64,
-}
-
 /// Writes a model of this shape to `output`: a file, or for [`Target::Hf`] a directory, which must be new or empty.
 /// `progress` hears of bytes written, and how many there will be.
 pub fn dummy(
@@ -61,14 +52,15 @@ pub fn dummy(
     output: &Path,
     options: &DummyOptions,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Dummy> {
+) -> Result<Summary> {
     let family = FAMILIES.iter().copied().find(|family| family.name == shape.config.family);
     let family =
         family.ok_or_else(|| Error::Input(format!("no family is called {}", shape.config.family)))?;
     let mut items = items(shape, family, output, options)?;
     let total: u64 = items.iter().map(|item| item.entry.bytes).sum();
-    let weights = items.iter().filter(|item| item.entry.encoding == options.to.encoding());
-    let weights = weights.map(|item| item.entry.dims.iter().map(|&dim| dim as u64).product::<u64>()).sum();
+    let (tensors, ternary) = (items.len(), items.iter().filter(|item| item.scale.is_some()));
+    let sizes: Vec<u64> =
+        ternary.map(|item| item.entry.dims.iter().map(|&dim| dim as u64).product()).collect();
     progress(0, total);
     let mut source = Bytes::new(options.seed);
     let mut done = 0;
@@ -111,7 +103,14 @@ pub fn dummy(
             gguf_write::write(output, pairs, &entries(&items), |nth, out| body(output, &items[nth], out))?
         }
     };
-    Ok(Dummy { bytes, weights })
+    Ok(Summary {
+        family: family.name,
+        tensors,
+        ternary: sizes.len(),
+        weights: sizes.iter().sum(),
+        bytes,
+        notes: vec!["the weights are random: this model is for measuring speed only".into()],
+    })
 }
 
 /// One tensor of the output.

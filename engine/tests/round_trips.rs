@@ -6,6 +6,7 @@ use checkpoints::{Sizes, golden, masters, matrices, numbers, open};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use tern::convert::{ConvertOptions, Floats, Target, convert};
+use tern::{Model, Options, Row, Scratch, Sequence};
 
 fn to(input: &Path, dir: &Path, target: Target) -> Result<PathBuf, String> {
     let name = input.file_stem().unwrap().to_string_lossy();
@@ -114,6 +115,41 @@ fn floats_keep_their_values() {
         for (&exact, &rounded) in exact.iter().zip(&rounded) {
             let difference = f32::from_bits(exact) - f32::from_bits(rounded);
             assert!(difference.abs() <= most * step, "{name}");
+        }
+    }
+}
+
+/// Logits after a few tokens.
+fn logits(path: &Path) -> Vec<f32> {
+    let model = Model::open(path, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let mut sequences = [Sequence::new(model.config(), 8)];
+    let rows: Vec<Row> = (1..9).map(|token| Row { sequence: 0, token, logits: true }).collect();
+    model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
+}
+
+#[test]
+fn converted_models_compute_the_same_numbers() {
+    let story = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/story/story.gguf");
+    let small = [Target::I2S, Target::I2, Target::T5, Target::Hf];
+    let models = [
+        (golden("bitnet_online_bf16"), &small[..]),
+        (golden("bitnet_packed_autobitlinear"), &small),
+        (golden("bitnet_1bitllm_f16"), &small),
+        (golden("llama_packed_bitlinear"), &small),
+        (golden("gguf/llama_i2s_permuted.gguf"), &small),
+        (story, &Target::ALL),
+    ];
+    for (input, targets) in models {
+        let dir = tempfile::tempdir().unwrap();
+        let want = logits(&input);
+        for &target in targets {
+            let got = logits(&to(&input, dir.path(), target).unwrap());
+            let worst = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Permuted heads add up q times k in another order.
+            let permuted = input.to_string_lossy().contains("llama")
+                && input.extension().is_some() == (target == Target::Hf);
+            let limit = if permuted { 1e-4 } else { 0.0 };
+            assert!(worst <= limit, "{} as {}: {worst}", input.display(), target.name());
         }
     }
 }
