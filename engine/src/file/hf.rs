@@ -17,9 +17,8 @@ pub const MODEL: &str = "model.safetensors";
 /// The index of a model in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// JSON takes some ten times its size in memory; real ones are far below these.
-const CONFIG_LIMIT: u64 = 8 << 20;
-const INDEX_LIMIT: u64 = 32 << 20;
+/// The most bytes of a JSON file, which may take sixteen times that in memory. Real ones are far below.
+const JSON_LIMIT: u64 = 8 << 20;
 
 /// Opens a directory with a `config.json`.
 pub(super) fn open_dir(dir: &Path) -> Result<File> {
@@ -52,7 +51,7 @@ pub fn from_bytes(name: &Path, bytes: Bytes, config: Value) -> Result<File> {
 
 /// The files that an index names. It decides which tensors there are and where.
 pub(super) fn open_index(path: &Path) -> Result<File> {
-    let index = json(path, INDEX_LIMIT)?;
+    let index = json(path)?;
     let Some(places) = index.get("weight_map").and_then(Value::as_object) else {
         return Err(Error::key(
             path,
@@ -114,7 +113,7 @@ fn sidecars(path: &Path) -> Result<Metadata> {
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
     let optional = |name: &str| {
         let path = dir.join(name);
-        if path.exists() { json(&path, CONFIG_LIMIT).map(Some) } else { Ok(None) }
+        if path.exists() { json(&path).map(Some) } else { Ok(None) }
     };
     Ok(Metadata::Hf {
         config: optional(CONFIG)?.unwrap_or(Value::Null),
@@ -124,8 +123,8 @@ fn sidecars(path: &Path) -> Result<Metadata> {
     })
 }
 
-fn json(path: &Path, limit: u64) -> Result<Value> {
-    serde_json::from_slice(&map::read(path, limit)?)
+fn json(path: &Path) -> Result<Value> {
+    serde_json::from_slice(&map::read(path, JSON_LIMIT)?)
         .map_err(|e| Error::file(path, format!("expected JSON, found {}", sentence(&e))))
 }
 

@@ -19,7 +19,8 @@ use tern_kernels::Bytes;
 
 /// The limit of the reference implementation.
 const HEADER_LIMIT: u64 = 100_000_000;
-/// More than any weight has: bounds the memory of a hostile header.
+/// More than any checkpoint has: bounds the memory of a hostile header.
+const TENSORS_LIMIT: usize = 1 << 18;
 const DIMS_LIMIT: usize = 8;
 const METADATA: &str = "__metadata__";
 
@@ -163,6 +164,9 @@ impl<'de> Deserialize<'de> for Header {
                         .next_value()
                         .map_err(|e| A::Error::custom(format!("tensor `{}`: {e}", quoted(&name))))?;
                     tensors.push((name, info));
+                    if tensors.len() > TENSORS_LIMIT {
+                        return Err(A::Error::custom(format!("more than {TENSORS_LIMIT} tensors")));
+                    }
                 }
                 Ok(Header(tensors))
             }

@@ -325,6 +325,16 @@ fn codes_and_scales_that_nobody_writes_are_refused() {
     );
 }
 
+/// A seed that is refused at once would teach a fuzzer nothing.
+#[test]
+fn the_seeds_of_the_fuzzer_are_read_to_the_end() {
+    for name in ["own", "trits", "vocabulary"] {
+        open_gguf(read(&format!("../../fuzz/seeds/gguf/{name}"))).unwrap();
+    }
+    let refused = open_gguf(read("../../fuzz/seeds/gguf/refused")).unwrap_err().to_string();
+    assert!(refused.contains("tensor `tl1`: TL1 cannot be read"), "{refused}");
+}
+
 #[test]
 fn whole_files_are_accepted() {
     for bytes in [vocabulary(), own(), read("gguf/types_v2.gguf"), read("gguf/bitnet_b158_i2s.gguf")] {

@@ -263,6 +263,17 @@ fn a_header_that_lies_is_refused_by_name() {
 }
 
 #[test]
+fn the_seeds_of_the_fuzzer_are_read_to_the_end() {
+    for name in ["divides", "multiplies", "plain"] {
+        let seed = read(&format!("../../fuzz/seeds/safetensors/{name}"));
+        let cut = seed.iter().position(|&byte| byte == 0).unwrap();
+        let config = serde_json::from_slice(&seed[..cut]).unwrap();
+        let result = hf::from_bytes(Path::new("seed"), seed[cut + 1..].to_vec().into(), config);
+        assert_eq!(result.unwrap().tensors.len(), if name == "plain" { 5 } else { 4 });
+    }
+}
+
+#[test]
 fn whole_files_are_accepted() {
     open_safetensors(packed_file(), packed_config()).unwrap();
 }
