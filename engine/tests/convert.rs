@@ -257,6 +257,48 @@ fn progress_ends_at_its_total_and_never_goes_back() {
     }
 }
 
+#[test]
+fn several_scales_stay_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, several) = (dir.path().join("one.gguf"), dir.path().join("several.gguf"));
+    let sizes = Sizes {
+        layers: 1,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 64,
+        dim: 256,
+        hidden: 256,
+        vocab: 8,
+        llama: true,
+    };
+    masters(&dir.path().join("masters"), sizes, 3);
+    run(&dir.path().join("masters"), &one, to(Target::Tq2_0)).unwrap();
+    // Other programs' files may have another scale in every block: here 1 in the first of q, 2 in the next, ...
+    let mut bytes = fs::read(&one).unwrap();
+    let file = open(&one);
+    let q = file.tensor("blk.0.attn_q.weight").unwrap();
+    let start = bytes.windows(q.bytes.len()).position(|window| *window == q.bytes[..]).unwrap();
+    for block in 0..256 {
+        let d = tern_kernels::half::f32_to_f16((block + 1) as f32);
+        bytes[start + block * 66 + 64..][..2].copy_from_slice(&d.to_le_bytes());
+    }
+    fs::write(&several, bytes).unwrap();
+    let before = matrices(&open(&several));
+    let scales: Vec<f32> = before["blk.0.attn_q.weight"].1.iter().map(|&bits| f32::from_bits(bits)).collect();
+    assert_eq!(scales, (1..=256).map(|scale| scale as f32).collect::<Vec<_>>());
+    let mut last = several.clone();
+    for target in [Target::I2, Target::T5, Target::Tq1_0, Target::T5, Target::Tq2_0] {
+        let next = dir.path().join(target.name());
+        run(&last, &next, to(target)).unwrap();
+        assert!(matrices(&open(&next)) == before, "{}", target.name());
+        last = next;
+    }
+    for target in [Target::Hf, Target::I2S] {
+        let error = run(&several, &dir.path().join("no"), to(target)).unwrap_err();
+        assert!(error.contains("blk.0.attn_q.weight") && error.contains("--to i2"), "{error}");
+    }
+}
+
 /// A disk of 64 KiB, where the system lends one.
 #[test]
 #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! What goes where: each tensor of the model, its name and encoding in the output, and the order of its rows.
 
 use super::{ConvertOptions, Floats, Target};
-use crate::codec::Encoding;
+use crate::codec::{self, Encoding};
 use crate::config::Config;
 use crate::error::{Error, Result, quoted};
 use crate::family::{self, Detected, FAMILIES, Family, PROJECTIONS};
@@ -199,6 +199,9 @@ impl<'a> Plan<'a, '_> {
                 tensor.dims
             )));
         }
+        // An encoding that cannot be read says so itself.
+        let mut row = vec![0.0; tensor.cols()];
+        codec::floats(tensor, 0, &mut row).map_err(wrong)?;
         self.used.insert(&tensor.name);
         Ok(tensor)
     }
