@@ -225,6 +225,16 @@ fn tokenizers_travel_whole_and_as_arrays() {
                 assert_eq!(token, text);
             }
         }
+        let added = json["added_tokens"].as_array().unwrap();
+        for token in added.iter().filter(|token| token["id"].as_u64().unwrap() < 96) {
+            let kind =
+                match (token["special"].as_bool().unwrap(), token["content"] == json["model"]["unk_token"]) {
+                    (true, true) => 2,
+                    (true, false) => 3,
+                    (false, _) => 4,
+                };
+            assert_eq!(kinds[token["id"].as_u64().unwrap() as usize], kind, "{token}");
+        }
         if model == "gpt2" {
             let merges = pairs.strings(&ggml("merges")).unwrap().unwrap();
             assert_eq!(merges.len(), json["model"]["merges"].as_array().unwrap().len());
@@ -254,6 +264,22 @@ fn progress_ends_at_its_total_and_never_goes_back() {
         assert!(seen.windows(2).all(|two| two[0].0 <= two[1].0 && two[0].1 == two[1].1), "{seen:?}");
         let (done, total) = seen[seen.len() - 1];
         assert_eq!(done, total, "{}", target.name());
+    }
+}
+
+#[test]
+fn own_blocks_lie_where_they_can_be_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    for target in [Target::I2, Target::T5] {
+        let output = dir.path().join(target.name());
+        run(&golden("bitnet_1bitllm_f16"), &output, to(target)).unwrap();
+        let bytes = fs::read(&output).unwrap();
+        let file = open(&output);
+        for tensor in file.tensors.iter().filter(|tensor| tensor.encoding.is_ternary()) {
+            let at =
+                bytes.windows(tensor.bytes.len()).position(|window| *window == tensor.bytes[..]).unwrap();
+            assert_eq!(at % 64, 0, "{}", tensor.name);
+        }
     }
 }
 
