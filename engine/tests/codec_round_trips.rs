@@ -69,6 +69,8 @@ fn matrix() -> impl Strategy<Value = Matrix> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn every_trit_and_the_exact_scale_come_back(matrix in matrix()) {
         for encoding in [Encoding::I2S, Encoding::I2SArm, Encoding::Tq1_0, Encoding::Tq2_0, Encoding::Packed,

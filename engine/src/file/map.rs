@@ -30,11 +30,11 @@ pub(super) fn map(path: &Path) -> Result<Bytes> {
         return Err(Error::file(path, "the file is empty"));
     }
     // SAFETY: `Mmap::map` asks that the file is not changed while it is mapped. No system lets a program enforce that,
-    // so it is a condition on the user, stated in the manual: a model file is replaced by renaming (as `tern convert`
-    // does, which leaves this mapping on the old file), never written in place. What holds even if it is broken: the
-    // map is read-only and private to this process, every length taken from it is copied before it is checked and used,
-    // and the bytes are only read as integers and floats, for which every bit pattern is a value. So changed bytes
-    // give wrong numbers and a file cut short ends the process with a bus error; neither writes to memory.
+    // so it is a condition on the user, stated in docs/formats.md: a model file is replaced by renaming (as `tern
+    // convert` does, which leaves this mapping on the old file), never written in place. What holds even if it is
+    // broken: the map is read-only, lengths and text are checked each time they are read from it, and all else in it
+    // is read as integers and floats, for which every bit pattern is a value. So changed bytes give wrong numbers or
+    // a failed check, and a file cut short ends the process with a bus error; nothing is written where it should not.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
     let length = map.len();
     Ok(Bytes::new(Arc::new(map), 0..length).expect("the range is the whole map"))

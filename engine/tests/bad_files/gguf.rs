@@ -143,6 +143,7 @@ fn a_gguf_that_lies_is_refused_by_name() {
     );
     refuses(&mut Gguf { tensor_count: Some(1 << 40), ..new() }, "found a count of 1099511627776");
 
+    refuses(&mut Gguf { pair_count: Some(3), ..new() }, "expected at most 0 keys, found a count of 3");
     refuses(new().u32("a", 1).u32("a", 2), "key `a`: expected each key once, found it twice");
     refuses(new().value("a", 7, &[2]), "key `a`: expected a bool of 0 or 1, found 2");
     refuses(new().value("a", 13, &[0; 8]), "key `a`: expected a value type of 0 to 12, found 13");

@@ -255,6 +255,9 @@ fn a_header_that_lies_is_refused_by_name() {
         "config.json: key `quantization_config.linear_class`: expected \"bitlinear\" or \"autobitlinear\", found \"bitlinear2\""
             .replace("\"bitlinear2\"", "\\\"bitlinear2\\\"")
     );
+    let longer = [packed_file(), vec![0]].concat();
+    let line = open_safetensors(longer, packed_config()).unwrap_err().to_string();
+    assert_eq!(line, "bad.safetensors: expected 28 bytes of tensors, found 29");
     let divided = open_safetensors(packed_file(), config(Value::Null)).unwrap();
     assert_eq!(divided.tensor("a.weight").unwrap().scale, Some(4.0));
     let plain = hf::from_bytes(Path::new("x.safetensors"), packed_file().into(), Value::Null).unwrap();
