@@ -16,6 +16,9 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 pub(crate) use scalar::Scalar;
 
+// No closures around vectors in here and in the kernels (`map`, `from_fn`): a closure is a function of its own, compiled
+// without the frame's instructions, and where it is not inlined every step becomes a call.
+
 /// A 64-byte block of packed weights.
 pub(crate) type Block = [u8; 64];
 
@@ -58,6 +61,12 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// The 16 sums, row by row.
     fn store(self, sums: Self::Sums) -> [i32; 16];
 
+    /// Four activations as the 32-bit lane that holds them.
+    #[inline(always)]
+    fn lane([a, b, c, d]: [i8; 4]) -> i32 {
+        i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
+    }
+
     /// The four 2-bit codes of every byte, lowest bits first.
     #[inline(always)]
     fn split2(self, bytes: Self::Bytes) -> [Self::Bytes; 4] {
@@ -68,18 +77,21 @@ pub(crate) trait Isa: Copy + Send + Sync {
         [self.and(bytes, mask), self.and(b1, mask), self.and(b2, mask), self.and(b3, mask)]
     }
 
+    /// The base-3 digit of this weight, taken off: `(v mod weight, v / weight)` for `v < 3 * weight`.
+    #[inline(always)]
+    fn digit(self, v: Self::Bytes, weight: u8) -> (Self::Bytes, Self::Bytes) {
+        let (v, a) = self.take(v, weight);
+        let (v, b) = self.take(v, weight);
+        (v, self.add(a, b))
+    }
+
     /// The five base-3 digits of every byte (0..=242), least significant first.
     #[inline(always)]
     fn split5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
-        let digit = |v, weight| {
-            let (v, a) = self.take(v, weight);
-            let (v, b) = self.take(v, weight);
-            (v, self.add(a, b))
-        };
-        let (v, d4) = digit(bytes, 81);
-        let (v, d3) = digit(v, 27);
-        let (v, d2) = digit(v, 9);
-        let (d0, d1) = digit(v, 3);
+        let (v, d4) = self.digit(bytes, 81);
+        let (v, d3) = self.digit(v, 27);
+        let (v, d2) = self.digit(v, 9);
+        let (d0, d1) = self.digit(v, 3);
         [d0, d1, d2, d3, d4]
     }
 }

@@ -84,9 +84,15 @@ impl<L: Layout> Product<'_, L> {
     /// `G` row groups times `C` tokens: `G * C` registers of sums, each weight block unpacked once for all tokens.
     #[inline(always)]
     fn tile<I: Isa, const G: usize, const C: usize>(&self, isa: I, g: usize, t: usize, scale: f32) {
-        let weights: [&[Block]; G] = std::array::from_fn(|i| self.group(g + i));
-        let x: [&[[i8; 4]]; C] = std::array::from_fn(|j| self.x.padded(t + j).as_chunks().0);
+        let mut weights: [&[Block]; G] = [&[]; G];
+        for i in 0..G {
+            weights[i] = self.group(g + i);
+        }
         let blocks = weights[0].len();
+        let mut x: [&[[i8; 4]]; C] = [&[]; C];
+        for j in 0..C {
+            x[j] = &self.x.padded(t + j).as_chunks().0[..blocks * L::PLANES];
+        }
         let mut sums = [[isa.sums(); C]; G];
         let step = I::DOTS / L::PLANES;
         let mut start = 0;
@@ -94,7 +100,10 @@ impl<L: Layout> Product<'_, L> {
             let end = start.saturating_add(step).min(blocks);
             let mut part = [[isa.part(); C]; G];
             for b in start..end {
-                let planes: [_; G] = std::array::from_fn(|i| L::split(isa, isa.load(&weights[i][b])));
+                let mut planes = [L::split(isa, isa.load(&weights[0][b])); G];
+                for i in 1..G {
+                    planes[i] = L::split(isa, isa.load(&weights[i][b]));
+                }
                 for p in 0..L::PLANES {
                     for j in 0..C {
                         let quad = x[j][b * L::PLANES + p];

@@ -67,9 +67,15 @@ impl Isa for Avx2 {
         // SAFETY: AVX2 by `self`.
         unsafe {
             let (bound, one) = (_mm256_set1_epi8(k as i8), _mm256_set1_epi8(1));
-            let above = v.map(|v| _mm256_cmpeq_epi8(_mm256_max_epu8(v, bound), v));
-            let rest = [0, 1].map(|i| _mm256_sub_epi8(v[i], _mm256_and_si256(above[i], bound)));
-            (rest, above.map(|mask| _mm256_and_si256(mask, one)))
+            let above = [
+                _mm256_cmpeq_epi8(_mm256_max_epu8(v[0], bound), v[0]),
+                _mm256_cmpeq_epi8(_mm256_max_epu8(v[1], bound), v[1]),
+            ];
+            let rest = [
+                _mm256_sub_epi8(v[0], _mm256_and_si256(above[0], bound)),
+                _mm256_sub_epi8(v[1], _mm256_and_si256(above[1], bound)),
+            ];
+            (rest, [_mm256_and_si256(above[0], one), _mm256_and_si256(above[1], one)])
         }
     }
     #[inline(always)]
@@ -85,8 +91,9 @@ impl Isa for Avx2 {
     fn dot(self, part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part {
         // SAFETY: AVX2 by `self`.
         unsafe {
-            let x = _mm256_set1_epi32(i32::from_le_bytes(activations.map(|a| a as u8)));
-            [0, 1].map(|i| _mm256_add_epi16(part[i], _mm256_maddubs_epi16(codes[i], x)))
+            let x = _mm256_set1_epi32(Self::lane(activations));
+            let products = [_mm256_maddubs_epi16(codes[0], x), _mm256_maddubs_epi16(codes[1], x)];
+            [_mm256_add_epi16(part[0], products[0]), _mm256_add_epi16(part[1], products[1])]
         }
     }
     #[inline(always)]
@@ -94,7 +101,8 @@ impl Isa for Avx2 {
         // SAFETY: AVX2 by `self`.
         unsafe {
             let one = _mm256_set1_epi16(1);
-            [0, 1].map(|i| _mm256_add_epi32(sums[i], _mm256_madd_epi16(part[i], one)))
+            let wide = [_mm256_madd_epi16(part[0], one), _mm256_madd_epi16(part[1], one)];
+            [_mm256_add_epi32(sums[0], wide[0]), _mm256_add_epi32(sums[1], wide[1])]
         }
     }
     #[inline(always)]

@@ -34,11 +34,11 @@ impl Avx512 {
 }
 
 /// For `v` in 0..=80 the base-3 digits d0..d3 as 2-bit codes: `d0 | d1 << 2 | d2 << 4 | d3 << 6`.
-const CODES: [u8; 128] = {
-    let mut table = [0; 128];
+const CODES: [Block; 2] = {
+    let mut table = [[0; 64]; 2];
     let mut v = 0;
     while v < 81 {
-        table[v] = ((v % 3) | ((v / 3 % 3) << 2) | ((v / 9 % 3) << 4) | ((v / 27) << 6)) as u8;
+        table[v / 64][v % 64] = ((v % 3) | ((v / 3 % 3) << 2) | ((v / 9 % 3) << 4) | ((v / 27) << 6)) as u8;
         v += 1;
     }
     table
@@ -99,7 +99,7 @@ impl Isa for Avx512 {
     fn dot(self, part: __m512i, codes: __m512i, activations: [i8; 4]) -> __m512i {
         // SAFETY: AVX-512 VNNI by `self`.
         unsafe {
-            let x = _mm512_set1_epi32(i32::from_le_bytes(activations.map(|a| a as u8)));
+            let x = _mm512_set1_epi32(Self::lane(activations));
             _mm512_dpbusd_epi32(part, codes, x)
         }
     }
@@ -121,7 +121,7 @@ impl Isa for Avx512 {
     fn split5(self, bytes: __m512i) -> [__m512i; 5] {
         let (v, a) = self.take(bytes, 81);
         let (v, b) = self.take(v, 81);
-        let [low, high] = [0, 64].map(|at| self.load(CODES[at..].first_chunk().expect("64 entries follow")));
+        let (low, high) = (self.load(&CODES[0]), self.load(&CODES[1]));
         // SAFETY: AVX-512 VBMI by `self`.
         let codes = unsafe { _mm512_permutex2var_epi8(low, v, high) };
         let [d0, d1, d2, d3] = self.split2(codes);
