@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 use serde::Deserialize;
 
 /// No real special token is longer; the limit bounds the work of making user text inert.
 const MAX_BYTES: usize = 1024;
 const MAX_TOKENS: usize = 1 << 16;
+const MAX_ALL_BYTES: usize = 1 << 22;
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct AddedToken {
@@ -56,6 +57,8 @@ pub(crate) struct Added {
     by_content: HashMap<String, u32>,
     raw: Finders,
     normalized: Finders,
+    /// The names of all special tokens.
+    specials: Option<Finder>,
 }
 
 /// One search for all tokens and one for those that are not special.
@@ -83,6 +86,10 @@ impl Added {
         if let Some(long) = tokens.iter().find(|t| t.content.len() > MAX_BYTES) {
             return Err(format!("added token {} is longer than {MAX_BYTES} bytes", long.id));
         }
+        let bytes: usize = tokens.iter().map(|t| t.content.len()).sum();
+        if bytes > MAX_ALL_BYTES {
+            return Err(format!("{bytes} bytes of added tokens, more than the limit of {MAX_ALL_BYTES}"));
+        }
         let mut patterns = Vec::with_capacity(tokens.len());
         for token in &tokens {
             patterns.push(if token.normalized { normalize(&token.content)? } else { token.content.clone() });
@@ -100,9 +107,11 @@ impl Added {
             Ok(Finders { all: of(true)?, plain: of(false)? })
         };
         let (raw, normalized) = (finders(false)?, finders(true)?);
+        let names: Vec<String> = tokens.iter().map(|t| t.content.clone()).collect();
+        let specials = Finder::new((0..tokens.len()).filter(|&at| tokens[at].special).collect(), &names)?;
         let by_id = tokens.iter().enumerate().map(|(at, t)| (t.id, at)).collect();
         let by_content = tokens.iter().map(|t| (t.content.clone(), t.id)).collect();
-        Ok(Self { tokens, by_id, by_content, raw, normalized })
+        Ok(Self { tokens, by_id, by_content, raw, normalized, specials })
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<&AddedToken> {
@@ -120,6 +129,19 @@ impl Added {
 
     pub(crate) fn specials(&self) -> impl Iterator<Item = &AddedToken> {
         self.tokens.iter().filter(|t| t.special)
+    }
+
+    /// Where names of special tokens begin in a text, all of them, also inside each other.
+    pub(crate) fn special_names(&self, text: &str) -> Vec<usize> {
+        let mut starts = Vec::new();
+        let mut from = 0;
+        while let Some(finder) = &self.specials
+            && let Some(found) = finder.search.find(Input::new(text).range(from..))
+        {
+            starts.push(found.start());
+            from = found.start() + text[found.start()..].chars().next().map_or(1, char::len_utf8);
+        }
+        starts
     }
 
     /// The parts of a text as given.

@@ -26,10 +26,13 @@ impl Tokenizer {
         let mark = ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{F00FF}').find(|mark| !taken(mark));
         let mark = mark.ok_or_else(|| Error::Input("the messages hold every noncharacter".to_owned()))?;
 
-        let inert: Vec<Message> = messages
-            .iter()
-            .map(|m| Message { role: m.role.clone(), content: self.inert(&m.content, mark) })
-            .collect();
+        let inert = |m: &Message| {
+            Ok(Message {
+                role: self.inert(&m.role, mark, false)?,
+                content: self.inert(&m.content, mark, true)?,
+            })
+        };
+        let inert: Vec<Message> = messages.iter().map(inert).collect::<Result<_>>()?;
         let text = match inert.split_last().filter(|_| continue_last) {
             Some((last, before)) if last.content.trim().is_empty() => template.render(before, true)?,
             Some((last, _)) => {
@@ -55,37 +58,37 @@ impl Tokenizer {
     }
 
     /// The content with the mark wherever a special token's name stands, begins at the end, ends at the beginning,
-    /// or could have all of the content inside it: wherever the template's text might complete one.
-    fn inert(&self, content: &str, mark: char) -> String {
-        // Templates trim contents, so the borders are those of the trimmed text.
+    /// or (`inside`) could have all of the content inside it: wherever the template's text might complete one. Roles
+    /// may stand inside a name: `<|user|>` is made of one.
+    fn inert(&self, content: &str, mark: char, inside: bool) -> Result<String> {
+        let first_char = |text: &str| text.chars().next().map_or(0, char::len_utf8);
+        // A mark behind the first character breaks the name, and whatever other name begins there.
+        let mut marks: Vec<usize> =
+            self.added.special_names(content).into_iter().map(|at| at + first_char(&content[at..])).collect();
+        // Templates trim contents, so the borders are those of the trimmed text too.
         let start = content.len() - content.trim_start().len();
         let end = content.trim_end().len().max(start);
         let core = &content[start..end];
-        let mut marks = Vec::new();
         for token in self.added.specials() {
             let name = token.content.as_str();
-            let first = name.chars().next().map_or(0, char::len_utf8);
-            let mut from = 0;
-            while let Some(at) = content[from..].find(name) {
-                marks.push(from + at + first);
-                from += at + first;
+            let first = first_char(name);
+            if first == name.len() && content.contains(name) {
+                return Err(Error::Input(format!(
+                    "a message contains `{}`, which is a special token of one character",
+                    crate::error::quoted(name)
+                )));
             }
             for (cut, _) in name.char_indices().skip(1) {
                 let (head, tail) = name.split_at(cut);
-                for (text, end) in [(core, end), (content, content.len())] {
-                    if text.ends_with(head) {
-                        // In the middle of the name's beginning, or right behind it.
-                        marks.push(end - head.len() + first);
-                    }
-                }
-                if core.starts_with(tail) {
-                    marks.push(start);
-                }
-                if content.starts_with(tail) {
-                    marks.push(0);
-                }
+                marks.extend(
+                    [end, content.len()]
+                        .iter()
+                        .filter(|&&end| content[..end].ends_with(head))
+                        .map(|end| end - head.len() + first),
+                );
+                marks.extend([start, 0].iter().filter(|&&start| content[start..].starts_with(tail)));
             }
-            if !core.is_empty() && name.len() > core.len() && name.contains(core) {
+            if inside && !core.is_empty() && name.len() > core.len() && name.contains(core) {
                 marks.push(start);
             }
         }
@@ -98,6 +101,71 @@ impl Tokenizer {
             inert.push(mark);
             from = at;
         }
-        inert + &content[from..]
+        Ok(inert + &content[from..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::added::{Added, AddedToken};
+    use super::super::bpe::{Bpe, Rules, Unit};
+    use super::super::{Cut, Normal, Script, vocabulary::Vocabulary};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes as tokens, and some special ones whose names overlap.
+    fn tokenizer(template: &str) -> Tokenizer {
+        let mut vocabulary = Vocabulary::new();
+        for byte in 0..=255u8 {
+            vocabulary.insert(byte.into(), &[byte]).unwrap();
+        }
+        let names = ["<s>", "<|e|>", "<|", "e|><s", "<|<|e|>"];
+        let specials = (300..).zip(names).map(|(id, name)| AddedToken::new(id, name, true)).collect();
+        let bpe = Bpe::new(vocabulary, Rules::Pieces(vec![u32::MAX; 256]), Unit::Byte, false);
+        let added = Added::new(specials, |text| Ok(text.to_owned())).unwrap();
+        let mut tokenizer = Tokenizer::new(bpe, added, Normal::default(), Cut::default(), Script::Bytes);
+        tokenizer.template = Some(crate::Template::new(template, "<s>", "").unwrap());
+        tokenizer.beginning_with(vec![300])
+    }
+
+    fn message(content: &str) -> Message {
+        Message { role: "user".to_owned(), content: content.to_owned() }
+    }
+
+    #[test]
+    fn the_bos_is_there_once() {
+        for template in ["{{ messages[0].content }}", "{{ bos_token }}{{ messages[0].content }}"] {
+            assert_eq!(tokenizer(template).encode_chat(&[message("x")], false).unwrap(), [300, 120]);
+        }
+    }
+
+    #[test]
+    fn an_unfinished_answer_ends_where_it_ends() {
+        let t = tokenizer("{% for m in messages %}{{ m.role[0] + m.content | trim }}<|e|>{% endfor %}");
+        let answer = Message { role: "assistant".to_owned(), content: " b<|e|> ".to_owned() };
+        let ids = t.encode_chat(&[message("a"), answer], true).unwrap();
+        assert_eq!(t.decode(&ids, true), "<s>ua<|e|>ab<|e|>");
+        assert_eq!(ids.iter().filter(|&&id| id == 301).count(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn contents_never_become_special_tokens(a in "[<|e>s x]{0,12}", b in "[<|e>s x]{0,12}") {
+            // The template completes names on both sides of both contents.
+            let source = "<|{{ messages[0].content | trim }}|>{{ messages[1].content }}e|>\
+                          {{ messages[0].content }}{{ messages[1].content | trim }}<s>";
+            let t = tokenizer(source);
+            let ids = t.encode_chat(&[message(&a), message(&b)], false).unwrap();
+            let text = t.decode(&ids, true);
+            let expected = format!("<s><|{}|>{b}e|>{a}{}<s>", a.trim(), b.trim());
+            prop_assert_eq!(text, expected);
+            let specials: Vec<u32> = ids.into_iter().filter(|&id| id >= 300).collect();
+            // The BOS, `<|` at the start and `<s>` at the end are the template's; no other is. With nothing between
+            // them, its own `e|>` and `<s>` make another.
+            let last = if a.is_empty() && b.trim().is_empty() { 303 } else { 300 };
+            prop_assert_eq!(specials, [300, 302, last]);
+        }
     }
 }

@@ -221,3 +221,72 @@ impl<'f> Iterator for Proto<'f> {
         Some(field.ok_or_else(|| "expected a SentencePiece model, found broken fields".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Specials;
+    use proptest::prelude::*;
+
+    /// SentencePiece's rule, said slowly: join the best pair, the leftmost of the best, until there is none.
+    fn slowly(pieces: &[(&str, f32)], text: &str) -> Vec<String> {
+        let mut parts: Vec<String> = text.chars().map(String::from).collect();
+        let score = |part: &str| pieces.iter().find(|(piece, _)| *piece == part).map(|(_, score)| *score);
+        loop {
+            let mut best: Option<(f32, usize)> = None;
+            for at in 1..parts.len() {
+                let joined = score(&(parts[at - 1].clone() + &parts[at]));
+                if let Some(joined) = joined.filter(|&joined| best.is_none_or(|(best, _)| joined > best)) {
+                    best = Some((joined, at));
+                }
+            }
+            let Some((_, at)) = best else { return parts };
+            let right = parts.remove(at);
+            parts[at - 1] += &right;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_best_score_joins_first_and_of_equals_the_leftmost(text in "[abc ]{0,24}", scores in prop::array::uniform12(-3i8..0)) {
+            let texts = ["a", "b", "c", "▁", "aa", "aaa", "ab", "ba", "bc", "▁a", "aab", "▁▁"];
+            let pieces: Vec<(&str, f32)> = texts.into_iter().zip(scores.map(f32::from)).collect();
+            let all: Vec<Piece> = pieces.iter().map(|&(text, score)| Piece { text, score, kind: Kind::Normal }).collect();
+            let tokenizer = build(&all, true, Vec::new()).unwrap();
+            let ids = tokenizer.encode(&text, false, Specials::Text).unwrap();
+            let parts: Vec<String> = ids.iter().map(|&id| tokenizer.token_text(id).unwrap()).collect();
+            let text = if text.is_empty() { text } else { format!(" {text}") };
+            prop_assert_eq!(parts, slowly(&pieces, &text.replace(' ', "▁")));
+        }
+    }
+
+    #[test]
+    fn unknown_characters_become_bytes_or_one_unknown() {
+        let bytes: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+        let mut pieces = vec![Piece { text: "<unk>", score: 0.0, kind: Kind::Unknown }];
+        pieces.push(Piece { text: "a", score: -1.0, kind: Kind::Normal });
+        let few = build(&pieces, false, Vec::new()).unwrap();
+        assert_eq!(few.encode("aéßa", false, Specials::Text).unwrap(), [1, 0, 1]);
+        pieces.extend(bytes.iter().map(|text| Piece { text, score: 0.0, kind: Kind::Byte }));
+        let all = build(&pieces, false, Vec::new()).unwrap();
+        let ids = all.encode("aé", false, Specials::Text).unwrap();
+        assert_eq!(ids, [1, 2 + 0xC3, 2 + 0xA9]);
+        assert_eq!(all.decode(&ids, false), "aé");
+    }
+
+    #[test]
+    fn broken_protobufs_are_refused() {
+        for file in [
+            &b"\n"[..],
+            b"\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            b"\n\x05\n\x03abc",
+            b"\x07",
+            b"\n\x02\x18\x09",
+            b"\x80",
+        ] {
+            assert!(read(file, Vec::new()).is_err(), "{file:?}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Chat templates: the text that transformers would give, and bombs that go off in a box.
+
+use std::time::{Duration, Instant};
+
+use tern::{Message, Template};
+
+fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
+    turns
+        .iter()
+        .map(|(role, content)| Message { role: role.to_string(), content: content.to_string() })
+        .collect()
+}
+
+fn render(source: &str, turns: &[(&str, &str)], prompt: bool) -> String {
+    let template = Template::new(source, "<s>", "</s>").unwrap_or_else(|e| panic!("{source}: {e}"));
+    template.render(&chat(turns), prompt).unwrap_or_else(|e| panic!("{source}: {e}"))
+}
+
+/// An expression's text.
+fn value(expression: &str) -> String {
+    render(&format!("{{{{ {expression} }}}}"), &[("user", " hi ")], false)
+}
+
+const SHORT: [(&str, &str); 3] = [("system", "Be brief."), ("user", " Hi\n"), ("assistant", "Hello")];
+
+#[test]
+fn bitnet_2b4t_is_exact() {
+    let source = "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = \
+                  message['role'] | capitalize + ': '+ message['content'] | trim + '<|eot_id|>' %}{{ content }}\
+                  {% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}";
+    assert_eq!(render(source, &[("user", "hi")], true), "User: hi<|eot_id|>Assistant: ");
+    assert_eq!(
+        render(source, &SHORT, false),
+        "System: Be brief.<|eot_id|>User: Hi<|eot_id|>Assistant: Hello<|eot_id|>"
+    );
+}
+
+#[test]
+fn llama3_headers() {
+    let source = "{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- set date_string = '26 Jul 2024' %}
+{%- endif %}
+{#- A system message comes first, if there is one. #}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = '' %}
+{%- endif %}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + 'Today Date: ' + date_string + '\\n\\n' + system_message }}
+{{- '<|eot_id|>' }}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
+    {%- elif 'tool_calls' in message %}
+        {{- raise_exception('This model only supports single tool-calls at once!') }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+";
+    assert_eq!(
+        render(source, &SHORT, true),
+        "<s><|start_header_id|>system<|end_header_id|>\n\nToday Date: 26 Jul 2024\n\nBe brief.<|eot_id|>\
+         <|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+}
+
+#[test]
+fn chatml_and_falcon3() {
+    let chatml = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+                  {{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}\
+                  {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\
+                  {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    assert_eq!(
+        render(chatml, &[("user", "a"), ("assistant", "b")], true),
+        "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\na<|im_end|>\n\
+         <|im_start|>assistant\nb<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let falcon3 = "{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+{%- if not loop.last -%}
+{{ '<|assistant|>\n' + message['content'] + eos_token + '\n' }}
+{%- else -%}
+{{ '<|assistant|>\n' + message['content'] + eos_token }}
+{%- endif -%}
+{%- else -%}
+{{ '<|' + message['role'] + '|>\n' + message['content'] + '\n' }}
+{%- endif -%}
+{%- if loop.last and add_generation_prompt -%}
+{{ '<|assistant|>\n' }}
+{%- endif -%}
+{%- endfor -%}";
+    assert_eq!(
+        render(falcon3, &[("user", "a"), ("assistant", "b"), ("user", "c")], true),
+        "<|user|>\na\n<|assistant|>\nb</s>\n<|user|>\nc\n<|assistant|>\n"
+    );
+}
+
+#[test]
+fn namespaces_macros_and_python_methods() {
+    let source = "{%- set ns = namespace(last='', n=0) -%}
+{%- macro wrap(text, mark='*') -%}{{ mark ~ text.strip() ~ mark }}{%- endmacro -%}
+{%- for m in messages if m.role != 'system' -%}
+{%- set ns.n = ns.n + 1 -%}
+{%- set ns.last = wrap(m.content, mark='_' * 2) -%}
+{%- endfor -%}
+{%- generation -%}{{ ns.n }} {{ ns.last }}{%- endgeneration -%}
+{%- generation -%} x {%- endgeneration -%}";
+    assert_eq!(render(&source.replace("{%- generation", "{%generation"), &SHORT, false), "2 __Hello__x");
+    for (expression, expected) in [
+        ("'a,b,,c'.split(',')", "['a', 'b', '', 'c']"),
+        ("' a  b '.split()", "['a', 'b']"),
+        ("'a b c'.split(' ', 1)[1]", "b c"),
+        ("'a</think>b'.split('</think>')[-1]", "b"),
+        ("'xxaxx'.strip('x') ~ '  l'.lstrip() ~ 'r  '.rstrip() ~ '|'", "alr|"),
+        ("'hello world'.title() + 'HeLLo'.capitalize() + 'x'.upper() + 'Y'.lower()", "Hello WorldHelloXy"),
+        ("'abc'.startswith('ab') and 'abc'.endswith(('x', 'c'))", "True"),
+        ("'aaa'.replace('a', 'b', 2) ~ ('aaa' | replace('a', 'c'))", "bbaccc"),
+        ("{'a': 1}.get('a') + {'a': 1}.get('b', 5)", "6"),
+        ("{'a': 1}.get('b') is none", "True"),
+        ("{'a': 1, 'b': 2}.items() | map('last') | join('+')", "1+2"),
+        ("'-'.join({'a': 1, 'b': 2}.keys())", "a-b"),
+        ("[1, 2] + [3]", "[1, 2, 3]"),
+        ("[1, 2, 3, 4][1:-1] ~ [1, 2, 3][::-1] ~ 'abcd'[::2] ~ 'abcd'[-2:]", "[2, 3][3, 2, 1]accd"),
+        ("7 // 2 ~ ' ' ~ 7 % 4 ~ ' ' ~ 2 ** 3 ~ ' ' ~ (1 + 0.5) ~ ' ' ~ 3 * 2", "3 3 8 1.5 6"),
+        ("messages[0]['content'] | trim | length", "2"),
+        ("messages[-1].role ~ messages[0].nothing", "user"),
+        ("'x' if nothing is defined else 'y'", "y"),
+        ("tools is none and not tools", "True"),
+        (
+            "{'a': [1, 2.5, none, true], 'ü\"': 'x\\n'} | tojson",
+            "{\"a\": [1, 2.5, null, true], \"ü\\\"\": \"x\\n\"}",
+        ),
+        (
+            "{'b': [], 'a': [1]} | tojson(indent=2, sort_keys=true)",
+            "{\n  \"a\": [\n    1\n  ],\n  \"b\": []\n}",
+        ),
+        ("range(3) | list ~ range(5, 0, -2) | list", "[0, 1, 2][5, 3, 1]"),
+        (
+            "['b', 'a'] | sort | first ~ (messages | selectattr('role', 'equalto', 'user') | list | length)",
+            "a1",
+        ),
+        ("'a\nb' | indent(2) ~ '|' ~ 'a' | indent(2, first=true)", "a\n  b|  a"),
+        ("1 < 2 < 3 and 'a' in 'cat' and 'x' not in ['y'] and 2 in [1, 2]", "True"),
+        ("true and none or 'or'", "or"),
+        ("'abc'.find('c') ~ 'abc'.find('z') ~ 'a.b'.count('.')", "2-11"),
+        ("strftime_now('%Y') | int > 2000", "True"),
+        ("dict(a=1).a ~ (1, 'b')", "1(1, 'b')"),
+        ("'a' | default('b') ~ nothing | default('c')", "ac"),
+    ] {
+        assert_eq!(value(expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn blocks_lose_their_line_ends_and_texts_keep_theirs() {
+    let source = "a\n  {% if true %}\n  b\n  {% endif %}\nc {{ 'd' }}\n\n";
+    assert_eq!(render(source, &[], false), "a\n  b\nc d\n");
+}
+
+#[test]
+fn exceptions_and_mistakes_are_one_line() {
+    let error = |source: &str| {
+        let error = Template::new(source, "", "")
+            .and_then(|t| t.render(&chat(&SHORT), true))
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains('\n') && error.len() < 400, "{error}");
+        error
+    };
+    assert_eq!(
+        error("\n{{ raise_exception('roles must\nalternate') }}"),
+        "chat template: line 2: roles must alternate"
+    );
+    for (source, expected) in [
+        ("{% if %}", "line 1"),
+        ("{{ x.y }}", "undefined"),
+        ("{{ 'a' | nope }}", "nope"),
+        ("{{ 'a'.nope() }}", "nope"),
+        ("{{ 'a' + 1 }}", "cannot use + between string and number"),
+        ("{% include 'x' %}", "not supported"),
+        ("{{ [1].append(2) }}", "cannot be changed"),
+        (&"x".repeat(70_000), "at most 65536 bytes"),
+        ("{% for x in 5 %}{% endfor %}", "iterable"),
+    ] {
+        let error = error(source);
+        assert!(error.contains(expected), "{source:.60}: {error}");
+    }
+}
+
+/// Peak memory of this process so far, in bytes.
+fn peak() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? << 10)
+}
+
+#[test]
+fn bombs_end_within_a_second_and_64_mib() {
+    let looped = |n: u32, body: &str| {
+        format!("{{% set ns = namespace(x='a', l=[1]) %}}{{% for i in range({n}) %}}{body}{{% endfor %}}")
+    };
+    let twice = |start: &str, op: &str| {
+        format!("{{% set x = {start} %}}{}", format!("{{% set x = {op} %}}").repeat(40))
+    };
+    let bombs = [
+        // endless loops and recursion
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+        "{% macro m(x) %}{{ m(x ~ x) }}{% endmacro %}{{ m('abcdefgh') }}".to_owned(),
+        "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(),
+        "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}".to_owned(),
+        // doubling
+        twice("'a'", "x ~ x"),
+        twice("'a'", "x + x"),
+        twice("'a'", "x * 2"),
+        twice("[1]", "[x, x]") + "{{ x }}",
+        twice("[1]", "x + x"),
+        twice("[1]", "x * 9"),
+        twice("'a'", "x | replace('a', 'aa')"),
+        twice("'a'", "x.replace('', 'aa')"),
+        twice("['a']", "[x, x]") + "{{ x == [x, x] }}",
+        twice("{'a': 1}", "{'a': x, 'b': x}") + "{{ x | tojson }}",
+        twice("'a'", "(x, x) | join(x)"),
+        twice("'a'", "[x, x].__str__") + "{{ x }}",
+        looped(9_999, "{% set ns.x = ns.x ~ ns.x %}"),
+        looped(9_999, "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}"),
+        // much at once
+        "{{ 'a' * 10000000000 }}".to_owned(),
+        "{{ 'a' * 99999999 }}".to_owned(),
+        "{{ ('a' * 99999999) ~ x ~ ('b' * 99999999) }}".to_owned(),
+        "{{ ['a'] * 99999999 }}".to_owned(),
+        "{{ range(1000000000) | list }}".to_owned(),
+        "{{ 9 ** 9 ** 9 ** 9 }}".to_owned(),
+        "{{ 'a' | indent(9999999999, first=true) }}".to_owned(),
+        "{{ 'a\n' * 1000 | indent('b' * 100000) }}".to_owned(),
+        "{{ [1] | tojson(indent=99999999) }}".to_owned(),
+        "{{ '%99999999d' | format(1) }}".to_owned(),
+        // long work on one large value
+        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% if x == x ~ '' %}{% endif %}"),
+        "{% set x = 'a' * 9000000 %}{% set y = x[1:] %}".to_owned()
+            + &looped(99_999, "{% if x == y %}{% endif %}"),
+        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% if x | length == 1 %}{% endif %}"),
+        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% if 'b' in x %}{% endif %}"),
+        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% set y = x[1:] %}"),
+        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{{ x.find('b') }}"),
+        "{% set x = [1] * 90000 %}".to_owned() + &looped(99_999, "{% for i in x %}{% break %}{% endfor %}"),
+        "{% set x = 'a' * 9000000 %}{% for i in range(99999) %}{{ loop.changed(x) }}{% endfor %}".to_owned(),
+        // depth
+        looped(99_999, "{% set ns.l = [ns.l] %}"),
+        looped(99_999, "{% set ns.l = {'a': ns.l} %}"),
+        looped(99_999, "{% set ns.l = ns.l[0:] %}"),
+        looped(99_999, "{% set ns.l = ns.l | reverse %}"),
+        looped(99_999, "{% set ns.l = (ns.l,) %}"),
+        looped(9, "{% set ns.me = ns %}{{ ns }}"),
+        looped(9, "{% set ns.me = [ns] %}{{ ns }}"),
+        looped(9, "{% set ns.me = loop %}{{ ns.me }}{{ [loop] }}"),
+        format!("{{{{ {}1{} }}}}", "(".repeat(20_000), ")".repeat(20_000)),
+        format!("{{{{ {}1{} }}}}", "[".repeat(20_000), "]".repeat(20_000)),
+        format!("{{{{ x{} }}}}", ".a".repeat(20_000)),
+        format!("{{{{ 1{} }}}}", "+1".repeat(20_000)),
+        format!("{{{{ {}1 }}}}", "-".repeat(20_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(16_000)),
+        format!("{{{{ 1{} }}}}", "|abs".repeat(16_000)),
+        format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(5_000)),
+        format!("{}{}", "{% if 1 %}".repeat(2_000), "{% endif %}".repeat(2_000)),
+        format!("{}{}", "{% for x in [1] %}".repeat(1_000), "{% endfor %}".repeat(1_000)),
+        // raw text in a loop
+        format!("{{% for a in range(99999) %}}{}{{% endfor %}}", "raw".repeat(20_000)),
+        format!(
+            "{{% set x %}}{{% for a in range(99999) %}}{}{{% endfor %}}{{% endset %}}",
+            "raw".repeat(20_000)
+        ),
+    ];
+    let before = peak();
+    let mut worst = (Duration::ZERO, "");
+    for bomb in &bombs {
+        let start = Instant::now();
+        let result = Template::new(bomb, "", "").and_then(|t| t.render(&chat(&SHORT), true));
+        let took = start.elapsed();
+        worst = worst.max((took, bomb));
+        assert!(took < Duration::from_secs(1), "{took:?}: {bomb:.200}");
+        if let (Some(before), Some(now)) = (before, peak()) {
+            assert!(now < before + (64 << 20), "{} MiB: {bomb:.200}", (now - before) >> 20);
+        }
+        // A few only look like bombs and render some short text.
+        match result {
+            Ok(text) => assert!(text.len() < 1 << 16, "{} bytes: {bomb:.200}", text.len()),
+            Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+        }
+    }
+    println!("{} bombs, the slowest {:.2?}: {:.100}", bombs.len(), worst.0, worst.1);
+    println!("peak {:?} MiB above the start", before.zip(peak()).map(|(before, now)| (now - before) >> 20));
+}
+
+#[test]
+fn long_conversations_are_not_bombs() {
+    let long = "word ".repeat(400_000);
+    let turns: Vec<(&str, &str)> =
+        (0..2000).map(|i| (if i % 2 == 0 { "user" } else { "assistant" }, "some words")).collect();
+    let source = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] | trim + '\n' }}{% endfor %}";
+    assert_eq!(render(source, &turns, false).len(), 2000 * 13 + 1000 * ("user".len() + "assistant".len()));
+    assert_eq!(render(source, &[("user", &long)], false).len(), "user: \n".len() + long.len() - 1);
+}
