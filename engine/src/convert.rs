@@ -223,7 +223,8 @@ fn measure<'a>(file: &File, item: Item<'a>, meter: &mut Meter) -> Result<Measure
                 let what = format!("has more than one scale, and {encoding} holds one; `--to i2` holds all");
                 return Err(wrong(what));
             }
-            meter.add(if item.is_rounded() { tensor.bytes.len() } else { 0 });
+            meter.add(tensor, if item.is_rounded() { tensor.bytes.len() } else { 0 });
+            tensor.bytes.release();
             let bytes = match item.kind {
                 Kind::Scale => Some(size_of::<f32>() as u64),
                 _ => encoding.bytes_with(&dims, opened.scales()),

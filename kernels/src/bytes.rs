@@ -4,8 +4,17 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+/// Memory that a [`Bytes`] can be a part of.
+pub trait Memory: AsRef<[u8]> + Send + Sync {
+    /// Hints that nobody will read this part soon: the map of a file can give its pages back to the system.
+    fn release(&self, _part: Range<usize>) {}
+}
+
+impl Memory for Vec<u8> {}
+impl Memory for &'static [u8] {}
+
 /// Whoever owns the memory behind a [`Bytes`].
-pub type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub type Owner = Arc<dyn Memory>;
 
 /// A shared, read-only slice of an [`Owner`]; cloning it copies no data.
 #[derive(Clone)]
@@ -26,6 +35,11 @@ impl Bytes {
         self.get(range.clone())?;
         let start = self.range.start;
         Some(Self { owner: self.owner.clone(), range: start + range.start..start + range.end })
+    }
+
+    /// Hints that nobody will read these bytes soon; whoever does all the same gets what was there.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 }
 

@@ -32,7 +32,7 @@ mod pool;
 mod ternary;
 
 pub use activations::{Activations, NotFinite};
-pub use bytes::{Bytes, Owner};
+pub use bytes::{Bytes, Memory, Owner};
 pub use cpu::Cpu;
 pub use float::{Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, dot, dots, exp, gate, rms_norm};
 pub use packing::Packing;

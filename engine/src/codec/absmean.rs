@@ -7,6 +7,9 @@ use crate::file::Tensor;
 /// Floats decoded at a time: whole blocks of every float encoding.
 const PIECE: usize = 256;
 
+/// Bytes of a mapped tensor that are read before the map may forget them.
+const HELD: usize = 16 << 20;
+
 /// How the floats of one matrix become trits.
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -34,8 +37,13 @@ fn pieces(tensor: &Tensor, codec: &Codec, decode: Decode, row: usize, mut each: 
 impl Rule {
     pub(super) fn of(tensor: &Tensor, codec: &Codec, decode: Decode) -> Result<Self, String> {
         // Magnitudes as bits, which are in the order of the numbers. `least` is less 1, so that 0 is the largest.
-        let (mut sum, mut least, mut most) = (0.0, u32::MAX, 0u32);
+        let (mut sum, mut least, mut most, mut held) = (0.0, u32::MAX, 0u32, 0);
         for row in 0..tensor.rows() {
+            held += tensor.bytes.len() / tensor.rows();
+            if held >= HELD {
+                tensor.bytes.release();
+                held = 0;
+            }
             pieces(tensor, codec, decode, row, |floats| {
                 let (whole, rest) = floats.as_chunks::<8>();
                 let mut sums = [0.0; 8];

@@ -15,11 +15,16 @@ pub(super) struct Meter<'a> {
     done: u64,
     told: u64,
     total: u64,
+    /// Bytes of the tensor at hand that its map still holds in memory.
+    held: usize,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
 /// Bytes between two reports.
 const STEP: u64 = 4 << 20;
+
+/// Bytes of a mapped tensor that are read before the map may forget them: the input as a whole does not fit memory.
+const HELD: usize = 16 << 20;
 
 impl<'a> Meter<'a> {
     pub(super) fn new(items: &[Item], progress: &'a mut dyn FnMut(u64, u64)) -> Self {
@@ -27,10 +32,16 @@ impl<'a> Meter<'a> {
         let read = |item: &Item| item.tensor.bytes.len() as u64 * if item.is_rounded() { 2 } else { 1 };
         let total = items.iter().filter(|item| !matches!(item.kind, Kind::Scale)).map(read).sum();
         progress(0, total);
-        Self { done: 0, told: 0, total, progress }
+        Self { done: 0, told: 0, total, held: 0, progress }
     }
 
-    pub(super) fn add(&mut self, bytes: usize) {
+    /// So many more bytes of a tensor were read.
+    pub(super) fn add(&mut self, tensor: &Tensor, bytes: usize) {
+        self.held += bytes;
+        if self.held >= HELD {
+            tensor.bytes.release();
+            self.held = 0;
+        }
         self.done += bytes as u64;
         if self.done >= self.total || self.done - self.told >= STEP {
             self.told = self.done;
@@ -61,6 +72,7 @@ pub(super) fn write(
                 .and_then(|trits| self::trits(item, &trits, encoding, out, meter)),
         },
     };
+    item.tensor.bytes.release();
     done.map_err(|e| match e {
         EncodeError::Tensor(what) => Error::tensor(&file.path, &item.tensor.name, what),
         EncodeError::Io(e) => Error::io(path, e),
@@ -77,7 +89,7 @@ fn trits(
     let (rows, cols) = (item.tensor.rows(), item.tensor.cols());
     let row_bytes = item.tensor.bytes.len() / rows;
     let mut row = |row: usize, out: &mut [i8]| {
-        meter.add(row_bytes);
+        meter.add(item.tensor, row_bytes);
         trits.row(item.order.source(row), out)
     };
     let scales = trits.scales();
@@ -96,7 +108,7 @@ fn floats(tensor: &Tensor, encoding: Encoding, out: &mut Out, meter: &mut Meter)
     let mut row = vec![0.0; cols];
     let mut bytes = Vec::new();
     for r in 0..rows {
-        meter.add(row_bytes);
+        meter.add(tensor, row_bytes);
         if encoding == tensor.encoding && tensor.factor == 1.0 {
             out.write_all(&tensor.bytes[r * row_bytes..][..row_bytes])?;
             continue;

@@ -202,6 +202,7 @@ impl<'a> Plan<'a, '_> {
         // An encoding that cannot be read says so itself.
         let mut row = vec![0.0; tensor.cols()];
         codec::floats(tensor, 0, &mut row).map_err(wrong)?;
+        tensor.bytes.release();
         self.used.insert(&tensor.name);
         Ok(tensor)
     }

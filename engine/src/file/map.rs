@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use tern_kernels::Bytes;
+use tern_kernels::{Bytes, Memory};
 
 /// The regular file at `path`, opened for reading, and its length in bytes.
 ///
@@ -23,6 +23,26 @@ fn regular(path: &Path) -> Result<(fs::File, u64)> {
     Ok((file, length))
 }
 
+/// A mapped file.
+struct Map(memmap2::Mmap);
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Memory for Map {
+    #[cfg(unix)]
+    fn release(&self, part: std::ops::Range<usize>) {
+        // SAFETY: `DontNeed` is unchecked because it takes back what was written to private pages. Nobody can write to
+        // this read-only map, so the next read finds the file's bytes again.
+        let _ = unsafe {
+            self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, part.start, part.len())
+        };
+    }
+}
+
 /// Maps a regular, non-empty file into memory.
 pub(super) fn map(path: &Path) -> Result<Bytes> {
     let (file, length) = regular(path)?;
@@ -37,7 +57,7 @@ pub(super) fn map(path: &Path) -> Result<Bytes> {
     // a failed check, and a file cut short ends the process with a bus error; nothing is written where it should not.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
     let length = map.len();
-    Ok(Bytes::new(Arc::new(map), 0..length).expect("the range is the whole map"))
+    Ok(Bytes::new(Arc::new(Map(map)), 0..length).expect("the range is the whole map"))
 }
 
 /// Reads a regular file of at most `limit` bytes.
