@@ -259,6 +259,7 @@ impl Job<'_> {
             Metadata::Hf { dir, config, tokenizer_config, generation_config } => {
                 let mut pairs = Pairs::new(output);
                 keys::gguf(&mut pairs, &keys::name(dir, config), family, &self.detected.config);
+                keys::own(config, &mut pairs);
                 let hf = tokens::Hf { dir, config, tokenizer_config, generation_config };
                 self.notes.extend(tokens::to_gguf(&hf, self.detected.config.vocab, &mut pairs)?);
                 pairs

@@ -399,7 +399,7 @@ def write(out, tok, masters):
         "num_attention_heads": SIZES["heads"], "num_key_value_heads": SIZES["kv_heads"], "hidden_act": "relu2",
         "rms_norm_eps": EPS, "rope_theta": THETA, "max_position_embeddings": CONTEXT, "tie_word_embeddings": True,
         "attention_bias": False, "bos_token_id": bos, "eos_token_id": eos, "torch_dtype": "bfloat16",
-        "use_cache": True,
+        "use_cache": True, "tern.prompt": "raw",
         "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear",
                                 "quantization_mode": "online"},
     })

@@ -13,6 +13,9 @@ use tern_kernels::Activation;
 /// What own tensors are aligned to, so that their blocks can be mapped in place.
 const OWN_ALIGNMENT: u32 = 64;
 
+/// Tern's own keys that speak of the model and not of its tensors: the same in a GGUF and in `config.json`.
+const OWN: [&str; 2] = ["tern.prompt", crate::dummy::MARK];
+
 /// The name of an activation in `hidden_act`.
 pub(super) fn activation_name(activation: Activation) -> &'static str {
     match activation {
@@ -65,6 +68,17 @@ pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Conf
     }
 }
 
+/// Tern's own keys out of a `config.json`.
+pub(super) fn own(config: &Json, pairs: &mut Pairs) {
+    for key in OWN {
+        match config.get(key) {
+            Some(Json::String(text)) => pairs.insert(key, Value::String(text.clone())),
+            Some(Json::Bool(is)) => pairs.insert(key, Value::Bool(*is)),
+            _ => false,
+        };
+    }
+}
+
 /// The keys of a GGUF as they are, without those that speak of its tensors.
 pub(super) fn copied(from: &Pairs, output: &Path) -> Pairs {
     let mut pairs = Pairs::new(output);
@@ -105,6 +119,13 @@ pub(super) fn hf(detected: &Detected, pairs: &Pairs, tied: bool) -> Result<Json>
     for (key, from) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
         if let Some(id) = pairs.u32(&format!("tokenizer.ggml.{from}_token_id"))? {
             json[key] = id.into();
+        }
+    }
+    for key in OWN {
+        match pairs.get(key) {
+            Some(Value::String(text)) => json[key] = text.as_str().into(),
+            Some(Value::Bool(is)) => json[key] = (*is).into(),
+            _ => {}
         }
     }
     Ok(packed(json))
