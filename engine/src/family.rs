@@ -57,6 +57,13 @@ pub(crate) fn detect(file: &File) -> Result<Detected> {
     Ok(Detected { family, config, trained_ternary, hf_prefix })
 }
 
+impl Config {
+    /// The architecture that a file says it has; its weights are not looked at.
+    pub fn of(file: &File) -> Result<Config> {
+        Ok(detect(file)?.config)
+    }
+}
+
 impl Detected {
     /// The name under which the file holds the tensor of this canonical name.
     pub(crate) fn name(&self, canonical: &str) -> String {

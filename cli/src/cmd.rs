@@ -1,0 +1,38 @@
+//! The one list of commands; each file below holds a command's arguments and its code together.
+
+mod chat;
+mod convert;
+mod doctor;
+mod dummy;
+mod inspect;
+mod run;
+mod tokenize;
+
+use crate::failure::Outcome;
+
+/// What `tern` can be told to do.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    Run(run::Run),
+    Chat(chat::Chat),
+    Inspect(inspect::Inspect),
+    Tokenize(tokenize::Tokenize),
+    Convert(convert::Convert),
+    Dummy(dummy::Dummy),
+    Doctor(doctor::Doctor),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            Self::Run(run) => run.run(),
+            Self::Chat(chat) => chat.run(),
+            Self::Inspect(inspect) => inspect.run(),
+            Self::Tokenize(tokenize) => tokenize.run(),
+            Self::Convert(convert) => convert.run(),
+            Self::Dummy(dummy) => dummy.run(),
+            Self::Doctor(doctor) => doctor.run(),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Every kernel of a CPU against its definition: bit for bit, on odd shapes and on the values that overflow if anything does.
+
+use tern_kernels::{
+    Activation, Activations, Attention, Cpu, FloatFormat, Packing, Pool, Scales, Ternary, attend, dots, gate,
+    rms_norm,
+};
+
+/// Rows and columns: one, one block of either packing (16 and 20 columns), one more, primes, and one long row.
+const SHAPES: [(usize, usize); 9] =
+    [(1, 1), (3, 2), (16, 16), (16, 20), (17, 21), (31, 127), (64, 160), (67, 641), (2, 8209)];
+/// Rows of activations at a time: every tile width and its rest.
+const BATCHES: [usize; 4] = [1, 2, 5, 9];
+
+/// What fills a matrix and its activations.
+#[derive(Clone, Copy)]
+enum Fill {
+    Random,
+    /// Weights 1 or -1 all over against activations at the end of their range: the largest sums.
+    Largest(i8, f32),
+    Zeros,
+}
+
+const FILLS: [Fill; 5] =
+    [Fill::Random, Fill::Largest(1, 1.0), Fill::Largest(-1, 1.0), Fill::Largest(1, -1.0), Fill::Zeros];
+
+/// Small and the same everywhere (Vigna's splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn trit(&mut self) -> i8 {
+        (self.next() % 3) as i8 - 1
+    }
+    /// Around zero, over a few orders of magnitude.
+    fn float(&mut self) -> f32 {
+        let unit = (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
+        unit * [0.01, 1.0, 30.0][(self.next() % 3) as usize]
+    }
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+/// Ternary products with all kinds of scales, on one thread and on all.
+pub(super) fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String, String> {
+    let scalar = Cpu::by_name("scalar").expect("the scalar set is always there");
+    let alone = Pool::new(1);
+    let mut random = Random(1);
+    let mut compared = 0;
+    for (rows, cols) in SHAPES {
+        for fill in FILLS {
+            let trits: Vec<i8> = (0..rows * cols)
+                .map(|_| match fill {
+                    Fill::Random => random.trit(),
+                    Fill::Largest(trit, _) => trit,
+                    Fill::Zeros => 0,
+                })
+                .collect();
+            for scales in scales(rows, cols, &mut random) {
+                let shape = format!("{rows} rows of {cols}");
+                let one = matches!(scales, Scales::One(_)).then(|| scales.at(0, 0, cols));
+                let matrix = Ternary::pack(packing, rows, cols, scales, pool, |row, out| {
+                    out.copy_from_slice(&trits[row * cols..][..cols]);
+                    Ok::<(), String>(())
+                })?;
+                let mut back = vec![0; cols];
+                for row in 0..rows {
+                    matrix.unpack_row(row, &mut back);
+                    if back != trits[row * cols..][..cols] {
+                        return Err(format!("{shape}: row {row} does not unpack to what was packed"));
+                    }
+                }
+                for batch in BATCHES {
+                    let x: Vec<f32> = match fill {
+                        Fill::Largest(_, x) => vec![x; batch * cols],
+                        _ => random.floats(batch * cols),
+                    };
+                    let product = |cpu: Cpu, pool: &Pool| {
+                        let mut quantised = Activations::default();
+                        quantised
+                            .quantise(cpu, &x, cols)
+                            .map_err(|_| "finite numbers were called not finite")?;
+                        let mut y = vec![f32::NAN; batch * rows];
+                        matrix.matmul(cpu, pool, &quantised, &mut y);
+                        Ok::<_, String>((quantised, y))
+                    };
+                    let (quantised, expected) = product(scalar, &alone)?;
+                    if let Some(scale) = one {
+                        let defined = definition(&trits, rows, &quantised, scale);
+                        same(&format!("{shape}, scalar, batch {batch}"), &defined, &expected)?;
+                    }
+                    same(&format!("{shape}, batch {batch}"), &expected, &product(cpu, &alone)?.1)?;
+                    same(&format!("{shape}, batch {batch}, all threads"), &expected, &product(cpu, pool)?.1)?;
+                    compared += 2 * expected.len();
+                }
+            }
+        }
+    }
+    Ok(format!("{compared} sums equal"))
+}
+
+/// One scale, one a row, and one a group.
+fn scales(rows: usize, cols: usize, random: &mut Random) -> Vec<Scales> {
+    let mut list = |size: usize| Scales::Groups {
+        size,
+        values: (0..rows * cols.div_ceil(size)).map(|_| random.float().abs()).collect(),
+    };
+    vec![Scales::One(0.73), list(cols), list(64)]
+}
+
+/// The product as it is defined: an exact integer sum, times the scale, times the step of the activations.
+fn definition(trits: &[i8], rows: usize, x: &Activations, scale: f32) -> Vec<f32> {
+    let mut y = Vec::new();
+    for t in 0..x.rows() {
+        for row in trits.chunks_exact(x.cols()).take(rows) {
+            let sum: i32 =
+                row.iter().zip(x.codes(t)).map(|(&trit, &code)| i32::from(trit) * i32::from(code)).sum();
+            y.push(sum as f32 * scale * x.step(t));
+        }
+    }
+    y
+}
+
+/// Norms, float products, activations and attention.
+pub(super) fn floats(cpu: Cpu) -> Result<String, String> {
+    let scalar = Cpu::by_name("scalar").expect("the scalar set is always there");
+    let mut random = Random(2);
+    let mut compared = 0;
+    let mut check = |what: &str, n: usize, run: &dyn Fn(Cpu) -> Vec<f32>| {
+        let expected = run(scalar);
+        compared += expected.len();
+        same(&format!("{what} of {n}"), &expected, &run(cpu))
+    };
+    for n in [1, 2, 15, 16, 17, 100, 641] {
+        let (x, weight) = (random.floats(3 * n), random.floats(n));
+        check("norm", n, &|cpu| {
+            let mut y = vec![0.0; x.len()];
+            rms_norm(cpu, &x, &weight, 1e-5, &mut y);
+            y
+        })?;
+        for activation in [Activation::Relu2, Activation::Silu] {
+            check("gate", n, &|cpu| {
+                let mut y = x.clone();
+                gate(cpu, activation, &mut y, &x);
+                y
+            })?;
+        }
+        for format in [FloatFormat::F32, FloatFormat::F16, FloatFormat::Bf16] {
+            let rows: Vec<u8> = x.iter().flat_map(|&x| stored(format, x)).collect();
+            check("float product", n, &|cpu| {
+                let mut y = vec![0.0; 3];
+                dots(cpu, format, &rows, &weight, &mut y);
+                y
+            })?;
+        }
+        if n <= tern_kernels::MAX_HEAD_DIM {
+            let positions = 37;
+            let (keys, values) = (random.floats(positions * n), random.floats(positions * n));
+            check("attention", n, &|cpu| {
+                let mut out = vec![0.0; n];
+                let (keys, values, query) = (&keys, &values, &weight);
+                attend(cpu, Attention { query, keys, values, stride: n, positions, out: &mut out });
+                out
+            })?;
+        }
+    }
+    Ok(format!("{compared} numbers equal"))
+}
+
+/// One number as bytes of a format.
+fn stored(format: FloatFormat, x: f32) -> Vec<u8> {
+    match format {
+        FloatFormat::F32 => x.to_le_bytes().to_vec(),
+        FloatFormat::F16 => tern_kernels::half::f32_to_f16(x).to_le_bytes().to_vec(),
+        FloatFormat::Bf16 => tern_kernels::half::f32_to_bf16(x).to_le_bytes().to_vec(),
+    }
+}
+
+/// Every bit the same, the sign of a zero too.
+fn same(what: &str, expected: &[f32], found: &[f32]) -> Result<(), String> {
+    match expected.iter().zip(found).position(|(a, b)| a.to_bits() != b.to_bits()) {
+        Some(at) => Err(format!("{what}: element {at}: expected {}, found {}", expected[at], found[at])),
+        None => Ok(()),
+    }
+}

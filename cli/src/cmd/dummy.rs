@@ -1,0 +1,72 @@
+//! `tern dummy`: a model of a real shape with random weights, for measuring speed.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use tern::convert::Floats;
+use tern::dummy::{DummyOptions, Shape, dummy};
+
+use super::convert::{TargetArgs, floats, report};
+use crate::failure::Outcome;
+use crate::progress::Bar;
+use crate::sampling::expected;
+
+const EXAMPLES: &str = "\
+The file is marked (`tern.dummy`), and what it writes is noise. The same shape and seed give the same file.
+
+Examples:
+  tern dummy --shape bitnet-2b-4t dummy.gguf
+  tern dummy --shape 70b --to t5 dummy.gguf";
+
+/// Write a model of random weights, to measure speed with
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Dummy {
+    #[arg(long, value_name = "SHAPE", value_parser = shape, help = shape_help())]
+    shape: Shape,
+    /// What to write: a .gguf file, or for `hf` a new directory
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// The seed of the weights
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// How to write the embedding: f32, f16, bf16 or q8_0 [default: f16]
+    #[arg(long, value_name = "TYPE", value_parser = floats)]
+    embedding: Option<Floats>,
+    /// How to write the output head, where it is not the embedding [default: f16]
+    #[arg(long, value_name = "TYPE", value_parser = floats)]
+    head: Option<Floats>,
+}
+
+impl Dummy {
+    pub(crate) fn run(self) -> Outcome {
+        let to = self.target.target(&self.output)?;
+        let options = DummyOptions {
+            to,
+            seed: self.seed,
+            embedding: self.embedding.unwrap_or_default(),
+            head: self.head.unwrap_or_default(),
+        };
+        let start = Instant::now();
+        let mut bar = Bar::new("writing");
+        let summary = dummy(&self.shape, &self.output, &options, &mut |done, all| bar.show(done, all));
+        bar.clear();
+        report(&summary?, &self.output, to, start);
+        Ok(())
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    Shape::all().iter().map(|shape| shape.name).collect()
+}
+
+fn shape_help() -> String {
+    format!("The sizes of the model: {}", names().join(", "))
+}
+
+fn shape(text: &str) -> Result<Shape, String> {
+    Shape::from_name(text).ok_or_else(|| expected(&names()))
+}

@@ -1,0 +1,156 @@
+//! Which model a word names, and the flags that say how it runs, shared by the commands that open one.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::Value;
+use tern::file::{self, File, Metadata, OpenOptions};
+use tern::{MAX_THREADS, Model, Options, STORY, Tokenizer};
+use tern_kernels::{Cpu, Packing};
+
+use crate::failure::{Failure, Outcome};
+use crate::sampling::{expected, number};
+use crate::terminal;
+
+/// What `tern run` does with a prompt unless told: `raw` or `chat` (docs/formats.md).
+const PROMPT_KEY: &str = "tern.prompt";
+/// Random weights (docs/formats.md).
+const DUMMY_KEY: &str = "tern.dummy";
+
+#[derive(Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MachineArgs {
+    /// Threads to compute with [default: one for each core]
+    #[arg(short = 't', long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
+    threads: Option<usize>,
+    /// The instruction set to use; `tern doctor` lists them [default: the fastest]
+    #[arg(long, value_name = "NAME", value_parser = cpu)]
+    cpu: Option<String>,
+    /// How weights lie in memory: `i2` (2 bits) or `t5` (1.6 bits) [default: as in the file, or i2]
+    #[arg(long, value_name = "NAME", value_parser = packing)]
+    packing: Option<Packing>,
+    /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
+    #[arg(long)]
+    pub(crate) i2s_arm: bool,
+}
+
+impl MachineArgs {
+    fn options(&self) -> Options {
+        Options { cpu: self.cpu.clone(), threads: self.threads, packing: self.packing, i2s_arm: self.i2s_arm }
+    }
+}
+
+/// What the first word of a command names.
+#[derive(Clone, Copy)]
+pub(crate) enum Named<'a> {
+    /// The built-in model.
+    Story,
+    /// A file or a directory that is there.
+    Path(&'a Path),
+}
+
+/// Finds what `word` names; a name wins over a file of that name, which `./name` reaches.
+pub(crate) fn find(word: &Path) -> Outcome<Named<'_>> {
+    if word == Path::new(STORY) {
+        return Ok(Named::Story);
+    }
+    match std::fs::metadata(word) {
+        Ok(_) => Ok(Named::Path(word)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(word)),
+        Err(error) => Err(Failure::failed(format!("{}: {error}", word.display()))),
+    }
+}
+
+fn not_found(word: &Path) -> Failure {
+    let name = word.display();
+    let text = word.to_string_lossy();
+    let of_a_file = |extension: &std::ffi::OsStr| !extension.to_string_lossy().contains(' ');
+    if text.contains(['/', '\\']) || word.extension().is_some_and(of_a_file) {
+        return Failure::failed(format!("{name}: no such file or directory"));
+    }
+    Failure::failed(format!("no model is called `{name}`, and no file or directory is either")).hint(
+        if text.contains(char::is_whitespace) {
+            "the first word is the model: `tern run story \"Once upon a time\"`"
+        } else {
+            "a model is `story` (built in), a .gguf file, a .safetensors file, or a directory with a config.json"
+        },
+    )
+}
+
+impl Named<'_> {
+    /// Its file; no weights are read.
+    pub(crate) fn file(self, options: OpenOptions) -> Outcome<File> {
+        Ok(match self {
+            Self::Story => tern::story_file()?,
+            Self::Path(path) => file::open(path, options)?,
+        })
+    }
+
+    /// Its tokenizer, which may be all there is.
+    pub(crate) fn tokenizer(self) -> Outcome<Tokenizer> {
+        match self {
+            Self::Path(path) => Ok(Tokenizer::open(path)?),
+            Self::Story => {
+                Ok(Tokenizer::from_file(&tern::story_file()?)?.expect("the built-in model has a tokenizer"))
+            }
+        }
+    }
+}
+
+/// A model and what its file says about using it.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    /// The file asks for prompts without the chat template.
+    pub(crate) raw: bool,
+    pub(crate) load_time: Duration,
+}
+
+/// Opens the model that `word` names.
+pub(crate) fn open(word: &Path, machine: &MachineArgs) -> Outcome<Loaded> {
+    let start = Instant::now();
+    let file = find(word)?.file(OpenOptions { i2s_arm: machine.i2s_arm })?;
+    if is_dummy(&file) {
+        terminal::warning(&format!(
+            "{} holds random weights, made by `tern dummy` to measure speed",
+            word.display()
+        ));
+    }
+    let raw = match &file.metadata {
+        Metadata::Gguf(pairs) => pairs.str(PROMPT_KEY)?,
+        Metadata::Hf { config, .. } => config.get(PROMPT_KEY).and_then(Value::as_str),
+    };
+    let raw = match raw {
+        None | Some("chat") => false,
+        Some("raw") => true,
+        Some(other) => {
+            let what = format!("expected `raw` or `chat`, found `{other}`");
+            return Err(tern::Error::key(&file.path, PROMPT_KEY, what).into());
+        }
+    };
+    let model = Model::from_file(&file, &machine.options())?;
+    Ok(Loaded { model, raw, load_time: start.elapsed() })
+}
+
+/// Whether a file says that its weights are random.
+pub(crate) fn is_dummy(file: &File) -> bool {
+    match &file.metadata {
+        Metadata::Gguf(pairs) => matches!(pairs.bool(DUMMY_KEY), Ok(Some(true))),
+        Metadata::Hf { config, .. } => config.get(DUMMY_KEY) == Some(&Value::Bool(true)),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    number(text, "", |n| (1..=MAX_THREADS).contains(n))
+        .map_err(|_| format!("expected a whole number from 1 to {MAX_THREADS}"))
+}
+
+fn cpu(text: &str) -> Result<String, String> {
+    let names: Vec<_> = Cpu::available().into_iter().map(Cpu::name).collect();
+    if names.contains(&text) { Ok(text.to_owned()) } else { Err(expected(&names)) }
+}
+
+fn packing(text: &str) -> Result<Packing, String> {
+    Packing::from_name(text).ok_or_else(|| expected(&Packing::ALL.map(Packing::name)))
+}

@@ -1,0 +1,32 @@
+//! A progress bar on standard error, where a person watches; nothing at all elsewhere.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    /// A bar of bytes with a word before it.
+    pub(crate) fn new(word: &'static str) -> Self {
+        // Hidden by itself where standard error is no terminal.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = "{msg} [{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        bar.set_style(
+            ProgressStyle::with_template(style).expect("a template that parses").progress_chars("=> "),
+        );
+        bar.set_message(word);
+        Self(bar)
+    }
+
+    /// Bytes done, of how many.
+    pub(crate) fn show(&mut self, done: u64, all: u64) {
+        if self.0.length() != Some(all) {
+            self.0.set_length(all);
+        }
+        self.0.set_position(done);
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,43 @@
+//! Ctrl-C: while a model writes, the first one stops the text and the second one ends the process;
+//! at any other time the first one ends it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::failure::{Failure, Outcome};
+
+const IDLE: u8 = 0;
+const WRITING: u8 = 1;
+const STOPPED: u8 = 2;
+
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// Starts listening for Ctrl-C; called once, before the first [`Writing`].
+pub(crate) fn listen() -> Outcome {
+    ctrlc::set_handler(|| {
+        if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            std::process::exit(130);
+        }
+    })
+    .map_err(|error| Failure::failed(format!("Ctrl-C: {error}")))
+}
+
+/// While this lives, the first Ctrl-C only asks the text to stop.
+pub(crate) struct Writing(());
+
+impl Writing {
+    pub(crate) fn begin() -> Self {
+        STATE.store(WRITING, Ordering::SeqCst);
+        Self(())
+    }
+
+    /// Whether Ctrl-C was pressed since the beginning.
+    pub(crate) fn stopped(&self) -> bool {
+        STATE.load(Ordering::SeqCst) == STOPPED
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        STATE.store(IDLE, Ordering::SeqCst);
+    }
+}
