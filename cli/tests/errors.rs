@@ -1,0 +1,203 @@
+//! What a person reads when something is wrong: one line that names the thing, a hint where there is something to do,
+//! exit code 2 for a command that makes no sense and 1 for one that fails.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Done, run, run_with_input, snapshot, tern, testdata, transcript};
+
+/// No panic, no signal, an exit code that says whose fault it was, and every message on one line.
+fn fails_well(args: &[&str], done: &Done) {
+    assert!(
+        matches!(done.code, Some(1 | 2)),
+        "{args:?}: exit {:?}\n{}{}",
+        done.code,
+        done.stdout,
+        done.stderr
+    );
+    assert!(done.stderr.starts_with("error: "), "{args:?}: {}", done.stderr);
+    assert!(!done.stderr.contains("panicked"), "{args:?}: {}", done.stderr);
+    if done.code == Some(1) {
+        assert_eq!(done.stdout, "", "{args:?}");
+        for line in done.stderr.lines() {
+            assert!(line.starts_with("error: ") || line.starts_with("hint: "), "{args:?}: {line}");
+            assert!(!line.ends_with('.'), "{args:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage() {
+    let mut text = String::new();
+    let cases: &[&[&str]] = &[
+        &["sing"],
+        &["run", "story", "a", "b"],
+        &["run", "--temp", "-1"],
+        &["run", "--temp", "NaN"],
+        &["run", "--temp", "hot"],
+        &["run", "--top-k", "-1"],
+        &["run", "--top-p", "2"],
+        &["run", "--top-p", "0"],
+        &["run", "--min-p", "1.5"],
+        &["run", "--repeat-penalty", "0"],
+        &["run", "--repeat-penalty", "inf"],
+        &["run", "--seed", "-1"],
+        &["run", "-n", "0"],
+        &["run", "-n", "-5"],
+        &["run", "-n", "99999999999999999999999"],
+        &["run", "-c", "0"],
+        &["run", "-t", "0"],
+        &["run", "-t", "100000"],
+        &["run", "--packing", "i3"],
+        &["run", "--ids", "1,x"],
+        &["run", "--ids", ""],
+        &["run", "--ids", "-1"],
+        &["run", "--ids", "[]"],
+        &["run", "story", "text", "--ids", "1"],
+        &["run", "--raw", "--system", "be kind"],
+        &["tokenize"],
+        &["tokenize", "story", "text", "--file", "x"],
+        &["inspect"],
+        &["convert", "in.gguf"],
+        &["convert", "in.gguf", "out.gguf", "--to", "q4"],
+        &["dummy", "out.gguf"],
+        &["dummy", "--shape", "huge", "out.gguf"],
+    ];
+    for args in cases {
+        let done = run(args);
+        fails_well(args, &done);
+        assert_eq!(done.code, Some(2), "{args:?}: {}", done.stderr);
+        text.push_str(&transcript(args, &done, &[]));
+        text.push('\n');
+    }
+    snapshot("usage", &text);
+}
+
+#[test]
+fn models_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("empty folder")).unwrap();
+    std::fs::write(path("empty.gguf"), "").unwrap();
+    std::fs::write(path("words ö.txt"), "not a model").unwrap();
+    std::fs::write(path("short.gguf"), "GGUF\x03\0\0\0").unwrap();
+    std::fs::write(path("words.safetensors"), "{}{}{}{}{}").unwrap();
+    let here = folder.path().to_str().unwrap();
+    let mut text = String::new();
+    for model in [
+        "strory".to_owned(),
+        "Once upon a time".to_owned(),
+        path("missing.gguf"),
+        path("missing folder/"),
+        path("empty folder"),
+        path("empty.gguf"),
+        path("words ö.txt"),
+        path("short.gguf"),
+        path("words.safetensors"),
+    ] {
+        for command in
+            [&["run", &*model, "Hello"][..], &["inspect", &*model], &["tokenize", &*model, "Hello"]]
+        {
+            let done = run(command);
+            fails_well(command, &done);
+            text.push_str(&transcript(command, &done, &[(here, "DIR")]));
+        }
+        text.push('\n');
+    }
+    snapshot("no-model", &text);
+}
+
+#[cfg(unix)]
+#[test]
+fn places_that_are_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    assert!(Command::new("mkfifo").arg(path("fifo.gguf")).status().unwrap().success());
+    std::os::unix::fs::symlink(path("loop.gguf"), path("loop.gguf")).unwrap();
+    std::os::unix::fs::symlink(path("nowhere"), path("dangling.gguf")).unwrap();
+    let here = folder.path().to_str().unwrap();
+    let mut text = String::new();
+    for place in
+        [path("fifo.gguf"), path("loop.gguf"), path("dangling.gguf"), "/dev/zero".into(), "/dev/null".into()]
+    {
+        for command in [
+            &["run", &*place, "Hello"][..],
+            &["inspect", &*place],
+            &["tokenize", &*place, "Hello"],
+            &["convert", &*place, &*path("out.gguf")],
+        ] {
+            let done = run(command);
+            fails_well(command, &done);
+            text.push_str(&transcript(command, &done, &[(here, "DIR")]));
+        }
+        text.push('\n');
+    }
+    assert!(!std::fs::exists(path("out.gguf")).unwrap());
+    snapshot("places", &text);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_not_utf8_is_shown_as_well_as_it_can_be() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"no\xffsuch.gguf");
+    for command in ["inspect", "run"] {
+        let done: Done = tern(&[command]).arg(name).arg("Hello").output().unwrap().into();
+        if command == "run" {
+            fails_well(&[command], &done);
+            assert!(done.stderr.contains("such.gguf: no such file or directory"), "{}", done.stderr);
+        }
+    }
+}
+
+#[test]
+fn input_that_is_no_text_is_refused_with_its_place() {
+    let done = run_with_input(&["run", "story"], b"Once \xff upon");
+    fails_well(&["run"], &done);
+    assert_eq!(done.stderr, "error: standard input: expected UTF-8 text, found byte 0xff at offset 5\n");
+    let done = run_with_input(&["run", "story", "-"], b"\n");
+    fails_well(&["run"], &done);
+    assert!(
+        done.stderr.starts_with("error: standard input: expected a prompt, found nothing\nhint: "),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn values_that_do_not_fit_the_model_name_their_flag() {
+    let model = testdata("golden/gguf/bitnet_b158_i2s.gguf");
+    let mut text = String::new();
+    for args in [
+        &["run", "story", "Once", "-c", "1000000"][..],
+        &["run", &model, "--ids", "1,2,4000000000"],
+        &["run", &model, "--ids", "1", "-c", "100000000"],
+        &["run", &model, "Hello"],
+        &["run", &model, "--ids", "1,2,3,4,5", "-c", "4"],
+        &["chat", &model],
+    ] {
+        let done = run(args);
+        fails_well(args, &done);
+        text.push_str(&transcript(args, &done, &[(&model, "MODEL")]));
+        text.push('\n');
+    }
+    snapshot("misfits", &text);
+}
+
+#[test]
+fn an_instruction_set_that_is_not_here_is_answered_with_those_that_are() {
+    let done = run(&["run", "story", "Once", "--cpu", "abacus"]);
+    assert_eq!(done.code, Some(2));
+    let expected = "error: invalid value 'abacus' for '--cpu <NAME>': expected ";
+    assert!(done.stderr.starts_with(expected) && done.stderr.contains("scalar"), "{}", done.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_a_failure() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let done: Done = tern(&["tokenize", "story", "Once"]).stdout(full).output().unwrap().into();
+    fails_well(&["tokenize"], &done);
+    assert!(done.stderr.starts_with("error: standard output: "), "{}", done.stderr);
+}

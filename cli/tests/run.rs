@@ -1,0 +1,223 @@
+//! `tern run` through the real binary, with the built-in model and the tiny checkpoints.
+
+mod common;
+
+use std::io::{BufReader, Read};
+use std::process::{Command, Stdio};
+
+use common::{Done, run, run_with_input, tern, testdata};
+use serde_json::Value;
+
+/// The known answer of the built-in model to this prompt.
+fn known_answer(prompt: &str) -> Value {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/story/answers.json");
+    let answers: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let list = answers["answers"].as_array().unwrap();
+    list.iter().find(|answer| answer["prompt"] == prompt).expect(prompt).clone()
+}
+
+#[test]
+fn the_first_command_of_the_readme_tells_the_story() {
+    let known = known_answer("Once upon a time");
+    let text = run(&["run", "story", "Once upon a time", "--temp", "0"]).ok();
+    assert_eq!(text.trim_end(), known["text"].as_str().unwrap().trim_end());
+    assert!(text.ends_with('\n') && !text.ends_with("\n\n\n"), "{text:?}");
+}
+
+#[test]
+fn nothing_but_the_text_is_said_when_nobody_watches() {
+    let done = run(&["run", "story", "Once upon a time", "-n", "3", "--temp", "0"]);
+    assert_eq!(done.stderr, "");
+    let done = run(&["run", "story", "Once upon a time", "-n", "3", "--temp", "0", "-v", "--seed", "7"]);
+    assert!(done.stderr.starts_with("3 tokens, ") && done.stderr.contains("seed 7, "), "{}", done.stderr);
+}
+
+#[test]
+fn json_tells_ids_probabilities_settings_and_timings() {
+    let known = known_answer("Once upon a time");
+    let json =
+        run(&["run", "story", "Once upon a time", "--temp", "0", "--json", "-n", "5", "--seed", "3"]).json();
+    assert_eq!(json["model"], "story");
+    assert_eq!(json["prompt"], "Once upon a time");
+    assert_eq!(json["prompt_ids"], known["prompt_ids"]);
+    assert_eq!(json["ids"].as_array().unwrap()[..], known["ids"].as_array().unwrap()[..5]);
+    assert!(known["text"].as_str().unwrap().starts_with(json["text"].as_str().unwrap()));
+    let logprobs: Vec<f64> =
+        json["logprobs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert!(logprobs.len() == 5 && logprobs.iter().all(|x| *x <= 0.0 && *x > -3.0), "{logprobs:?}");
+    assert_eq!((&json["stop"], &json["stop_id"]), (&Value::from("length"), &Value::Null));
+    assert_eq!(json["settings"]["temperature"], 0.0);
+    assert_eq!(json["settings"]["seed"], 3);
+    assert_eq!(json["settings"]["max_tokens"], 5);
+    for time in ["load_ms", "prompt_ms", "prompt_tokens_per_s", "decode_ms", "decode_tokens_per_s"] {
+        assert!(json["timings"][time].as_f64().unwrap() > 0.0, "{time}: {json}");
+    }
+}
+
+#[test]
+fn a_stop_token_ends_the_text_and_is_named() {
+    let json = run(&["run", "story", "Once upon a time", "--temp", "0", "--json"]).json();
+    assert_eq!(json["stop"], "stop");
+    assert!(json["stop_id"].is_u64(), "{json}");
+    assert!(
+        !json["ids"].as_array().unwrap().contains(&json["stop_id"]),
+        "the stop token is no part of the text"
+    );
+}
+
+#[test]
+fn a_full_context_ends_the_text() {
+    let json = run(&["run", "story", "Once upon a time", "--temp", "0", "--json", "-c", "10"]).json();
+    assert_eq!(json["stop"], "context");
+    let count = |key: &str| json[key].as_array().unwrap().len();
+    assert_eq!(count("prompt_ids") + count("ids"), 10);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text_and_another_one_differs() {
+    let text = |seed: &str| {
+        run(&[
+            "run", "story", "The bird", "--temp", "3", "--top-k", "0", "-n", "24", "-t", "1", "--seed", seed,
+        ])
+        .ok()
+    };
+    assert_eq!(text("1"), text("1"));
+    assert_ne!(text("1"), text("2"));
+}
+
+#[test]
+fn threads_packings_and_instruction_sets_do_not_change_a_bit() {
+    let numbers = |more: &[&str]| {
+        let args =
+            [&["run", "story", "Once upon a time", "-n", "12", "--seed", "1", "--json"], more].concat();
+        let json = run(&args).json();
+        (json["ids"].clone(), json["logprobs"].clone())
+    };
+    let usual = numbers(&[]);
+    let doctor = run(&["doctor", "--json"]).json();
+    for cpu in doctor["machine"]["kernels"].as_array().unwrap() {
+        for packing in ["i2", "t5"] {
+            assert_eq!(
+                numbers(&["--cpu", cpu.as_str().unwrap(), "--packing", packing, "-t", "1"]),
+                usual,
+                "{cpu} {packing}"
+            );
+        }
+    }
+    assert_eq!(numbers(&["-t", "2"]), usual);
+}
+
+#[test]
+fn the_prompt_comes_from_the_command_line_or_standard_input() {
+    let args = ["--temp", "0", "-n", "8"];
+    let expected = run(&[&["run", "story", "Once upon a time"], &args[..]].concat()).ok();
+    let piped = |model: &[&str], text: &str| {
+        run_with_input(&[&["run"], model, &args[..]].concat(), text.as_bytes()).ok()
+    };
+    assert_eq!(piped(&["story", "-"], "Once upon a time"), expected);
+    assert_eq!(
+        piped(&["story"], "Once upon a time\n"),
+        expected,
+        "the last line end is not part of the prompt"
+    );
+    assert_eq!(piped(&[], "Once upon a time\r\n"), expected, "story is the default");
+    assert_ne!(piped(&["story"], "Once upon a time\n\n"), expected, "other line ends are");
+}
+
+#[test]
+fn ids_are_taken_exactly_as_given() {
+    let known = known_answer("<|user|>Who are you?<|end|><|assistant|>");
+    let ids = known["prompt_ids"].to_string();
+    let bare = ids.trim_matches(['[', ']']);
+    for ids in [&*ids, bare, &bare.replace(',', ", ")] {
+        let json = run(&["run", "story", "--ids", ids, "--temp", "0", "--json"]).json();
+        assert_eq!(json["prompt_ids"], known["prompt_ids"]);
+        // The known ids end with the stop token, which is no part of the text.
+        let [said @ .., stop] = &known["ids"].as_array().unwrap()[..] else { panic!("{known}") };
+        assert_eq!((json["ids"].as_array().unwrap(), &json["stop_id"]), (&said.to_vec(), stop));
+        assert_eq!(json["prompt"], Value::Null);
+    }
+}
+
+#[test]
+fn a_system_text_brings_the_chat_template() {
+    let known = known_answer("<|user|>Who are you?<|end|><|assistant|>");
+    let json = run(&["run", "story", "Who are you?", "--system", "Be kind", "--temp", "0", "--json"]).json();
+    assert_eq!(json["prompt_ids"], known["prompt_ids"]);
+    assert_eq!(json["text"], known["text"]);
+}
+
+#[test]
+fn special_tokens_in_a_prompt_are_plain_text() {
+    let json = run(&["run", "story", "<|end|>", "-n", "1", "--json"]).json();
+    let special = run(&["tokenize", "story", "<|end|>", "--special", "--no-bos"]).json();
+    assert_eq!(special.as_array().unwrap().len(), 1);
+    assert!(!json["prompt_ids"].as_array().unwrap().contains(&special[0]), "{json}");
+}
+
+#[test]
+fn a_model_without_a_tokenizer_runs_on_ids() {
+    for model in ["golden/gguf/bitnet_b158_i2s.gguf", "golden/bitnet_online_bf16"] {
+        let model = testdata(model);
+        let args = ["run", &model, "--ids", "3,17,42", "--temp", "0", "-n", "6"];
+        let json = run(&[&args[..], &["--json"]].concat()).json();
+        assert_eq!(json["text"], Value::Null);
+        let ids: Vec<_> = json["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+        assert_eq!(run(&args).ok(), format!("{}\n", ids.join(" ")));
+    }
+}
+
+#[test]
+fn a_path_with_spaces_and_letters_beyond_ascii_is_fine() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("ein Möwen 模型.gguf");
+    std::fs::copy(testdata("golden/gguf/bitnet_b158_i2s.gguf"), &model).unwrap();
+    run(&["run", model.to_str().unwrap(), "--ids", "1", "-n", "2"]).ok();
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let mut child = tern(&["run", "story", "Once upon a time", "--temp", "0"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let done: Done = child.wait_with_output().unwrap().into();
+    assert_eq!((done.code, &*done.stderr), (Some(0), ""));
+}
+
+#[cfg(unix)]
+fn interrupt(pid: u32) {
+    assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
+}
+
+/// Starts a text that goes on for minutes: random tokens of a checkpoint with no stop token.
+#[cfg(unix)]
+fn endless(more: &[&str]) -> std::process::Child {
+    let model = testdata("golden/gguf/bitnet_b158_i2s.gguf");
+    let args = ["run", &model, "--ids", "1", "--temp", "2", "--cpu", "scalar", "-t", "1", "-n", "100000000"];
+    tern(&[&args[..], more].concat()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn the_first_ctrl_c_ends_the_text_and_keeps_it() {
+    let mut child =
+        tern(&["run", "story", "Once upon a time", "--cpu", "scalar", "-t", "1"]).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut text = vec![0; 1];
+    out.read_exact(&mut text).unwrap();
+    interrupt(child.id());
+    out.read_to_end(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(text.last(), Some(&b'\n'), "the line is ended");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_whole_json() {
+    let child = endless(&["--json"]);
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    interrupt(child.id());
+    let done: Done = child.wait_with_output().unwrap().into();
+    assert!(matches!(done.code, Some(0 | 130)), "{:?} {}", done.code, done.stderr);
+    let json: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert!(json["stop"] == "interrupted" || json["stop"] == "context", "{}", json["stop"]);
+}
