@@ -9,7 +9,8 @@ impl Bar {
     pub(crate) fn new(word: &'static str) -> Self {
         // Hidden by itself where standard error is no terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = "{msg} [{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        let style =
+            "{msg} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
         bar.set_style(
             ProgressStyle::with_template(style).expect("a template that parses").progress_chars("=> "),
         );

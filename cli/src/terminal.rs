@@ -80,7 +80,7 @@ pub(crate) fn talk(text: &str) {
 fn say(label: &str, colour: &str, message: &str) {
     let message = one_line(message);
     if talk_has_colours() {
-        talk(&format!("\x1b[{colour}m{label}\x1b[0m: {message}\n"));
+        talk(&format!("\x1b[{colour}m{label}:\x1b[0m {message}\n"));
     } else {
         talk(&format!("{label}: {message}\n"));
     }

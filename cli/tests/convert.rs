@@ -107,6 +107,67 @@ fn refusals_name_the_thing_and_leave_nothing() {
     snapshot("convert-errors", &text);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_never_replaced_by_one() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = Folder::new();
+    let (fifo, link) = (folder.path("fifo.gguf"), folder.path("link.gguf"));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    std::os::unix::fs::symlink(&fifo, &link).unwrap();
+    for out in [&fifo, &link] {
+        for args in [&["convert", "story", out][..], &["dummy", "--shape", "tiny", out]] {
+            let done = run(args);
+            assert_eq!(done.code, Some(1), "{args:?}");
+            let expected =
+                format!("error: {out}: is a device, pipe or socket, expected the name of a file to write\n");
+            assert_eq!(done.stderr, expected);
+        }
+        assert!(std::fs::metadata(out).unwrap().file_type().is_fifo());
+    }
+}
+
+#[test]
+fn what_a_file_says_about_its_use_goes_along() {
+    let folder = Folder::new();
+    let value = |model: &str, key: &str| run(&["inspect", model, "--json"]).json()["metadata"][key].clone();
+    let (hf, back) = (folder.path("story"), folder.path("story.gguf"));
+    run(&["convert", "story", &hf]).ok();
+    assert_eq!(value(&hf, "tern.prompt"), "raw");
+    run(&["convert", &hf, &back]).ok();
+    assert_eq!(value(&back, "tern.prompt"), "raw");
+    let prompt = ["Once upon a time", "--temp", "0", "-n", "9"];
+    assert_eq!(
+        run(&[&["run", &*back], &prompt[..]].concat()).ok(),
+        run(&[&["run", "story"], &prompt[..]].concat()).ok()
+    );
+}
+
+#[test]
+fn a_dummy_is_the_same_each_time_and_says_what_it_is() {
+    let folder = Folder::new();
+    let make = |name: &str, more: &[&str]| {
+        let out = folder.path(name);
+        let done = run(&[&["dummy", "--shape", "tiny", &*out], more].concat());
+        assert!(done.stderr.starts_with("warning: the weights are random"), "{}", done.stderr);
+        done.ok();
+        out
+    };
+    let read = |path: &str| std::fs::read(path).unwrap();
+    let first = make("a.gguf", &[]);
+    assert_eq!(read(&first), read(&make("b.gguf", &["--seed", "0"])));
+    assert_ne!(read(&first), read(&make("c.gguf", &["--seed", "1"])));
+    for model in [first, make("hf", &[]), make("t.gguf", &["--to", "tq1_0"])] {
+        assert_eq!(run(&["inspect", &model, "--json"]).json()["dummy"], true, "{model}");
+        let done = run(&["run", &model, "--ids", "1", "-n", "2"]);
+        assert!(done.stderr.contains("holds random weights"), "{}", done.stderr);
+        done.ok();
+    }
+    let gguf = folder.path("from hf.gguf");
+    run(&["convert", &folder.path("hf"), &gguf]).ok();
+    assert_eq!(run(&["inspect", &gguf, "--json"]).json()["dummy"], true, "a dummy stays one when converted");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn places_that_cannot_be_written_are_named() {

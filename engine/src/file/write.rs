@@ -50,6 +50,13 @@ impl Draft {
         if path.is_dir() {
             return Err(Error::file(path, "is a directory, expected the name of a file to write"));
         }
+        // Renaming would put a file in the place of /dev/null.
+        if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+            return Err(Error::file(
+                path,
+                "is a device, pipe or socket, expected the name of a file to write",
+            ));
+        }
         let draft = Self::begin(path, false, |temporary| {
             OpenOptions::new().read(true).write(true).create_new(true).open(temporary)
         })?;
