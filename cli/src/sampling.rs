@@ -1,6 +1,7 @@
 //! The flags that say how the next token is chosen, shared by `run` and `chat`.
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::LazyLock;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,35 +13,41 @@ use crate::answer::float;
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Randomness: 0 always takes the likeliest token
-    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
-    temp: Option<f32>,
+    #[arg(long, value_name = "T", default_value_t = USUAL.temperature)]
+    #[arg(allow_negative_numbers = true, value_parser = temperature)]
+    temp: f32,
     /// Choose among the K likeliest tokens only; 0 means all
-    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = top_k)]
-    top_k: Option<usize>,
-    /// Choose among the likeliest tokens that add up to this probability; 1 means all
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = top_p)]
-    top_p: Option<f32>,
-    /// Drop tokens less likely than this share of the likeliest; 0 drops none
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = min_p)]
-    min_p: Option<f32>,
-    /// Make tokens that occurred lately less likely; 1 changes nothing
-    #[arg(long, value_name = "R", allow_negative_numbers = true, value_parser = repeat_penalty)]
-    repeat_penalty: Option<f32>,
+    #[arg(long, value_name = "K", default_value_t = USUAL.top_k)]
+    #[arg(allow_negative_numbers = true, value_parser = top_k)]
+    top_k: usize,
+    /// Choose among the likeliest tokens that add up to P; 1 means all
+    #[arg(long, value_name = "P", default_value_t = USUAL.top_p)]
+    #[arg(allow_negative_numbers = true, value_parser = top_p)]
+    top_p: f32,
+    /// Drop tokens less likely than P times the likeliest; 0 drops none
+    #[arg(long, value_name = "P", default_value_t = USUAL.min_p)]
+    #[arg(allow_negative_numbers = true, value_parser = min_p)]
+    min_p: f32,
+    /// Make recent tokens R times less likely; 1 changes nothing
+    #[arg(long, value_name = "R", default_value_t = USUAL.repeat_penalty)]
+    #[arg(allow_negative_numbers = true, value_parser = repeat_penalty)]
+    repeat_penalty: f32,
     /// The same seed gives the same text [default: a new one each time]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seed)]
     seed: Option<u64>,
 }
 
+/// The engine's defaults and limits are the command line's.
+static USUAL: LazyLock<Sampling> = LazyLock::new(Sampling::default);
+
 impl SamplingArgs {
-    /// The settings, with the engine's defaults for what was not given.
     pub(crate) fn sampling(&self) -> Sampling {
-        let usual = Sampling::default();
         Sampling {
-            temperature: self.temp.unwrap_or(usual.temperature),
-            top_k: self.top_k.unwrap_or(usual.top_k),
-            top_p: self.top_p.unwrap_or(usual.top_p),
-            min_p: self.min_p.unwrap_or(usual.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(usual.repeat_penalty),
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
             seed: self.seed.unwrap_or_else(new_seed),
         }
     }
@@ -85,8 +92,13 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, &'static str> {
     number(text, "expected a whole number from 1", |n| *n >= 1)
 }
 
+/// Parses a float that the engine takes as the one setting that `with` makes of it.
+fn setting(text: &str, expected: &'static str, with: impl Fn(f32) -> Sampling) -> Result<f32, &'static str> {
+    number(text, expected, |x| with(*x).check().is_ok())
+}
+
 fn temperature(text: &str) -> Result<f32, &'static str> {
-    number(text, "expected a number from 0", |t: &f32| t.is_finite() && *t >= 0.0)
+    setting(text, "expected a number from 0 to 100", |temperature| Sampling { temperature, ..USUAL.clone() })
 }
 
 fn top_k(text: &str) -> Result<usize, &'static str> {
@@ -94,15 +106,18 @@ fn top_k(text: &str) -> Result<usize, &'static str> {
 }
 
 fn top_p(text: &str) -> Result<f32, &'static str> {
-    number(text, "expected a number above 0 and at most 1", |p: &f32| *p > 0.0 && *p <= 1.0)
+    setting(text, "expected a number above 0, at most 1", |top_p| Sampling { top_p, ..USUAL.clone() })
 }
 
 fn min_p(text: &str) -> Result<f32, &'static str> {
-    number(text, "expected a number from 0 to 1", |p: &f32| (0.0..=1.0).contains(p))
+    setting(text, "expected a number from 0 to 1", |min_p| Sampling { min_p, ..USUAL.clone() })
 }
 
 fn repeat_penalty(text: &str) -> Result<f32, &'static str> {
-    number(text, "expected a number above 0", |r: &f32| r.is_finite() && *r > 0.0)
+    setting(text, "expected a number from 0.01 to 100", |repeat_penalty| Sampling {
+        repeat_penalty,
+        ..USUAL.clone()
+    })
 }
 
 fn seed(text: &str) -> Result<u64, &'static str> {

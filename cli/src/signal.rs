@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::failure::{Failure, Outcome};
+use crate::terminal;
 
 const IDLE: u8 = 0;
 const WRITING: u8 = 1;
@@ -15,6 +16,9 @@ static STATE: AtomicU8 = AtomicU8::new(IDLE);
 pub(crate) fn listen() -> Outcome {
     ctrlc::set_handler(|| {
         if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            if terminal::talk_is_terminal() {
+                terminal::talk("\n"); // the shell's prompt goes on a line of its own
+            }
             std::process::exit(130);
         }
     })

@@ -25,6 +25,10 @@ fn the_conversation_is_remembered_until_it_is_cleared() {
     let greeted = chat(&[], &["Hello!", "Thank you."]).ok();
     assert!(greeted.starts_with("Hello! Would you like to hear a story?\n"), "{greeted}");
     let stats = chat(&[], &["Hello!", "/stats", "/clear", "/stats"]);
+    let again = chat(&[], &["Hello!", "Thank you.", "/stats"]).stderr;
+    let computed: usize =
+        again.split("prompt ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
+    assert!(computed < 12, "of a second turn only what is new is computed: {again}");
     let counts: Vec<_> = stats.stderr.lines().filter(|line| line.contains("context")).collect();
     assert!(
         counts[0].starts_with("2 messages, ") && counts[1].starts_with("0 messages, "),

@@ -35,6 +35,7 @@ fn wrong_usage() {
         &["run", "story", "a", "b"],
         &["run", "--temp", "-1"],
         &["run", "--temp", "NaN"],
+        &["run", "--temp", "1000"],
         &["run", "--temp", "hot"],
         &["run", "--top-k", "-1"],
         &["run", "--top-p", "2"],

@@ -168,6 +168,34 @@ fn a_model_without_a_tokenizer_runs_on_ids() {
 }
 
 #[test]
+fn a_space_at_the_start_of_a_continuation_is_kept() {
+    // SentencePiece's decoders drop the space at the start of a text; here the text started before.
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    for (from, to) in [
+        ("llama_packed_bitlinear/config.json", "config.json"),
+        ("llama_packed_bitlinear/model.safetensors", "model.safetensors"),
+        ("tokenizers/spm_bpe_tiny.json", "tokenizer.json"),
+    ] {
+        std::fs::copy(testdata(&format!("golden/{from}")), folder.path().join(to)).unwrap();
+    }
+    // Any of the 96 tokens may come first at this temperature; sooner or later the one that is a space does.
+    let flat =
+        ["--temp", "100", "--top-k", "0", "--top-p", "1", "--min-p", "0", "-n", "1", "-t", "1", "--json"];
+    let space = run(&["tokenize", &format!("{dir}/tokenizer.json"), "a\u{1}", "--json"]).json();
+    let space =
+        space["tokens"].as_array().unwrap().iter().position(|token| token == "<0x01>").expect("byte tokens");
+    let ids = run(&["tokenize", &format!("{dir}/tokenizer.json"), "a\u{1}"]).json();
+    let space = ids[space].as_u64().unwrap() - 0x01 + 0x20;
+    let said = (0..2000).find_map(|seed: u32| {
+        let json =
+            run(&[&["run", dir, "--ids", "1,5,7", "--seed", &seed.to_string()], &flat[..]].concat()).json();
+        (json["ids"][0] == space).then(|| json["text"].clone())
+    });
+    assert_eq!(said.expect("a space within 2000 draws from 96 tokens"), " ");
+}
+
+#[test]
 fn a_path_with_spaces_and_letters_beyond_ascii_is_fine() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("ein Möwen 模型.gguf");
