@@ -143,7 +143,7 @@ fn without_generation_tags(source: &str) -> Cow<'_, str> {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = rest.find("{%") {
-        let Some(end) = rest[at..].find("%}").map(|end| at + end) else { break };
+        let Some(end) = rest[at + 2..].find("%}").map(|end| at + 2 + end) else { break };
         let inside = &rest[at + 2..end];
         let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         let tag = match word {

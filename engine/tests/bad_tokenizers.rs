@@ -379,7 +379,7 @@ fn errors_name_the_key() {
     let error = |pairs: &Pairs, key: &str, value: gguf::Value| {
         let mut pairs = pairs.clone();
         pairs.insert(key, value);
-        Tokenizer::from_gguf(&pairs).err().expect("it is refused").to_string()
+        Tokenizer::from_gguf(&pairs).unwrap_err().to_string()
     };
     let unknown = error(&bpe, "tokenizer.ggml.pre", gguf::Value::String("new-pre".to_owned()));
     assert!(unknown.contains("key `tokenizer.ggml.pre`") && unknown.contains("found `new-pre`"), "{unknown}");

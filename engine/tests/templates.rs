@@ -179,6 +179,7 @@ fn exceptions_and_mistakes_are_one_line() {
     );
     for (source, expected) in [
         ("{% if %}", "line 1"),
+        ("{# generation #}{%}", "line 1"),
         ("{{ x.y }}", "undefined"),
         ("{{ 'a' | nope }}", "nope"),
         ("{{ 'a'.nope() }}", "nope"),

@@ -28,10 +28,22 @@ const fn to_char() -> [char; 256] {
 /// The bytes that a printed piece stands for; `None` if a character is not in the alphabet.
 pub(crate) fn bytes(piece: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(piece.len());
+    append(piece, &mut bytes).then_some(bytes)
+}
+
+/// Adds the bytes that a printed piece stands for, or the piece as it is if a character is not in the alphabet;
+/// whether all were.
+pub(crate) fn append(piece: &str, bytes: &mut Vec<u8>) -> bool {
+    let start = bytes.len();
     for char in piece.chars() {
-        bytes.push(byte(char)?);
+        let Some(byte) = byte(char) else {
+            bytes.truncate(start);
+            bytes.extend_from_slice(piece.as_bytes());
+            return false;
+        };
+        bytes.push(byte);
     }
-    Some(bytes)
+    true
 }
 
 fn byte(char: char) -> Option<u8> {

@@ -252,20 +252,22 @@ pub(crate) fn byte_of(piece: &[u8]) -> Option<u8> {
     u8::from_str_radix(hex, 16).ok().filter(|_| hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// The listed merges as rules. `raw` turns a printed piece into its bytes, or leaves it (`None`).
+/// The listed merges as rules. `append` adds the bytes of a piece, as the file writes it, to a buffer.
 pub(crate) fn pairs<'m>(
     merges: impl ExactSizeIterator<Item = (&'m str, &'m str)>,
     vocabulary: &Vocabulary,
-    raw: impl Fn(&str) -> Option<Vec<u8>>,
+    append: impl Fn(&str, &mut Vec<u8>),
 ) -> Result<Pairs, String> {
-    let mut pairs = HashMap::with_capacity(merges.len());
+    let mut pairs = Pairs::with_capacity(merges.len());
+    let mut joined = Vec::new();
     for (rank, (left, right)) in merges.enumerate() {
-        let bytes = |piece: &str| raw(piece).unwrap_or_else(|| piece.as_bytes().to_vec());
-        let (mut joined, right_bytes) = (bytes(left), bytes(right));
-        let a = vocabulary.find(&joined);
-        let b = vocabulary.find(&right_bytes);
-        joined.extend_from_slice(&right_bytes);
-        let (Some(a), Some(b), Some(id)) = (a, b, vocabulary.find(&joined)) else {
+        joined.clear();
+        append(left, &mut joined);
+        let middle = joined.len();
+        append(right, &mut joined);
+        let find = |piece: &[u8]| vocabulary.find(piece);
+        let (Some(a), Some(b), Some(id)) = (find(&joined[..middle]), find(&joined[middle..]), find(&joined))
+        else {
             let (left, right) = (crate::error::quoted(left), crate::error::quoted(right));
             return Err(format!(
                 "merge {rank}, `{left}` with `{right}`: one of the three is not in the vocabulary"

@@ -115,7 +115,7 @@ mod tests {
 
     /// Bytes as tokens, and some special ones whose names overlap.
     fn tokenizer(template: &str) -> Tokenizer {
-        let mut vocabulary = Vocabulary::new();
+        let mut vocabulary = Vocabulary::with_capacity(256);
         for byte in 0..=255u8 {
             vocabulary.insert(byte.into(), &[byte]).unwrap();
         }

@@ -116,12 +116,14 @@ fn byte_level(pairs: &Pairs, tokens: &[&str]) -> Result<Tokenizer> {
     })?;
 
     let kinds = kinds(pairs, tokens)?;
-    let mut vocabulary = Vocabulary::new();
+    let mut vocabulary = Vocabulary::with_capacity(tokens.len());
     let mut added = Vec::new();
+    let mut raw = Vec::new();
     for (id, (token, kind)) in (0u32..).zip(tokens.iter().zip(kinds)) {
-        let raw = alphabet::bytes(token);
-        let done = match (kind, raw) {
-            (Kind::Normal | Kind::Byte, Some(raw)) => vocabulary.insert(id, &raw),
+        raw.clear();
+        let printable = alphabet::append(token, &mut raw);
+        let done = match (kind, printable) {
+            (Kind::Normal | Kind::Byte, true) => vocabulary.insert(id, &raw),
             (Kind::Normal | Kind::Byte | Kind::Unused, _) => vocabulary.name(id, token.as_bytes()),
             (Kind::Control | Kind::Unknown | Kind::UserDefined, _) => {
                 added.push(AddedToken::new(id, token, kind != Kind::UserDefined));
@@ -140,7 +142,9 @@ fn byte_level(pairs: &Pairs, tokens: &[&str]) -> Result<Tokenizer> {
             || format!("expected two pieces with a space between, found `{}`", crate::error::quoted(merge));
         split.push(pair.ok_or_else(|| pairs.error(MERGES, found()))?);
     }
-    let rules = merge_rules(split.into_iter(), &vocabulary, alphabet::bytes);
+    let rules = merge_rules(split.into_iter(), &vocabulary, |piece, to| {
+        alphabet::append(piece, to);
+    });
     let rules = Rules::Pairs(rules.map_err(|what| pairs.error(MERGES, what))?);
     let bpe = Bpe::new(vocabulary, rules, Unit::Byte, pre.llama3);
     let added = Added::new(added, |text| Ok(text.to_owned())).map_err(|what| pairs.error(TOKENS, what))?;

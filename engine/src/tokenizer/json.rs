@@ -1,6 +1,8 @@
 //! Hugging Face's `tokenizer.json`.
 
-use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+
+use serde::de::{self, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -14,7 +16,7 @@ use super::{Tokenizer, alphabet};
 use crate::error::quoted;
 
 #[derive(Deserialize)]
-struct Json {
+struct Json<'j> {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -25,11 +27,12 @@ struct Json {
     post_processor: Value,
     #[serde(default)]
     decoder: Value,
-    model: Model,
+    #[serde(borrow)]
+    model: Model<'j>,
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct Model<'j> {
     #[serde(rename = "type")]
     kind: Option<String>,
     dropout: Option<f32>,
@@ -42,16 +45,20 @@ struct Model {
     byte_fallback: Option<bool>,
     #[serde(default)]
     ignore_merges: Option<bool>,
-    vocab: Vocab,
-    #[serde(default)]
-    merges: Vec<Merge>,
+    #[serde(borrow)]
+    vocab: Vocab<'j>,
+    #[serde(borrow, default)]
+    merges: Vec<Merge<'j>>,
 }
 
 /// The pieces in the file's order; a map of strings is not needed.
-struct Vocab(Vec<(String, u32)>);
+struct Vocab<'j>(Vec<(Text<'j>, u32)>);
 
 /// `"a b"` or `["a", "b"]`.
-struct Merge(String, String);
+struct Merge<'j>(Text<'j>, Text<'j>);
+
+/// A string of the file, without a copy where it has no escapes: there are half a million of them.
+struct Text<'j>(Cow<'j, str>);
 
 pub(super) fn read(json: &[u8]) -> Result<Tokenizer, String> {
     let json: Json = serde_json::from_slice(json).map_err(|e| quoted(&e.to_string()))?;
@@ -98,22 +105,32 @@ pub(super) fn read(json: &[u8]) -> Result<Tokenizer, String> {
     Ok(Tokenizer::new(bpe, added, normal, cut, script).beginning_with(before))
 }
 
-fn vocabulary(pieces: &[(String, u32)], bytes: bool) -> Result<Vocabulary, String> {
-    let mut vocabulary = Vocabulary::new();
-    for (piece, id) in pieces {
-        match bytes.then(|| alphabet::bytes(piece)) {
-            Some(Some(raw)) => vocabulary.insert(*id, &raw)?,
+fn vocabulary(pieces: &[(Text, u32)], bytes: bool) -> Result<Vocabulary, String> {
+    let mut vocabulary = Vocabulary::with_capacity(pieces.len());
+    let mut raw = Vec::new();
+    for (Text(piece), id) in pieces {
+        raw.clear();
+        if !bytes {
+            vocabulary.insert(*id, piece.as_bytes())?;
+        } else if alphabet::append(piece, &mut raw) {
+            vocabulary.insert(*id, &raw)?;
+        } else {
             // A piece that is not in the byte alphabet never comes out of a text.
-            Some(None) => vocabulary.name(*id, piece.as_bytes())?,
-            None => vocabulary.insert(*id, piece.as_bytes())?,
+            vocabulary.name(*id, piece.as_bytes())?;
         }
     }
     Ok(vocabulary)
 }
 
 fn pairs(merges: &[Merge], vocabulary: &Vocabulary, bytes: bool) -> Result<Pairs, String> {
-    let merges = merges.iter().map(|Merge(left, right)| (left.as_str(), right.as_str()));
-    super::bpe::pairs(merges, vocabulary, |piece| if bytes { alphabet::bytes(piece) } else { None })
+    let merges = merges.iter().map(|Merge(left, right)| (&*left.0, &*right.0));
+    super::bpe::pairs(merges, vocabulary, |piece, to| {
+        if bytes {
+            alphabet::append(piece, to);
+        } else {
+            to.extend_from_slice(piece.as_bytes());
+        }
+    })
 }
 
 /// What the post-processor puts before a text. (The `tokenizers` crate's own panics on tokens it does not know.)
@@ -182,15 +199,34 @@ fn script(value: &Value, bytes: bool) -> Result<Script, String> {
     Ok(script)
 }
 
-impl<'de> Deserialize<'de> for Vocab {
+impl<'de: 'j, 'j> Deserialize<'de> for Text<'j> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(text.into()))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(text.to_owned().into()))
+            }
+        }
+        deserializer.deserialize_str(Any)
+    }
+}
+
+impl<'de: 'j, 'j> Deserialize<'de> for Vocab<'j> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Pieces;
         impl<'de> Visitor<'de> for Pieces {
-            type Value = Vocab;
+            type Value = Vocab<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a map from pieces to ids")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab<'de>, A::Error> {
                 let mut pieces = Vec::new();
                 while let Some(piece) = map.next_entry()? {
                     pieces.push(piece);
@@ -202,21 +238,28 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
-impl<'de> Deserialize<'de> for Merge {
+impl<'de: 'j, 'j> Deserialize<'de> for Merge<'j> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Pair;
+        fn split(text: &str) -> Option<(&str, &str)> {
+            text.split_once(' ').filter(|(_, right)| !right.contains(' '))
+        }
         impl<'de> Visitor<'de> for Pair {
-            type Value = Merge;
+            type Value = Merge<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a merge as `left right` or as a pair")
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Merge, E> {
-                match text.split_once(' ') {
-                    Some((left, right)) if !right.contains(' ') => Ok(Merge(left.into(), right.into())),
-                    _ => Err(E::custom(format!("`{}` is not two pieces with a space between", quoted(text)))),
-                }
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Merge<'de>, E> {
+                let (left, right) =
+                    split(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))?;
+                Ok(Merge(Text(left.into()), Text(right.into())))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge, A::Error> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Merge<'de>, E> {
+                let (left, right) =
+                    split(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))?;
+                Ok(Merge(Text(left.to_owned().into()), Text(right.to_owned().into())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Merge<'de>, A::Error> {
                 let left = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
                 let right = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
                 Ok(Merge(left, right))

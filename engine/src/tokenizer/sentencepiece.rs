@@ -42,7 +42,7 @@ pub(super) fn build(pieces: &[Piece], prefix: bool, mut more: Vec<AddedToken>) -
     if pieces.len() > MAX_IDS {
         return Err(format!("{} pieces, more than the limit of {MAX_IDS}", pieces.len()));
     }
-    let mut vocabulary = Vocabulary::new();
+    let mut vocabulary = Vocabulary::with_capacity(pieces.len());
     let mut bytes = Box::new([u32::MAX; 256]);
     let mut unknown = None;
     let mut added = Vec::new();

@@ -37,7 +37,8 @@ const CL100K_SPECIALS: [(u32, &str); 5] = [
 ];
 
 pub(super) fn read(file: &[u8]) -> Result<Tokenizer, String> {
-    let mut vocabulary = Vocabulary::new();
+    // A line is some 17 bytes long.
+    let mut vocabulary = Vocabulary::with_capacity((file.len() / 16).min(MAX_IDS));
     let mut ranks = Vec::new();
     let mut piece = Vec::new();
     for (number, line) in file.split(|&b| b == b'\n').enumerate() {

@@ -21,11 +21,13 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    pub(crate) fn new() -> Self {
+    /// Empty, with room for this many pieces, of which there are no more than the file has bytes.
+    pub(crate) fn with_capacity(pieces: usize) -> Self {
+        let slots = (pieces * 2).next_power_of_two().max(64);
         Self {
-            bytes: Vec::new(),
-            spans: Vec::new(),
-            slots: vec![FREE; 64],
+            bytes: Vec::with_capacity(pieces * 6),
+            spans: Vec::with_capacity(pieces),
+            slots: vec![FREE; slots],
             taken: 0,
             hasher: RandomState::new(),
         }
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn pieces_are_found_by_id_and_by_bytes() {
-        let mut v = Vocabulary::new();
+        let mut v = Vocabulary::with_capacity(0);
         for id in 0..1000u32 {
             v.insert(id * 2, format!("p{id}").as_bytes()).unwrap();
         }
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn an_id_is_given_once_and_a_huge_one_never() {
-        let mut v = Vocabulary::new();
+        let mut v = Vocabulary::with_capacity(0);
         v.insert(3, b"a").unwrap();
         assert!(v.insert(3, b"b").unwrap_err().contains("belongs to `a` and to `b`"));
         assert!(v.insert(u32::MAX, b"c").unwrap_err().contains("above the limit"));
