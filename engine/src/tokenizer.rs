@@ -30,6 +30,10 @@ use crate::file::{self, File, Metadata};
 use crate::{Error, Result, Template};
 
 pub use self::stream::Decoder;
+pub(crate) use self::added::AddedToken;
+pub(crate) use self::beside::added_beside;
+pub(crate) use self::gguf::{cutting, template_of};
+pub(crate) use self::sentencepiece::{Kind, Pieces, parse as pieces};
 pub(crate) use self::vocabulary::MAX_IDS;
 
 /// What a special token's name in a text is.
@@ -110,6 +114,16 @@ impl Tokenizer {
             Some(beside::of_file(path, Vec::new())?)
         };
         found.ok_or_else(|| Error::file(path, "expected a tokenizer, found none"))
+    }
+
+    /// From the metadata of a GGUF; `None` if it has no vocabulary.
+    pub(crate) fn from_keys(pairs: &file::gguf::Pairs) -> Result<Option<Self>> {
+        gguf::read(pairs)
+    }
+
+    /// What stands before every text.
+    pub(crate) fn before(&self) -> &[u32] {
+        &self.before
     }
 
     /// From the metadata of a GGUF.

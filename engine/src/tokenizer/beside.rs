@@ -87,6 +87,11 @@ pub(super) fn of_file(path: &Path, more: Vec<AddedToken>) -> Result<Tokenizer> {
     tokenizer.map_err(|what| Error::file(path, what))
 }
 
+/// The tokens of a directory that its `tokenizer.model` does not hold.
+pub(crate) fn added_beside(dir: &Path) -> Result<Vec<AddedToken>> {
+    added_tokens(dir, &Configs::of(dir)?)
+}
+
 /// The tokens that a `tokenizer.model` does not hold: `added_tokens.json` and the tokenizer's configuration.
 fn added_tokens(dir: &Path, configs: &Configs) -> Result<Vec<AddedToken>> {
     let mut tokens = Vec::new();

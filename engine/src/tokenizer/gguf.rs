@@ -23,10 +23,31 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 const JSON: &str = "tokenizer.huggingface.json";
 
 /// How a byte-level vocabulary cuts its text.
-struct Pre {
-    patterns: &'static [&'static str],
+pub(crate) struct Pre {
+    pub(crate) patterns: &'static [&'static str],
     /// A piece that is in the vocabulary as a whole needs no merges, and texts begin with BOS unless a key says not.
-    llama3: bool,
+    pub(crate) llama3: bool,
+}
+
+/// How these keys, of a byte-level vocabulary of so many tokens, say that text is cut.
+pub(crate) fn cutting(pairs: &Pairs, tokens: usize) -> Result<Pre> {
+    let name = match pairs.str(PRE)? {
+        Some(name) => name,
+        None if is_2b4t(pairs, tokens)? => "llama-bpe",
+        None => "gpt-2",
+    };
+    pre(name).ok_or_else(|| {
+        let known = "llama-bpe, llama3, llama-v3, falcon3, falcon_e, qwen2, gpt-2, default or falcon";
+        pairs.error(PRE, format!("expected {known}, found `{}`", crate::error::quoted(name)))
+    })
+}
+
+/// The chat template of these keys, or what it should be.
+pub(crate) fn template_of(pairs: &Pairs) -> Result<Option<&str>> {
+    let embedded = pairs.str(TEMPLATE)?;
+    let made_up = embedded.is_none_or(|template| template.contains("BITNETAssistant"));
+    let tokens = pairs.strings(TOKENS)?.map_or(0, |tokens| tokens.len());
+    Ok(if made_up && is_2b4t(pairs, tokens)? { Some(BITNET_2B4T) } else { embedded })
 }
 
 fn pre(name: &str) -> Option<Pre> {
@@ -91,10 +112,7 @@ pub(super) fn read(pairs: &Pairs) -> Result<Option<Tokenizer>> {
         }
     }
 
-    let embedded = pairs.str(TEMPLATE)?;
-    let made_up = embedded.is_none_or(|template| template.contains("BITNETAssistant"));
-    let source = if made_up && is_2b4t(pairs, tokenizer.size())? { Some(BITNET_2B4T) } else { embedded };
-    if let Some(source) = source {
+    if let Some(source) = template_of(pairs)? {
         let template = template_with(&tokenizer, source, tokenizer.bos, eos);
         tokenizer.template = Some(template.map_err(|e| match e {
             Error::Template(what) => pairs.error(TEMPLATE, what),
@@ -105,16 +123,7 @@ pub(super) fn read(pairs: &Pairs) -> Result<Option<Tokenizer>> {
 }
 
 fn byte_level(pairs: &Pairs, tokens: &[&str]) -> Result<Tokenizer> {
-    let name = match pairs.str(PRE)? {
-        Some(name) => name,
-        None if is_2b4t(pairs, tokens.len())? => "llama-bpe",
-        None => "gpt-2",
-    };
-    let pre = pre(name).ok_or_else(|| {
-        let known = "llama-bpe, llama3, llama-v3, falcon3, falcon_e, qwen2, gpt-2, default or falcon";
-        pairs.error(PRE, format!("expected {known}, found `{}`", crate::error::quoted(name)))
-    })?;
-
+    let pre = cutting(pairs, tokens.len())?;
     let kinds = kinds(pairs, tokens)?;
     let mut vocabulary = Vocabulary::with_capacity(tokens.len());
     let mut added = Vec::new();

@@ -14,7 +14,7 @@ use crate::error::quoted;
 
 /// What a piece is for, numbered as in SentencePiece and GGUF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Normal = 1,
     Unknown,
     Control,
@@ -24,17 +24,26 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn from_id(id: i32) -> Option<Self> {
+    pub(crate) fn from_id(id: i32) -> Option<Self> {
         let all = [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte];
         all.into_iter().find(|&kind| kind as i32 == id)
     }
 }
 
 /// One piece; its id is its place.
-pub(super) struct Piece<'t> {
-    pub(super) text: &'t str,
-    pub(super) score: f32,
-    pub(super) kind: Kind,
+pub(crate) struct Piece<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) score: f32,
+    pub(crate) kind: Kind,
+}
+
+/// What a `tokenizer.model` says.
+pub(crate) struct Pieces<'t> {
+    pub(crate) pieces: Vec<Piece<'t>>,
+    /// Whether a space comes before every text.
+    pub(crate) prefix: bool,
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
 }
 
 /// Builds the tokenizer. `prefix` puts a space before every text; `more` are added tokens that the vocabulary lacks.
@@ -97,6 +106,15 @@ fn ranks(pieces: &[Piece]) -> Result<Vec<u32>, String> {
 
 /// Reads a SentencePiece `tokenizer.model`.
 pub(super) fn read(file: &[u8], more: Vec<AddedToken>) -> Result<Tokenizer, String> {
+    let Pieces { pieces, prefix, bos, eos } = parse(file)?;
+    let mut tokenizer = build(&pieces, prefix, more)?;
+    tokenizer.bos = bos;
+    tokenizer.stop_at(eos);
+    Ok(tokenizer)
+}
+
+/// The fields of a SentencePiece `tokenizer.model` that Tern knows, if there are none that change its meaning.
+pub(crate) fn parse(file: &[u8]) -> Result<Pieces<'_>, String> {
     let mut pieces = Vec::new();
     let mut model = Proto(&[]);
     let mut normalizer = Proto(&[]);
@@ -136,11 +154,8 @@ pub(super) fn read(file: &[u8], more: Vec<AddedToken>) -> Result<Tokenizer, Stri
                     use the model's tokenizer.json"
             .to_owned());
     }
-    let mut tokenizer = build(&pieces, prefix, more)?;
     let id = |id: u64| u32::try_from(id).ok().filter(|&id| (id as usize) < pieces.len());
-    tokenizer.bos = id(bos);
-    tokenizer.stop_at(id(eos));
-    Ok(tokenizer)
+    Ok(Pieces { prefix, bos: id(bos), eos: id(eos), pieces })
 }
 
 fn piece_of(message: Proto<'_>) -> Result<Piece<'_>, String> {
