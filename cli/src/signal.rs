@@ -16,6 +16,7 @@ static STATE: AtomicU8 = AtomicU8::new(IDLE);
 pub(crate) fn listen() -> Outcome {
     ctrlc::set_handler(|| {
         if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            tern::convert::discard_drafts();
             if terminal::talk_is_terminal() {
                 terminal::talk("\n"); // the shell's prompt goes on a line of its own
             }

@@ -8,6 +8,8 @@ pub(crate) mod keys;
 pub(crate) mod plan;
 mod tokens;
 
+pub use crate::file::write::discard_drafts;
+
 use crate::codec::{Encoding, Trits};
 use crate::error::{Error, Result};
 use crate::family::{self, Detected};

@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::model::{self, Named};
 use crate::progress::Bar;
 use crate::sampling::expected;
+use crate::signal;
 use crate::terminal;
 
 const EXAMPLES: &str = "\
@@ -83,6 +84,7 @@ impl TargetArgs {
 impl Convert {
     pub(crate) fn run(self) -> Outcome {
         let to = self.target.target(&self.output)?;
+        signal::listen()?;
         let options = OpenOptions { i2s_arm: self.i2s_arm };
         let start = Instant::now();
         let input = model::find(&self.input)?;

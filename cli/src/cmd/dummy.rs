@@ -11,6 +11,7 @@ use super::convert::{TargetArgs, floats, report};
 use crate::failure::Outcome;
 use crate::progress::Bar;
 use crate::sampling::expected;
+use crate::signal;
 
 const EXAMPLES: &str = "\
 The file is marked (`tern.dummy`), and what it writes is noise. The same shape and seed give the same file.
@@ -44,6 +45,7 @@ pub(crate) struct Dummy {
 impl Dummy {
     pub(crate) fn run(self) -> Outcome {
         let to = self.target.target(&self.output)?;
+        signal::listen()?;
         let options = DummyOptions {
             to,
             seed: self.seed,

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::codec::Encoding;
 use crate::error::{Error, Result};
@@ -32,6 +33,21 @@ const BUFFER: usize = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
 /// What keeps others from removing a draft directory, by its lock.
 const LOCK: &str = ".lock";
+
+/// The drafts of this process, and whether they are directories.
+static DRAFTS: Mutex<Vec<(PathBuf, bool)>> = Mutex::new(Vec::new());
+
+/// Removes what is half written, for a program that is about to end in the middle of it. What a killed one leaves is
+/// removed when the same name is written again.
+pub fn discard_drafts() {
+    for (path, is_dir) in drafts().drain(..) {
+        remove(&path, is_dir);
+    }
+}
+
+fn drafts() -> MutexGuard<'static, Vec<(PathBuf, bool)>> {
+    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner) // a list of paths cannot be left half changed
+}
 
 /// A file or directory in the making; dropped without [`Draft::publish`] it leaves nothing behind.
 #[derive(Debug)]
@@ -123,6 +139,7 @@ impl Draft {
             let _ = lock.lock();
             // Between its creation and its lock somebody may have taken it for a leftover.
             if temporary.exists() {
+                drafts().push((temporary.clone(), is_dir));
                 return Ok(Self {
                     path: path.to_owned(),
                     temporary,
@@ -160,6 +177,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        drafts().retain(|(path, _)| *path != self.temporary);
         if !self.published {
             remove(&self.temporary, self.is_dir);
         }
