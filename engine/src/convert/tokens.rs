@@ -66,8 +66,12 @@ pub(super) fn copied(dir: &Path, draft: &Draft) -> Result<Vec<String>> {
 /// Writes the text files that a GGUF's keys amount to.
 pub(super) fn from_gguf(pairs: &Pairs, draft: &Draft) -> Result<Vec<String>> {
     let put = |name: &str, bytes: &[u8]| hf_write::put(draft, name, bytes);
-    let Some(tokenizer) = Tokenizer::from_keys(pairs)? else {
-        return Ok(vec!["the input has no tokenizer, so the output has none".into()]);
+    let tokenizer = match Tokenizer::from_keys(pairs) {
+        Ok(Some(tokenizer)) => tokenizer,
+        Ok(None) => return Ok(vec!["the input has no tokenizer, so the output has none".into()]),
+        Err(e) => {
+            return Ok(vec![format!("the output has no tokenizer, for the input's cannot be used: {e}")]);
+        }
     };
     let (bos, eos) = (tokenizer.bos(), pairs.u32("tokenizer.ggml.eos_token_id")?);
     let generation = json!({ "bos_token_id": bos, "eos_token_id": tokenizer.stops() });
@@ -205,8 +209,15 @@ mod tests {
             assert_eq!(note, None);
             let arrays = Tokenizer::from_keys(&pairs).unwrap().unwrap();
             same(&original, &arrays, &texts(), name);
-            let again = json::write(&pairs, &arrays).unwrap();
-            same(&arrays, &Tokenizer::from_json(again.as_bytes()).unwrap(), &texts(), name);
+            pairs.insert("tokenizer.ggml.eos_token_id", Value::U32(7));
+            pairs.insert(TEMPLATE, Value::String("{{ messages[0].content }}".into()));
+            let dir = tempfile::tempdir().unwrap();
+            let draft = Draft::directory(&dir.path().join(name)).unwrap();
+            assert!(from_gguf(&pairs, &draft).unwrap().is_empty());
+            draft.publish().unwrap();
+            let again = Tokenizer::open(&dir.path().join(name)).unwrap();
+            same(&arrays, &again, &texts(), name);
+            assert!(again.stops().contains(&7) && again.template().is_some(), "{:?}", again.stops());
         }
     }
 
