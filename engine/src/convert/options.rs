@@ -1,0 +1,124 @@
+//! What to convert to, and how.
+
+use crate::codec::Encoding;
+
+/// What a model can be converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// GGUF with I2_S tensors: what bitnet.cpp and ik_llama.cpp run.
+    I2S,
+    /// GGUF with TQ1_0 tensors: the smallest that llama.cpp runs.
+    Tq1_0,
+    /// GGUF with TQ2_0 tensors: the fastest that llama.cpp runs.
+    Tq2_0,
+    /// GGUF with Tern's own I2 tensors, mapped and run as they lie: 2 bits a weight.
+    I2,
+    /// GGUF with Tern's own T5 tensors, mapped and run as they lie: 1.6 bits a weight.
+    T5,
+    /// A Hugging Face directory with packed `uint8` weights: what transformers runs.
+    Hf,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: [Target; 6] = [Self::I2, Self::T5, Self::I2S, Self::Tq1_0, Self::Tq2_0, Self::Hf];
+
+    /// The name used in options and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::I2S => "i2_s",
+            Self::Tq1_0 => "tq1_0",
+            Self::Tq2_0 => "tq2_0",
+            Self::I2 => "i2",
+            Self::T5 => "t5",
+            Self::Hf => "hf",
+        }
+    }
+
+    /// The target of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|target| target.name() == name)
+    }
+
+    /// How ternary matrices are written.
+    pub(crate) fn encoding(self) -> Encoding {
+        match self {
+            Self::I2S => Encoding::I2S,
+            Self::Tq1_0 => Encoding::Tq1_0,
+            Self::Tq2_0 => Encoding::Tq2_0,
+            Self::I2 => Encoding::I2,
+            Self::T5 => Encoding::T5,
+            Self::Hf => Encoding::Packed,
+        }
+    }
+}
+
+/// How the embedding or the output head is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Floats {
+    /// As the input has it, where the target can hold that; else as f32, which loses nothing.
+    #[default]
+    Keep,
+    /// 32 bits a number.
+    F32,
+    /// 16 bits a number with 11 significant ones; numbers below 6e-5 lose some.
+    F16,
+    /// 16 bits a number with 8 significant ones.
+    Bf16,
+    /// 8.5 bits a number.
+    Q8_0,
+}
+
+impl Floats {
+    /// Every choice.
+    pub const ALL: [Floats; 5] = [Self::Keep, Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+
+    /// The name used in options and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The choice of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|floats| floats.name() == name)
+    }
+
+    /// The encoding asked for; `None` to keep what there is.
+    pub(crate) fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::Keep => None,
+            Self::F32 => Some(Encoding::F32),
+            Self::F16 => Some(Encoding::F16),
+            Self::Bf16 => Some(Encoding::Bf16),
+            Self::Q8_0 => Some(Encoding::Q8_0),
+        }
+    }
+}
+
+/// What to convert to, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvertOptions {
+    /// The format of the output.
+    pub to: Target,
+    /// Round the float weights of a model that was not trained ternary.
+    pub lossy: bool,
+    /// The input's I2_S tensors are in the 64-weight order of ARM builds.
+    pub i2s_arm: bool,
+    /// How the embedding is written.
+    pub embedding: Floats,
+    /// How the output head is written, where it is not the embedding.
+    pub head: Floats,
+}
+
+impl ConvertOptions {
+    /// To this format, losing nothing.
+    pub fn new(to: Target) -> Self {
+        Self { to, lossy: false, i2s_arm: false, embedding: Floats::Keep, head: Floats::Keep }
+    }
+}
