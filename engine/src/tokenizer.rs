@@ -29,11 +29,11 @@ use self::stream::Script;
 use crate::file::{self, File, Metadata};
 use crate::{Error, Result, Template};
 
-pub use self::stream::Decoder;
 pub(crate) use self::added::AddedToken;
 pub(crate) use self::beside::added_beside;
 pub(crate) use self::gguf::{cutting, template_of};
 pub(crate) use self::sentencepiece::{Kind, Pieces, parse as pieces};
+pub use self::stream::Decoder;
 pub(crate) use self::vocabulary::MAX_IDS;
 
 /// What a special token's name in a text is.
