@@ -297,6 +297,11 @@ impl<'a> Trits<'a> {
         }
     }
 
+    /// Whether the trits and scales are the tensor's weights; those of a float matrix may be rounded.
+    pub fn is_exact(&self) -> bool {
+        self.rule.as_ref().is_none_or(|rule| rule.exact)
+    }
+
     /// The scales: a weight is its trit times its scale.
     pub fn scales(&self) -> &Scales {
         &self.scales

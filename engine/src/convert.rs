@@ -63,10 +63,22 @@ pub fn convert_file(
     let detected = family::detect(file)?;
     let items = plan::items(file, &detected, options)?;
     let mut meter = Meter::new(&items, progress);
-    let measured =
-        items.into_iter().map(|item| measure(file, item, &mut meter)).collect::<Result<Vec<_>>>()?;
+    let mut measured: Vec<Measured> = Vec::with_capacity(items.len());
+    for item in items {
+        let before = measured.last().and_then(|m| m.scale);
+        let m = measure(file, item, before, &mut meter)?;
+        if m.is_rounded && !detected.trained_ternary && !options.lossy {
+            let what = format!(
+                "holds {} weights of a model that was not trained ternary, and rounding them would ruin it; \
+                 `--lossy` does it all the same",
+                m.item.tensor.encoding
+            );
+            return Err(Error::tensor(&file.path, &m.item.tensor.name, what));
+        }
+        measured.push(m);
+    }
     let mut job = Job { file, detected: &detected, to: options.to, measured, notes: Vec::new() };
-    if options.lossy && job.measured.iter().any(|m| m.item.is_rounded()) && !detected.trained_ternary {
+    if job.measured.iter().any(|m| m.is_rounded) && !detected.trained_ternary {
         job.notes.push("this model was not trained ternary: expect it to be of no use".into());
     }
     let bytes = match options.to {
@@ -88,37 +100,51 @@ pub fn convert_file(
 pub(crate) struct Measured<'a> {
     item: Item<'a>,
     entry: Entry,
-    /// Kept where that is small: a matrix with one scale. Float masters need not be read for it again then.
+    /// Of a ternary matrix that has but one.
+    scale: Option<f32>,
+    /// Kept for these: float masters need not be read for their scale again.
     trits: Option<Trits<'a>>,
+    /// Whether weights change, which for masters is what training did too.
+    is_rounded: bool,
 }
 
-fn measure<'a>(file: &File, item: Item<'a>, meter: &mut Meter) -> Result<Measured<'a>> {
+/// `before` is the scale of the item before.
+fn measure<'a>(file: &File, item: Item<'a>, before: Option<f32>, meter: &mut Meter) -> Result<Measured<'a>> {
     let tensor = item.tensor;
     let wrong = |what: String| Error::tensor(&file.path, &tensor.name, what);
-    let (dims, encoding) = (tensor.dims.clone(), item.encoding());
-    let mut trits = None;
+    let (mut dims, encoding) = (tensor.dims.clone(), item.encoding());
+    let (mut scale, mut trits, mut is_rounded) = (None, None, false);
     let bytes = match item.kind {
         Kind::Floats(_) => encoding.bytes(&dims),
-        Kind::Scale | Kind::Trits(_) => {
+        Kind::Scale => {
+            scale = before;
+            dims = vec![1];
+            encoding.bytes(&dims)
+        }
+        Kind::Trits(_) => {
             let opened = Trits::open(tensor).map_err(wrong)?;
-            let one = matches!(opened.scales(), Scales::One(_));
-            if !one && !matches!(encoding, Encoding::I2 | Encoding::T5 | Encoding::Tq1_0 | Encoding::Tq2_0) {
-                let what = format!("has more than one scale, and {encoding} holds one; `--to i2` holds all");
-                return Err(wrong(what));
-            }
-            meter.add(tensor, if item.is_rounded() { tensor.bytes.len() } else { 0 });
+            meter.add(tensor, if item.is_float() { tensor.bytes.len() } else { 0 });
             tensor.bytes.release();
-            let bytes = match item.kind {
-                Kind::Scale => Some(size_of::<f32>() as u64),
-                _ => encoding.bytes_with(&dims, opened.scales()),
-            };
-            trits = one.then_some(opened);
+            let bytes = encoding.bytes_with(&dims, opened.scales());
+            is_rounded = !opened.is_exact();
+            match opened.scales() {
+                Scales::One(one) => {
+                    scale = Some(*one);
+                    trits = Some(opened);
+                }
+                Scales::Groups { .. } if matches!(encoding, Encoding::Packed | Encoding::I2S) => {
+                    let what =
+                        format!("has more than one scale, and {encoding} holds one; `--to i2` holds all");
+                    return Err(wrong(what));
+                }
+                Scales::Groups { .. } => {}
+            }
             bytes
         }
     };
     let bytes = bytes.ok_or_else(|| wrong(plan::misfit(encoding, tensor.rows(), tensor.cols())))?;
-    let dims = if matches!(item.kind, Kind::Scale) { vec![1] } else { dims };
-    Ok(Measured { entry: Entry { name: item.name.clone(), dims, encoding, bytes }, item, trits })
+    let entry = Entry { name: item.name.clone(), dims, encoding, bytes };
+    Ok(Measured { item, entry, scale, trits, is_rounded })
 }
 
 /// One conversion, planned and measured.
@@ -151,7 +177,7 @@ impl Job<'_> {
         keys::format(&mut pairs, self.to);
         if matches!(self.to, Target::Tq1_0 | Target::Tq2_0) {
             let (names, values): (Vec<_>, Vec<_>) =
-                self.measured.iter().filter_map(|m| Some((m.entry.name.as_str(), m.scale()?))).unzip();
+                self.measured.iter().filter_map(|m| Some((m.entry.name.as_str(), m.scale?))).unzip();
             pairs.insert(SCALE_NAMES, Value::Array(Array::from_strings(names)));
             pairs.insert(SCALE_VALUES, Value::Array(Array::from_f32s(&values)));
         }
@@ -181,16 +207,6 @@ impl Job<'_> {
         })?;
         draft.publish()?;
         Ok(bytes)
-    }
-}
-
-impl Measured<'_> {
-    /// The one scale of a ternary matrix that has one.
-    fn scale(&self) -> Option<f32> {
-        match self.trits.as_ref()?.scales() {
-            Scales::One(scale) => Some(*scale),
-            Scales::Groups { .. } => None,
-        }
     }
 }
 

@@ -109,6 +109,43 @@ fn float_models_are_not_ternarised_unless_told() {
     assert!(summary.ternary == 7 && summary.notes[0].contains("not trained ternary"), "{summary:?}");
     // What is ternary now stays convertible.
     run(&output, &dir.path().join("again"), to(Target::T5)).unwrap();
+    // And floats that are trits times one scale lose nothing: such checkpoints are published beside packed ones.
+    let ternary = matrices(&open(&output));
+    dequantise(&input.join("model.safetensors"));
+    let summary = run(&input, &output, to(Target::I2)).unwrap();
+    assert!(!summary.notes.iter().any(|note| note.contains("not trained ternary")), "{summary:?}");
+    assert!(matrices(&open(&output)) == ternary);
+}
+
+/// Replaces the masters of a bf16 file by what their trits stand for, as f32.
+fn dequantise(path: &Path) {
+    let input = open(path.parent().unwrap());
+    let mut out = vec![0.0; 4096];
+    let tensors = input.tensors.iter().map(|tensor| {
+        let is_matrix = tensor.name.ends_with("_proj.weight");
+        let trits = is_matrix.then(|| tern::codec::Trits::open(tensor).unwrap());
+        let mut bytes = Vec::new();
+        for row in 0..tensor.rows() {
+            let out = &mut out[..tensor.cols()];
+            tern::codec::floats(tensor, row, out).unwrap();
+            if let Some(trits) = &trits {
+                let mut row_trits = vec![0; out.len()];
+                trits.row(row, &mut row_trits).unwrap();
+                let scale = trits.scales().at(0, 0, out.len());
+                out.iter_mut().zip(row_trits).for_each(|(value, trit)| *value = f32::from(trit) * scale);
+            }
+            bytes.extend(out.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        (tensor.name.clone(), tensor.dims.clone(), bytes)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    let views = tensors.iter().map(|(name, dims, bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, dims.clone(), bytes).unwrap();
+        (name.clone(), view)
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    fs::write(path, bytes).unwrap();
 }
 
 #[test]

@@ -14,6 +14,8 @@ const HELD: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) scale: f32,
+    /// Whether the matrix holds one magnitude beside 0, so that nothing is rounded.
+    pub(super) exact: bool,
     /// t = 1 where w * inverse > 0.5, which is what rounding half to even and clamping come to.
     inverse: f32,
 }
@@ -70,11 +72,12 @@ impl Rule {
             }
         }
         let weights = tensor.rows() as f64 * tensor.cols() as f64;
-        let scale = match least.wrapping_add(1) == most && most > 0 {
+        let exact = least.wrapping_add(1) == most;
+        let scale = match exact && most > 0 {
             true => f32::from_bits(most),
             false => ((sum / weights) as f32).max(1e-5),
         };
-        Ok(Self { scale, inverse: 1.0 / scale })
+        Ok(Self { scale, exact, inverse: 1.0 / scale })
     }
 
     pub(super) fn row(&self, tensor: &Tensor, codec: &Codec, decode: Decode, row: usize, out: &mut [i8]) {

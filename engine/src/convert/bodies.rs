@@ -29,7 +29,7 @@ const HELD: usize = 16 << 20;
 impl<'a> Meter<'a> {
     pub(super) fn new(items: &[Item], progress: &'a mut dyn FnMut(u64, u64)) -> Self {
         // What becomes trits is read twice.
-        let read = |item: &Item| item.tensor.bytes.len() as u64 * if item.is_rounded() { 2 } else { 1 };
+        let read = |item: &Item| item.tensor.bytes.len() as u64 * if item.is_float() { 2 } else { 1 };
         let total = items.iter().filter(|item| !matches!(item.kind, Kind::Scale)).map(read).sum();
         progress(0, total);
         Self { done: 0, told: 0, total, held: 0, progress }
@@ -62,7 +62,7 @@ pub(super) fn write(
     let done = match item.kind {
         Kind::Floats(encoding) => floats(item.tensor, encoding, out, meter),
         Kind::Scale => {
-            let scale = measured.scale().expect("a scale that is a tensor was measured as the only one");
+            let scale = measured.scale.expect("a scale that is a tensor was measured as the only one");
             out.write_all(&scale.to_le_bytes()).map_err(EncodeError::Io)
         }
         Kind::Trits(encoding) => match trits {

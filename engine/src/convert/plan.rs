@@ -23,7 +23,7 @@ pub(super) struct Item<'a> {
 pub(super) enum Kind {
     /// A ternary matrix.
     Trits(Encoding),
-    /// The scale of a ternary matrix, where that is a tensor of its own.
+    /// The scale of the ternary matrix before it, where that is a tensor of its own.
     Scale,
     /// Numbers.
     Floats(Encoding),
@@ -38,7 +38,7 @@ impl Item<'_> {
     }
 
     /// Whether floats become trits here.
-    pub(super) fn is_rounded(&self) -> bool {
+    pub(super) fn is_float(&self) -> bool {
         matches!(self.kind, Kind::Trits(_)) && !self.tensor.encoding.is_ternary()
     }
 }
@@ -248,20 +248,12 @@ impl<'a> Plan<'a, '_> {
 
     fn trits(&mut self, canonical: &str, dims: &[usize], order: Order) -> Result<()> {
         let tensor = self.tensor(canonical, dims)?;
-        if !tensor.encoding.is_ternary() && !self.detected.trained_ternary && !self.options.lossy {
-            let what = format!(
-                "holds {} weights of a model that was not trained ternary, and rounding them would ruin it; \
-                 `--lossy` does it all the same",
-                tensor.encoding
-            );
-            return Err(Error::tensor(&self.file.path, &tensor.name, what));
-        }
         let name = self.name(canonical);
+        let scale = format!("{name}_scale");
+        self.items.push(Item { tensor, name, kind: Kind::Trits(self.options.to.encoding()), order });
         if self.options.to == Target::Hf {
-            let scale = format!("{name}_scale");
             self.items.push(Item { tensor, name: scale, kind: Kind::Scale, order: Order::Same });
         }
-        self.items.push(Item { tensor, name, kind: Kind::Trits(self.options.to.encoding()), order });
         Ok(())
     }
 
