@@ -108,7 +108,7 @@ impl Tokenizer {
         let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         let found = if meta.is_dir() {
             beside::of_dir(path, &beside::Configs::of(path)?)?
-        } else if path.extension().is_some_and(|ext| ext == "gguf") {
+        } else if beside::is_gguf(path)? {
             Self::from_file(&file::open(path, file::OpenOptions::default())?)?
         } else {
             Some(beside::of_file(path, Vec::new())?)

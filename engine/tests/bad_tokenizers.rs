@@ -52,7 +52,7 @@ fn try_it(what: &str, open: impl FnOnce() -> Result<Tokenizer>) -> bool {
         }
     }
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(3), "{what}: {took:?}");
+    assert!(took < Duration::from_secs(5), "{what}: {took:?}");
     good
 }
 

@@ -1,6 +1,4 @@
-//! Chat templates: the text that transformers would give, and bombs that go off in a box.
-
-use std::time::{Duration, Instant};
+//! Chat templates: the text that transformers would give.
 
 use tern::{Message, Template};
 
@@ -101,6 +99,79 @@ fn chatml_and_falcon3() {
     );
 }
 
+/// A template that looks back for the last question and hides old thoughts, as models that think have them.
+#[test]
+fn thoughts_are_taken_apart() {
+    let source = r#"{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- for tool in tools %}
+        {{- "\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+{%- else %}
+    {%- if messages[0].role == 'system' %}
+        {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
+    {%- endif %}
+{%- endif %}
+{%- set ns = namespace(looking=true, last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.looking and message.role == "user" and message.content is string and not(message.content.startswith('<tool>') and message.content.endswith('</tool>')) %}
+        {%- set ns.looking = false %}
+        {%- set ns.last = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.content is string %}
+        {%- set content = message.content %}
+    {%- else %}
+        {%- set content = '' %}
+    {%- endif %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set thoughts = '' %}
+        {%- if message.reasoning_content is string %}
+            {%- set thoughts = message.reasoning_content %}
+        {%- else %}
+            {%- if '</think>' in content %}
+                {%- set thoughts = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+                {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+            {%- endif %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last %}
+            {%- if loop.last or (not loop.last and thoughts) %}
+                {{- '<|im_start|>' + message.role + '\n<think>\n' + thoughts.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+            {%- else %}
+                {{- '<|im_start|>' + message.role + '\n' + content }}
+            {%- endif %}
+        {%- else %}
+            {{- '<|im_start|>' + message.role + '\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}
+"#;
+    let turns = [
+        ("system", "Be brief."),
+        ("user", "a"),
+        ("assistant", "<think>\nhm\n</think>\n\nb"),
+        ("user", "c"),
+        ("assistant", "<think>x</think>d"),
+    ];
+    // What Jinja2 3.1 makes of it.
+    assert_eq!(
+        render(source, &turns, true),
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n<think>\nx\n</think>\n\nd<|im_end|>\n<|im_start|>assistant\n",
+    );
+}
+
 #[test]
 fn namespaces_macros_and_python_methods() {
     let source = "{%- set ns = namespace(last='', n=0) -%}
@@ -188,115 +259,16 @@ fn exceptions_and_mistakes_are_one_line() {
         ("{{ [1].append(2) }}", "cannot be changed"),
         (&"x".repeat(70_000), "at most 65536 bytes"),
         ("{% for x in 5 %}{% endfor %}", "iterable"),
+        (&format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(201)), "more than 200 `elif`"),
+        (&format!("{{{{ 1{} }}}}", "+1".repeat(600)), "more than 1000 words in one tag"),
+        (&format!("{{% set x = [1] %}}{}", "{% set x = [x] %}".repeat(40)), "nested deeper than 32"),
+        ("{% set ns = namespace() %}{% set ns.me = ns %}", "a namespace cannot be part"),
+        ("{% set ns = namespace() %}{% set ns.me = [ns] %}", "cannot be part of another value"),
+        ("{% set ns = namespace() %}{% set ns.me = {'a': ns} %}", "cannot be part of another value"),
     ] {
         let error = error(source);
         assert!(error.contains(expected), "{source:.60}: {error}");
     }
-}
-
-/// Peak memory of this process so far, in bytes.
-fn peak() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? << 10)
-}
-
-#[test]
-fn bombs_end_within_a_second_and_64_mib() {
-    let looped = |n: u32, body: &str| {
-        format!("{{% set ns = namespace(x='a', l=[1]) %}}{{% for i in range({n}) %}}{body}{{% endfor %}}")
-    };
-    let twice = |start: &str, op: &str| {
-        format!("{{% set x = {start} %}}{}", format!("{{% set x = {op} %}}").repeat(40))
-    };
-    let bombs = [
-        // endless loops and recursion
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
-        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
-        "{% macro m(x) %}{{ m(x ~ x) }}{% endmacro %}{{ m('abcdefgh') }}".to_owned(),
-        "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(),
-        "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}".to_owned(),
-        // doubling
-        twice("'a'", "x ~ x"),
-        twice("'a'", "x + x"),
-        twice("'a'", "x * 2"),
-        twice("[1]", "[x, x]") + "{{ x }}",
-        twice("[1]", "x + x"),
-        twice("[1]", "x * 9"),
-        twice("'a'", "x | replace('a', 'aa')"),
-        twice("'a'", "x.replace('', 'aa')"),
-        twice("['a']", "[x, x]") + "{{ x == [x, x] }}",
-        twice("{'a': 1}", "{'a': x, 'b': x}") + "{{ x | tojson }}",
-        twice("'a'", "(x, x) | join(x)"),
-        twice("'a'", "[x, x].__str__") + "{{ x }}",
-        looped(9_999, "{% set ns.x = ns.x ~ ns.x %}"),
-        looped(9_999, "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}"),
-        // much at once
-        "{{ 'a' * 10000000000 }}".to_owned(),
-        "{{ 'a' * 99999999 }}".to_owned(),
-        "{{ ('a' * 99999999) ~ x ~ ('b' * 99999999) }}".to_owned(),
-        "{{ ['a'] * 99999999 }}".to_owned(),
-        "{{ range(1000000000) | list }}".to_owned(),
-        "{{ 9 ** 9 ** 9 ** 9 }}".to_owned(),
-        "{{ 'a' | indent(9999999999, first=true) }}".to_owned(),
-        "{{ 'a\n' * 1000 | indent('b' * 100000) }}".to_owned(),
-        "{{ [1] | tojson(indent=99999999) }}".to_owned(),
-        "{{ '%99999999d' | format(1) }}".to_owned(),
-        // long work on one large value
-        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% if x == x ~ '' %}{% endif %}"),
-        "{% set x = 'a' * 9000000 %}{% set y = x[1:] %}".to_owned()
-            + &looped(99_999, "{% if x == y %}{% endif %}"),
-        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% if x | length == 1 %}{% endif %}"),
-        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% if 'b' in x %}{% endif %}"),
-        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{% set y = x[1:] %}"),
-        "{% set x = 'a' * 9000000 %}".to_owned() + &looped(99_999, "{{ x.find('b') }}"),
-        "{% set x = [1] * 90000 %}".to_owned() + &looped(99_999, "{% for i in x %}{% break %}{% endfor %}"),
-        "{% set x = 'a' * 9000000 %}{% for i in range(99999) %}{{ loop.changed(x) }}{% endfor %}".to_owned(),
-        // depth
-        looped(99_999, "{% set ns.l = [ns.l] %}"),
-        looped(99_999, "{% set ns.l = {'a': ns.l} %}"),
-        looped(99_999, "{% set ns.l = ns.l[0:] %}"),
-        looped(99_999, "{% set ns.l = ns.l | reverse %}"),
-        looped(99_999, "{% set ns.l = (ns.l,) %}"),
-        looped(9, "{% set ns.me = ns %}{{ ns }}"),
-        looped(9, "{% set ns.me = [ns] %}{{ ns }}"),
-        looped(9, "{% set ns.me = loop %}{{ ns.me }}{{ [loop] }}"),
-        format!("{{{{ {}1{} }}}}", "(".repeat(20_000), ")".repeat(20_000)),
-        format!("{{{{ {}1{} }}}}", "[".repeat(20_000), "]".repeat(20_000)),
-        format!("{{{{ x{} }}}}", ".a".repeat(20_000)),
-        format!("{{{{ 1{} }}}}", "+1".repeat(20_000)),
-        format!("{{{{ {}1 }}}}", "-".repeat(20_000)),
-        format!("{{{{ {}1 }}}}", "not ".repeat(16_000)),
-        format!("{{{{ 1{} }}}}", "|abs".repeat(16_000)),
-        format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(5_000)),
-        format!("{}{}", "{% if 1 %}".repeat(2_000), "{% endif %}".repeat(2_000)),
-        format!("{}{}", "{% for x in [1] %}".repeat(1_000), "{% endfor %}".repeat(1_000)),
-        // raw text in a loop
-        format!("{{% for a in range(99999) %}}{}{{% endfor %}}", "raw".repeat(20_000)),
-        format!(
-            "{{% set x %}}{{% for a in range(99999) %}}{}{{% endfor %}}{{% endset %}}",
-            "raw".repeat(20_000)
-        ),
-    ];
-    let before = peak();
-    let mut worst = (Duration::ZERO, "");
-    for bomb in &bombs {
-        let start = Instant::now();
-        let result = Template::new(bomb, "", "").and_then(|t| t.render(&chat(&SHORT), true));
-        let took = start.elapsed();
-        worst = worst.max((took, bomb));
-        assert!(took < Duration::from_secs(1), "{took:?}: {bomb:.200}");
-        if let (Some(before), Some(now)) = (before, peak()) {
-            assert!(now < before + (64 << 20), "{} MiB: {bomb:.200}", (now - before) >> 20);
-        }
-        // A few only look like bombs and render some short text.
-        match result {
-            Ok(text) => assert!(text.len() < 1 << 16, "{} bytes: {bomb:.200}", text.len()),
-            Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
-        }
-    }
-    println!("{} bombs, the slowest {:.2?}: {:.100}", bombs.len(), worst.0, worst.1);
-    println!("peak {:?} MiB above the start", before.zip(peak()).map(|(before, now)| (now - before) >> 20));
 }
 
 #[test]

@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-use super::namespace::Namespace;
-
 /// Values nested deeper than any template needs would exhaust the stack when they are compared, printed or dropped.
 const MAX_DEPTH: usize = 32;
 
@@ -57,19 +55,16 @@ impl Budget {
             return if texts { self.read(text.len()) } else { self.spend(ELEMENT) };
         }
         self.spend(ELEMENT)?;
-        let Some(object) = value.as_object() else { return Ok(()) };
-        if depth > 0 && object.downcast_ref::<Namespace>().is_some() {
-            return Err(Error::new(
-                ErrorKind::InvalidOperation,
-                "a namespace cannot be part of another value",
-            ));
+        // Namespaces could hold themselves; loops and the like live shorter than what holds them.
+        if depth > 0 && value.kind() == ValueKind::Plain {
+            return Err(Error::new(ErrorKind::InvalidOperation, "that cannot be part of another value"));
         }
         if depth > MAX_DEPTH {
             let what = format!("values nested deeper than {MAX_DEPTH}");
             return Err(Error::new(ErrorKind::InvalidOperation, what));
         }
         match value.kind() {
-            ValueKind::Map if object.downcast_ref::<Namespace>().is_none() => {
+            ValueKind::Map => {
                 for key in value.try_iter()? {
                     self.walk(&key, depth + 1, texts)?;
                     self.walk(&value.get_item(&key)?, depth + 1, texts)?;

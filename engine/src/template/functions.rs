@@ -31,12 +31,11 @@ pub(super) fn install(environment: &mut Environment, budget: &Arc<Budget>) {
         let dict = Value::from_function(functions::dict).call(state, &args.into_values())?;
         paying.elements(&dict).map(|()| dict)
     });
-    let paying = budget.clone();
-    environment.add_function("namespace", move |args: Args| {
+    environment.add_function("namespace", |args: Args| {
         let namespace = Namespace::default();
         for pairs in args.into_values() {
             for name in pairs.try_iter()? {
-                assign(&paying, &namespace, &name, pairs.get_item(&name)?)?;
+                assign(&namespace, &name, pairs.get_item(&name)?)?;
             }
         }
         Ok::<_, Error>(Value::from_object(namespace))
@@ -97,8 +96,7 @@ fn is_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
 }
 
-fn assign(budget: &Budget, namespace: &Namespace, name: &Value, value: Value) -> Result<(), Error> {
-    budget.elements(&value)?;
+fn assign(namespace: &Namespace, name: &Value, value: Value) -> Result<(), Error> {
     if value.downcast_object_ref::<Namespace>().is_some() {
         return Err(wrong("a namespace cannot be part of another value"));
     }
@@ -145,7 +143,6 @@ fn operators(environment: &mut Environment, budget: &Arc<Budget>) {
     });
     let b = budget.clone();
     environment.add_function(rewrite::LIST, move |items: Rest<Value>| {
-        items.0.iter().try_for_each(|item| not_in_list(&b, item))?;
         let list = Value::from(items.0);
         b.elements(&list).map(|()| list)
     });
@@ -172,24 +169,14 @@ fn operators(environment: &mut Environment, budget: &Arc<Budget>) {
         b.contents(&key)?;
         of.get_item(&key)
     });
-    let b = budget.clone();
-    environment.add_function(rewrite::ASSIGN, move |of: Value, name: Value, value: Value| {
+    environment.add_function(rewrite::ASSIGN, |of: Value, name: Value, value: Value| {
         let namespace = of.downcast_object_ref::<Namespace>();
-        assign(&b, namespace.ok_or_else(|| wrong("only a namespace can be assigned to"))?, &name, value)
+        assign(namespace.ok_or_else(|| wrong("only a namespace can be assigned to"))?, &name, value)
     });
     let b = budget.clone();
     environment.add_function(rewrite::READ, move |value: Value| b.contents(&value).map(|()| value));
     let b = budget.clone();
     environment.add_function(rewrite::EACH, move |value: Value| b.elements(&value).map(|()| value));
-}
-
-/// Loops and macros know things that must not live on in a list.
-fn not_in_list(budget: &Budget, item: &Value) -> Result<(), Error> {
-    budget.read(0)?;
-    match item.kind() {
-        ValueKind::Plain => Err(wrong("that cannot be part of a list")),
-        _ => Ok(()),
-    }
 }
 
 fn arithmetic(

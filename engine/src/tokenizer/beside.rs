@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::added::AddedToken;
 use super::{Tokenizer, sentencepiece, template_with};
+use crate::file::gguf;
 use crate::{Error, Result};
 
 /// Above any real file: Gemma's tokenizer.json has 33 MB.
@@ -90,6 +91,14 @@ pub(super) fn of_file(path: &Path, more: Vec<AddedToken>) -> Result<Tokenizer> {
 /// The tokens of a directory that its `tokenizer.model` does not hold.
 pub(crate) fn added_beside(dir: &Path) -> Result<Vec<AddedToken>> {
     added_tokens(dir, &Configs::of(dir)?)
+}
+
+/// Whether a file begins as a GGUF does.
+pub(super) fn is_gguf(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    file.take(gguf::MAGIC.len() as u64).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
+    Ok(start == gguf::MAGIC)
 }
 
 /// The tokens that a `tokenizer.model` does not hold: `added_tokens.json` and the tokenizer's configuration.

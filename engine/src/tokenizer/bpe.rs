@@ -61,8 +61,7 @@ struct Symbol {
 struct Join {
     rank: u32,
     left: u32,
-    /// Where the two parts meet and where the right one ends: tells whether either has changed since.
-    middle: u32,
+    /// Where the right part ends: elsewhere than now, if either part has grown since.
     end: u32,
     id: u32,
 }
@@ -157,7 +156,7 @@ impl Bpe {
         }
         while let Some(Reverse(best)) = joins.pop() {
             let left = symbols[best.left as usize];
-            if left.start == left.end || left.end != best.middle || left.next == NONE {
+            if left.start == left.end || left.next == NONE {
                 continue;
             }
             let right = symbols[left.next as usize];
@@ -188,7 +187,7 @@ impl Bpe {
                 (ranks.get(id as usize).copied().filter(|&rank| rank != u32::MAX)?, id)
             }
         };
-        Some(Reverse(Join { rank, left, middle: a.end, end: b.end, id }))
+        Some(Reverse(Join { rank, left, end: b.end, id }))
     }
 
     fn collect(&self, text: &[u8], symbols: &[Symbol], ids: &mut Vec<u32>) -> Result<(), String> {
@@ -277,4 +276,48 @@ pub(crate) fn pairs<'m>(
         pairs.insert((a, b), (rank as u32, id));
     }
     Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(bpe: &Bpe, text: &str) -> Result<Vec<u32>, String> {
+        let mut ids = Vec::new();
+        bpe.encode(text.as_bytes(), &mut Scratch::default(), &mut ids).map(|()| ids)
+    }
+
+    fn vocabulary(pieces: &[&str]) -> Vocabulary {
+        let mut vocabulary = Vocabulary::with_capacity(pieces.len());
+        for (id, piece) in (0..).zip(pieces) {
+            vocabulary.insert(id, piece.as_bytes()).unwrap();
+        }
+        vocabulary
+    }
+
+    #[test]
+    fn whole_pieces_need_no_joins() {
+        for (whole, expected) in [(true, vec![3]), (false, vec![0, 1, 2])] {
+            let bpe =
+                Bpe::new(vocabulary(&["a", "b", "c", "abc"]), Rules::Pairs(Pairs::new()), Unit::Byte, whole);
+            assert_eq!(encode(&bpe, "abc").unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn listed_pairs_join_by_rank_and_only_those() {
+        let pieces = vocabulary(&["a", "b", "c", "ab", "bc", "abc"]);
+        let append = |piece: &str, to: &mut Vec<u8>| to.extend_from_slice(piece.as_bytes());
+        let rules = pairs([("b", "c"), ("a", "b"), ("ab", "c")].into_iter(), &pieces, append).unwrap();
+        let bpe = Bpe::new(pieces, Rules::Pairs(rules), Unit::Byte, false);
+        // `abc` is a piece, but of its two ways only `ab c` is listed, and `bc` joins first.
+        assert_eq!(encode(&bpe, "abcab").unwrap(), [0, 4, 3]);
+        assert!(encode(&bpe, "abd").unwrap_err().contains("0x64"));
+    }
+
+    #[test]
+    fn words_end_before_the_sign_for_a_space() {
+        let parts: Vec<&[u8]> = words("a▁▁b▁c▁".as_bytes()).collect();
+        assert_eq!(parts, ["a", "▁▁b", "▁c", "▁"].map(str::as_bytes));
+    }
 }

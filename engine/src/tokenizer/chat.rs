@@ -119,7 +119,7 @@ mod tests {
         for byte in 0..=255u8 {
             vocabulary.insert(byte.into(), &[byte]).unwrap();
         }
-        let names = ["<s>", "<|e|>", "<|", "e|><s", "<|<|e|>"];
+        let names = ["<s>", "<|e|>", "<|", "e|><s", "<|<|e|>", "<|x|>"];
         let specials = (300..).zip(names).map(|(id, name)| AddedToken::new(id, name, true)).collect();
         let bpe = Bpe::new(vocabulary, Rules::Pieces(vec![u32::MAX; 256]), Unit::Byte, false);
         let added = Added::new(specials, |text| Ok(text.to_owned())).unwrap();

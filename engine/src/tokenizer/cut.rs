@@ -343,6 +343,17 @@ mod tests {
     }
 
     #[test]
+    fn patterns_that_are_slow_everywhere_are_stopped() {
+        // Each match takes some 100 000 steps, below what one match may take.
+        let cut = Cut::patterns(&["a*?a*?a*?(?=b)c|."]).unwrap();
+        let text = format!("{}\n", "a".repeat(80)).repeat(2000);
+        let start = Instant::now();
+        let error = cut.apply(&text, true, &Clock::new(&text), |_| Ok(())).unwrap_err();
+        assert!(error.contains("take too long"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
     fn a_pattern_that_gives_up_is_an_error() {
         let cut = Cut::patterns(&["(a|a)*(?=b)c"]).unwrap();
         let text = "a".repeat(100);
