@@ -409,3 +409,53 @@ fn the_official_2b4t_gguf_gets_its_own_template() {
     let other = Tokenizer::from_gguf(&pairs).unwrap();
     assert!(other.template().unwrap().source().contains("BITNETAssistant"));
 }
+
+/// A small SentencePiece model in protobuf: pieces, then the kind (BPE), then the normaliser's switches.
+fn sentencepiece() -> Vec<u8> {
+    let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+    let pieces = [
+        ("<unk>", 0.0f32, 2u8),
+        ("<s>", 0.0, 3),
+        ("</s>", 0.0, 3),
+        ("▁", -1.0, 1),
+        ("a", -2.0, 1),
+        ("▁a", -3.0, 1),
+    ];
+    let piece = |&(text, score, kind): &(&str, f32, u8)| {
+        field(
+            10,
+            &[field(10, text.as_bytes()), [&[21][..], &score.to_le_bytes(), &[24, kind]].concat()].concat(),
+        )
+    };
+    let mut file = pieces.iter().map(piece).collect::<Vec<_>>().concat();
+    file.extend(field(18, &[24, 2]));
+    file.extend(field(26, &[24, 1, 32, 0]));
+    file
+}
+
+#[test]
+fn a_tokenizer_model_takes_what_the_files_beside_it_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, value: Value| std::fs::write(dir.path().join(name), value.to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer.model"), sentencepiece()).unwrap();
+    let ids = |specials| Tokenizer::open(dir.path()).unwrap().encode("a a<pad>", true, specials).unwrap();
+    assert_eq!(ids(Specials::Text)[..3], [1, 5, 5]);
+
+    write("added_tokens.json", json!({"<pad>": 6}));
+    assert_eq!(ids(Specials::Text), [1, 5, 5, 6], "an added token that is not special is text");
+    let pad = json!({"content": "<pad>", "special": true});
+    write(
+        "tokenizer_config.json",
+        json!({"added_tokens_decoder": {"6": pad}, "add_bos_token": false, "eos_token": "</s>"}),
+    );
+    assert_eq!(ids(Specials::Parse), [5, 5, 6]);
+    assert_eq!(ids(Specials::Text)[..3], [5, 5, 0]);
+    let tokenizer = Tokenizer::open(dir.path()).unwrap();
+    assert_eq!(
+        (tokenizer.size(), tokenizer.stops(), tokenizer.bos(), tokenizer.adds_bos()),
+        (7, &[2][..], Some(1), false)
+    );
+    assert_eq!(tokenizer.decode(&[1, 5, 5], false), "a a");
+    // The vocabulary alone puts BOS before a text.
+    assert!(Tokenizer::open(&dir.path().join("tokenizer.model")).unwrap().adds_bos());
+}

@@ -41,7 +41,12 @@ pub(super) fn of_dir(dir: &Path, configs: &Configs) -> Result<Option<Tokenizer>>
     for name in ["tokenizer.json", "tokenizer.model"] {
         let path = dir.join(name);
         if path.exists() {
-            found = Some(of_file(&path, more)?);
+            let mut tokenizer = of_file(&path, more)?;
+            // A tokenizer.json says itself what it puts before a text.
+            if name == "tokenizer.model" && configs.tokenizer["add_bos_token"] == false {
+                tokenizer.before.clear();
+            }
+            found = Some(tokenizer);
             break;
         }
     }
