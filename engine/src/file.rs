@@ -13,7 +13,7 @@ pub mod gguf;
 pub(crate) mod gguf_write;
 pub mod hf;
 pub(crate) mod hf_write;
-mod map;
+pub(crate) mod map;
 mod safetensors;
 pub(crate) mod write;
 

@@ -10,7 +10,7 @@ use tern_kernels::{Bytes, Memory};
 /// The regular file at `path`, opened for reading, and its length in bytes.
 ///
 /// The type is asked before opening: opening a FIFO would wait for a writer for ever.
-fn regular(path: &Path) -> Result<(fs::File, u64)> {
+pub(crate) fn regular(path: &Path) -> Result<(fs::File, u64)> {
     let kind = fs::metadata(path).map_err(|e| Error::io(path, e))?.file_type();
     if kind.is_dir() {
         return Err(Error::file(path, "expected a file, found a directory"));

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::added::AddedToken;
 use super::{Tokenizer, sentencepiece, template_with};
 use crate::file::gguf;
+use crate::file::map::regular;
 use crate::{Error, Result};
 
 /// Above any real file: Gemma's tokenizer.json has 33 MB.
@@ -101,7 +102,10 @@ pub(crate) fn added_beside(dir: &Path) -> Result<Vec<AddedToken>> {
 /// Whether a file begins as a GGUF does.
 pub(super) fn is_gguf(path: &Path) -> Result<bool> {
     let mut start = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let (file, length) = regular(path)?;
+    if length == 0 {
+        return Err(Error::file(path, "the file is empty"));
+    }
     file.take(gguf::MAGIC.len() as u64).read_to_end(&mut start).map_err(|e| Error::io(path, e))?;
     Ok(start == gguf::MAGIC)
 }
