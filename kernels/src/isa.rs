@@ -30,6 +30,8 @@ pub(crate) trait Isa: Copy + Send + Sync {
     const DOTS: usize;
     /// Row groups and columns (tokens) worked on together, bounded by the number of registers.
     const TILE: (usize, usize);
+    /// What `dot8` adds to every signed byte: 128 where the instruction wants unsigned bytes, else 0.
+    const OFFSET8: i32;
     /// 64 bytes in registers.
     type Bytes: Copy;
     /// 16 sums that cannot overflow.
@@ -56,6 +58,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn part(self) -> Self::Part;
     /// Adds to each row's sum the products of its four codes (0..=2) with four activations.
     fn dot(self, part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part;
+    /// Adds to each row's sum the products of its four bytes with four activations. A byte `b` stands for the signed
+    /// value `b - 128` and counts as `b - 128 + OFFSET8` in here, so that the caller takes `OFFSET8 * Σ activations` off.
+    /// Sums wrap around; the caller's lengths keep the final value in range.
+    fn dot8(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums;
     /// Adds a running sum to the sums.
     fn widen(self, sums: Self::Sums, part: Self::Part) -> Self::Sums;
     /// The 16 sums, row by row.
@@ -93,5 +99,41 @@ pub(crate) trait Isa: Copy + Send + Sync {
         let (v, d2) = self.digit(v, 9);
         let (d0, d1) = self.digit(v, 3);
         [d0, d1, d2, d3, d4]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{Cpu, Kernel};
+
+    struct Dot8<'a>(&'a Block, [i8; 4]);
+
+    impl Kernel for Dot8<'_> {
+        type Output = [i32; 16];
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> [i32; 16] {
+            let mut sums = isa.sums();
+            for _ in 0..3 {
+                sums = isa.dot8(sums, isa.load(self.0), self.1);
+            }
+            let offset = I::OFFSET8 * 3 * self.1.iter().map(|&x| i32::from(x)).sum::<i32>();
+            isa.store(sums).map(|sum| sum - offset)
+        }
+    }
+
+    #[test]
+    fn products_of_whole_bytes_are_exact() {
+        let mixed: Block = std::array::from_fn(|i| (i * 37 % 256) as u8);
+        for block in [mixed, [0; 64], [255; 64], [128; 64], [1; 64]] {
+            for x in [[127; 4], [-128; 4], [-127, 127, -127, 127], [1, -2, 3, -4], [0, 0, 0, 1]] {
+                let want: [i32; 16] = std::array::from_fn(|row| {
+                    (0..4).map(|j| 3 * (i32::from(block[4 * row + j]) - 128) * i32::from(x[j])).sum()
+                });
+                for cpu in Cpu::available() {
+                    assert_eq!(cpu.run(Dot8(&block, x)), want, "{}", cpu.name());
+                }
+            }
+        }
     }
 }

@@ -32,6 +32,7 @@ impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const DOTS: usize = 64;
     const TILE: (usize, usize) = (1, 2);
+    const OFFSET8: i32 = 128;
     type Bytes = [__m256i; 2];
     type Sums = [__m256i; 2];
     type Part = [__m256i; 2];
@@ -95,6 +96,24 @@ impl Isa for Avx2 {
             let products = [_mm256_maddubs_epi16(codes[0], x), _mm256_maddubs_epi16(codes[1], x)];
             [_mm256_add_epi16(part[0], products[0]), _mm256_add_epi16(part[1], products[1])]
         }
+    }
+    /// A pair of products of whole bytes does not fit 16 bits, so a byte goes in as `2 * (b >> 1) + (b & 1)`.
+    #[inline(always)]
+    fn dot8(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
+        let mut sums = sums;
+        for half in 0..2 {
+            // SAFETY: AVX2 by `self`.
+            sums[half] = unsafe {
+                let x = _mm256_set1_epi32(Self::lane(activations));
+                let high = _mm256_and_si256(_mm256_srli_epi16::<1>(bytes[half]), _mm256_set1_epi8(127));
+                let low = _mm256_and_si256(bytes[half], _mm256_set1_epi8(1));
+                // |high pair| <= 2 * 127 * 128 = 32512, |low pair| <= 256.
+                let high = _mm256_madd_epi16(_mm256_maddubs_epi16(high, x), _mm256_set1_epi16(2));
+                let low = _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), _mm256_set1_epi16(1));
+                _mm256_add_epi32(sums[half], _mm256_add_epi32(high, low))
+            };
+        }
+        sums
     }
     #[inline(always)]
     fn widen(self, sums: Self::Sums, part: Self::Part) -> Self::Sums {

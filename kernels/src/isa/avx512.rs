@@ -48,6 +48,7 @@ impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const DOTS: usize = usize::MAX;
     const TILE: (usize, usize) = (4, 4);
+    const OFFSET8: i32 = 128;
     type Bytes = __m512i;
     type Sums = __m512i;
     type Part = __m512i;
@@ -102,6 +103,10 @@ impl Isa for Avx512 {
             let x = _mm512_set1_epi32(Self::lane(activations));
             _mm512_dpbusd_epi32(part, codes, x)
         }
+    }
+    #[inline(always)]
+    fn dot8(self, sums: __m512i, bytes: __m512i, activations: [i8; 4]) -> __m512i {
+        self.dot(sums, bytes, activations)
     }
     #[inline(always)]
     fn widen(self, sums: __m512i, part: __m512i) -> __m512i {

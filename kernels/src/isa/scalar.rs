@@ -10,6 +10,7 @@ impl Isa for Scalar {
     const NAME: &'static str = "scalar";
     const DOTS: usize = usize::MAX;
     const TILE: (usize, usize) = (1, 1);
+    const OFFSET8: i32 = 0;
     type Bytes = Block;
     type Sums = [i32; 16];
     type Part = [i32; 16];
@@ -50,6 +51,14 @@ impl Isa for Scalar {
     fn dot(self, part: [i32; 16], codes: Block, activations: [i8; 4]) -> [i32; 16] {
         std::array::from_fn(|row| {
             (0..4).fold(part[row], |sum, j| sum + i32::from(codes[4 * row + j]) * i32::from(activations[j]))
+        })
+    }
+    #[inline(always)]
+    fn dot8(self, sums: [i32; 16], bytes: Block, activations: [i8; 4]) -> [i32; 16] {
+        std::array::from_fn(|row| {
+            (0..4).fold(sums[row], |sum, j| {
+                sum + (i32::from(bytes[4 * row + j]) - 128) * i32::from(activations[j])
+            })
         })
     }
     #[inline(always)]
