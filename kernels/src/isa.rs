@@ -8,13 +8,37 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod wasm_relaxed;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm_simd128;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avxvnni::{Avx512Vl, AvxVnni};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon_dotprod::NeonDotprod;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon_i8mm::NeonI8mm;
 pub(crate) use scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+pub(crate) use wasm_relaxed::WasmRelaxed;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) use wasm_simd128::WasmSimd128;
 
 // No closures around vectors in here and in the kernels (`map`, `from_fn`): a closure is a function of its own, compiled
 // without the frame's instructions, and where it is not inlined every step becomes a call.
@@ -101,6 +125,58 @@ pub(crate) trait Isa: Copy + Send + Sync {
         [d0, d1, d2, d3, d4]
     }
 }
+
+/// Inside `impl Isa` of a set that brings only products to a smaller one, field 0 of it: everything else, taken over.
+#[allow(unused_macros)] // on processors of which there is one set at most
+macro_rules! extend {
+    ($smaller:ty) => {
+        type Bytes = <$smaller as Isa>::Bytes;
+        type Sums = <$smaller as Isa>::Sums;
+        type Part = Self::Sums;
+        #[inline(always)]
+        fn load(self, block: &Block) -> Self::Bytes {
+            self.0.load(block)
+        }
+        #[inline(always)]
+        fn splat(self, byte: u8) -> Self::Bytes {
+            self.0.splat(byte)
+        }
+        #[inline(always)]
+        fn and(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+            self.0.and(a, b)
+        }
+        #[inline(always)]
+        fn add(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+            self.0.add(a, b)
+        }
+        #[inline(always)]
+        fn shift2(self, a: Self::Bytes) -> Self::Bytes {
+            self.0.shift2(a)
+        }
+        #[inline(always)]
+        fn take(self, v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes) {
+            self.0.take(v, k)
+        }
+        #[inline(always)]
+        fn digit(self, v: Self::Bytes, weight: u8) -> (Self::Bytes, Self::Bytes) {
+            self.0.digit(v, weight)
+        }
+        #[inline(always)]
+        fn sums(self) -> Self::Sums {
+            self.0.sums()
+        }
+        #[inline(always)]
+        fn part(self) -> Self::Part {
+            self.0.sums()
+        }
+        #[inline(always)]
+        fn store(self, sums: Self::Sums) -> [i32; 16] {
+            self.0.store(sums)
+        }
+    };
+}
+#[allow(unused_imports)]
+use extend;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,138 @@
+//! WebAssembly's 128-bit vectors: a block is four registers, 4 rows each. As with NEON there is no dot product of bytes:
+//! products are summed in 16 bits, one running sum for each byte of a block (128 steps of at most 2·127 fit: 32512), and
+//! the four of a row are added up when they are widened.
+//!
+//! Intrinsics are safe here: a module that holds an instruction the engine lacks is refused as a whole.
+
+use std::arch::wasm32::*;
+
+use super::{Block, Isa};
+use crate::cpu::Kernel;
+
+/// Proof that this was compiled with `-C target-feature=+simd128`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WasmSimd128(());
+
+impl WasmSimd128 {
+    /// The proof.
+    pub(crate) fn new() -> Option<Self> {
+        Some(Self(()))
+    }
+
+    /// Runs `kernel`; there is nothing to enable.
+    #[inline]
+    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+}
+
+impl Isa for WasmSimd128 {
+    const NAME: &'static str = "wasm-simd128";
+    const DOTS: usize = 128;
+    const TILE: (usize, usize) = (1, 2);
+    const OFFSET8: i32 = 0;
+    type Bytes = [v128; 4];
+    type Sums = [v128; 4];
+    /// Two registers for each of `Bytes`, a lane for each byte.
+    type Part = [v128; 8];
+
+    #[inline(always)]
+    fn load(self, block: &Block) -> Self::Bytes {
+        let (quarters, _) = block.as_chunks::<16>();
+        let mut bytes = self.splat(0);
+        for i in 0..4 {
+            // SAFETY: the quarter is the 16 bytes read, an unaligned load is allowed.
+            bytes[i] = unsafe { v128_load(quarters[i].as_ptr().cast()) };
+        }
+        bytes
+    }
+    #[inline(always)]
+    fn splat(self, byte: u8) -> Self::Bytes {
+        [u8x16_splat(byte); 4]
+    }
+    #[inline(always)]
+    fn and(self, mut a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        for i in 0..4 {
+            a[i] = v128_and(a[i], b[i]);
+        }
+        a
+    }
+    #[inline(always)]
+    fn add(self, mut a: Self::Bytes, b: Self::Bytes) -> Self::Bytes {
+        for i in 0..4 {
+            a[i] = u8x16_add(a[i], b[i]);
+        }
+        a
+    }
+    /// In 16-bit lanes: x86 has no shift of bytes, and engines would make three instructions of it.
+    #[inline(always)]
+    fn shift2(self, mut a: Self::Bytes) -> Self::Bytes {
+        for i in 0..4 {
+            a[i] = u16x8_shr(a[i], 2);
+        }
+        a
+    }
+    #[inline(always)]
+    fn take(self, mut v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes) {
+        let mut taken = v;
+        for i in 0..4 {
+            let above = u8x16_ge(v[i], u8x16_splat(k));
+            v[i] = u8x16_sub(v[i], v128_and(above, u8x16_splat(k)));
+            taken[i] = v128_and(above, u8x16_splat(1));
+        }
+        (v, taken)
+    }
+    #[inline(always)]
+    fn sums(self) -> Self::Sums {
+        [i32x4_splat(0); 4]
+    }
+    #[inline(always)]
+    fn part(self) -> Self::Part {
+        [i16x8_splat(0); 8]
+    }
+    #[inline(always)]
+    fn dot(self, mut part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part {
+        let x = i32x4_splat(Self::lane(activations));
+        for i in 0..4 {
+            part[2 * i] = i16x8_add(part[2 * i], i16x8_extmul_low_i8x16(codes[i], x));
+            part[2 * i + 1] = i16x8_add(part[2 * i + 1], i16x8_extmul_high_i8x16(codes[i], x));
+        }
+        part
+    }
+    /// Products of whole bytes fit 16 bits, their sums do not: pairs are added in 32 bits.
+    #[inline(always)]
+    fn dot8(self, mut sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
+        let x = i32x4_splat(Self::lane(activations));
+        for i in 0..4 {
+            let signed = v128_xor(bytes[i], u8x16_splat(128));
+            let low = i32x4_extadd_pairwise_i16x8(i16x8_extmul_low_i8x16(signed, x));
+            let high = i32x4_extadd_pairwise_i16x8(i16x8_extmul_high_i8x16(signed, x));
+            sums[i] = i32x4_add(sums[i], add_pairs(low, high));
+        }
+        sums
+    }
+    #[inline(always)]
+    fn widen(self, mut sums: Self::Sums, part: Self::Part) -> Self::Sums {
+        for i in 0..4 {
+            let low = i32x4_extadd_pairwise_i16x8(part[2 * i]);
+            let high = i32x4_extadd_pairwise_i16x8(part[2 * i + 1]);
+            sums[i] = i32x4_add(sums[i], add_pairs(low, high));
+        }
+        sums
+    }
+    #[inline(always)]
+    fn store(self, sums: Self::Sums) -> [i32; 16] {
+        let mut out = [0; 16];
+        for (i, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            // SAFETY: `out` is the 16 bytes written, an unaligned store is allowed.
+            unsafe { v128_store(out.as_mut_ptr().cast(), sums[i]) };
+        }
+        out
+    }
+}
+
+/// The sums of neighbours: first the two of `a`, then the two of `b`.
+#[inline(always)]
+fn add_pairs(a: v128, b: v128) -> v128 {
+    i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
+}
