@@ -136,3 +136,21 @@ impl Cpu {
         }
     }
 }
+
+/// Elsewhere the CPU decides; here a set that is missing would go untested.
+#[cfg(all(test, target_arch = "wasm32"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_set_is_the_one_compiled_for() {
+        let best = if cfg!(target_feature = "relaxed-simd") {
+            "wasm-relaxed"
+        } else if cfg!(target_feature = "simd128") {
+            "wasm-simd128"
+        } else {
+            "scalar"
+        };
+        assert_eq!(Cpu::best().name(), best);
+    }
+}
