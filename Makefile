@@ -1,6 +1,6 @@
-# `make check` is what CI runs.
+# `make check arm wasm` is what CI runs.
 
-.PHONY: check test lint doc fuzz
+.PHONY: check test lint doc arm wasm fuzz
 
 check: test lint doc
 
@@ -13,6 +13,13 @@ lint:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The kernels' tests and the reference models on 64-bit Arm under qemu, and the kernels' tests in WebAssembly.
+arm:
+	.ci/cross-arm
+
+wasm:
+	.ci/cross-wasm
 
 # A minute for each target; needs a nightly tool chain and cargo-fuzz.
 fuzz:

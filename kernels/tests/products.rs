@@ -1,9 +1,13 @@
 //! Every instruction set and packing against the definition of the product, on odd shapes and adversarial data.
 
+use std::sync::LazyLock;
 use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary};
 
+/// Starting threads for each product would take longer than all products.
+static POOLS: LazyLock<[Pool; 3]> = LazyLock::new(|| [1, 2, 3].map(Pool::new));
+
 fn pack(packing: Packing, rows: usize, cols: usize, scales: Scales, trits: &[i8]) -> Ternary {
-    Ternary::pack(packing, rows, cols, scales, &Pool::new(2), |row, out| {
+    Ternary::pack(packing, rows, cols, scales, &POOLS[1], |row, out| {
         out.copy_from_slice(&trits[row * cols..][..cols]);
         Ok::<(), ()>(())
     })
@@ -42,9 +46,10 @@ fn check(rows: usize, cols: usize, tokens: usize, scales: Scales, trits: &[i8], 
         same.quantise(cpu, values, cols).unwrap();
         for packing in Packing::ALL {
             let matrix = pack(packing, rows, cols, scales.clone(), trits);
-            for threads in [1, 2, 3] {
+            for pool in &*POOLS {
+                let threads = pool.threads();
                 let mut out = vec![f32::NAN; rows * tokens];
-                matrix.matmul(cpu, &Pool::new(threads), &same, &mut out);
+                matrix.matmul(cpu, pool, &same, &mut out);
                 let got: Vec<u32> = out.iter().map(|v| if *v == 0.0 { 0 } else { v.to_bits() }).collect();
                 let want: Vec<u32> = want.iter().map(|&v| if v << 1 == 0 { 0 } else { v }).collect();
                 assert_eq!(got, want, "{} {} {threads} threads {rows}x{cols}", cpu.name(), packing.name());

@@ -18,7 +18,8 @@ pub(crate) struct WasmRelaxed(WasmSimd128);
 impl WasmRelaxed {
     /// The proof, if the engine's dot product is right.
     pub(crate) fn new() -> Option<Self> {
-        let (a, b, sum) = (black_box(i8x16_splat(-3)), black_box(i8x16_splat(2)), black_box(i32x4_splat(1000)));
+        let (a, b, sum) =
+            (black_box(i8x16_splat(-3)), black_box(i8x16_splat(2)), black_box(i32x4_splat(1000)));
         let right = i32x4_extract_lane::<3>(i32x4_relaxed_dot_i8x16_i7x16_add(a, b, sum)) == 1000 - 4 * 3 * 2;
         WasmSimd128::new().filter(|_| right).map(Self)
     }
