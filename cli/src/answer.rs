@@ -15,6 +15,7 @@ const PROMPT_CHUNK: usize = 256;
 pub(crate) struct Answer {
     pub(crate) text: String,
     pub(crate) ids: Vec<u32>,
+    /// Where the generation tells them.
     pub(crate) logprobs: Vec<f32>,
     pub(crate) end: End,
     /// The prompt's tokens.
@@ -96,7 +97,7 @@ pub(crate) fn write(
             break;
         };
         answer.ids.push(token.id);
-        answer.logprobs.push(token.logprob);
+        answer.logprobs.extend(token.logprob);
         let piece = match &mut decoder {
             Some(decoder) => decoder.push(token.id),
             None => Some(format!("{}{}", if answer.ids.len() > 1 { " " } else { "" }, token.id)),

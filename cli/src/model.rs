@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 use tern::file::{self, File, Metadata, OpenOptions};
-use tern::{MAX_THREADS, Model, Options, STORY, Tokenizer};
+use tern::{Head, MAX_THREADS, Model, Options, STORY, Tokenizer};
 use tern_kernels::{Cpu, Packing};
 
 use crate::failure::{Failure, Outcome};
@@ -31,6 +31,10 @@ pub(crate) struct MachineArgs {
     /// How weights lie in memory: `i2` (2 bits) or `t5` (1.6 bits) [default: as in the file, or i2]
     #[arg(long, value_name = "NAME", value_parser = packing)]
     packing: Option<Packing>,
+    /// The output head: `int8`, screened where only the likeliest tokens matter (the same tokens, fewer bytes), or
+    /// `stored`, as it is in the file
+    #[arg(long, value_name = "FORM", default_value = "int8", value_parser = head)]
+    head: Head,
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     pub(crate) i2s_arm: bool,
@@ -38,7 +42,13 @@ pub(crate) struct MachineArgs {
 
 impl MachineArgs {
     fn options(&self) -> Options {
-        Options { cpu: self.cpu.clone(), threads: self.threads, packing: self.packing, i2s_arm: self.i2s_arm }
+        Options {
+            cpu: self.cpu.clone(),
+            threads: self.threads,
+            packing: self.packing,
+            head: self.head,
+            i2s_arm: self.i2s_arm,
+        }
     }
 }
 
@@ -149,6 +159,14 @@ fn threads(text: &str) -> Result<usize, String> {
 fn cpu(text: &str) -> Result<String, String> {
     let names: Vec<_> = Cpu::available().into_iter().map(Cpu::name).collect();
     if names.contains(&text) { Ok(text.to_owned()) } else { Err(expected(&names)) }
+}
+
+fn head(text: &str) -> Result<Head, String> {
+    match text {
+        "int8" => Ok(Head::Int8),
+        "stored" => Ok(Head::Stored),
+        _ => Err(expected(&["int8", "stored"])),
+    }
 }
 
 fn packing(text: &str) -> Result<Packing, String> {

@@ -7,6 +7,7 @@ use tern_kernels::{Activations, Attention, Ternary, attend, gate, rms_norm};
 
 use crate::config::{Config, Pairing, Rope};
 use crate::error::{Error, Result};
+use crate::head::{HeadBuffers, Logits};
 use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::weights::Layer;
@@ -18,8 +19,8 @@ pub struct Row {
     pub sequence: usize,
     /// Its id.
     pub token: u32,
-    /// Whether the logits after it are wanted.
-    pub logits: bool,
+    /// Which logits after it are wanted.
+    pub logits: Logits,
 }
 
 /// Buffers of a forward pass, kept from one to the next.
@@ -36,8 +37,16 @@ pub struct Scratch {
     out: Vec<f32>,    // (rows, dim)
     angles: Vec<f32>, // (rows, head_dim): cosines, then sines
     logits: Vec<f32>, // (rows that want them, vocab)
+    head: HeadBuffers,
     places: Vec<Place>,
     codes: Activations,
+}
+
+impl Scratch {
+    /// Bytes that the last forward pass read of an int8 head, and how many rows of it were computed.
+    pub fn head_reads(&self) -> (u64, u64) {
+        (self.head.scratch.bytes(), self.head.scratch.computed())
+    }
 }
 
 /// Where a row stands.
@@ -188,34 +197,18 @@ impl Model {
 
     /// The final norm and the head, for the rows that want logits.
     fn leave(&self, s: &mut Scratch, rows: &[Row]) -> Result<()> {
-        /// Rows of the head that a thread takes at once.
-        const CHUNK: usize = 64;
         let Config { dim, vocab, norm_eps, .. } = self.config;
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let asked = rows.iter().enumerate().filter(|(_, row)| row.logits);
-        s.logits.resize(asked.clone().count() * vocab, 0.0);
-        s.normed.resize(dim, 0.0);
-        for ((row, _), logits) in asked.zip(s.logits.chunks_exact_mut(vocab)) {
-            rms_norm(self.cpu, &s.x[row * dim..][..dim], &self.weights.norm, norm_eps, &mut s.normed);
-            let normed = &s.normed;
-            let failure = std::sync::Mutex::new(None);
-            self.pool.for_chunks(logits, CHUNK, |chunk, out| {
-                let first = chunk * CHUNK;
-                if let Err(what) = head.dots(self.cpu, first..first + out.len(), normed, out) {
-                    failure.lock().expect("no panic under this lock").get_or_insert(what);
-                }
-            });
-            if let Some(what) = failure.into_inner().expect("no panic under this lock") {
-                return Err(Error::Numeric(format!("output head: {what}")));
-            }
-            if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
-                return Err(Error::Numeric(format!(
-                    "the logit of token {id} is {}: the weights are broken",
-                    logits[id]
-                )));
-            }
+        let asked = rows.iter().zip(s.x.chunks_exact(dim)).filter(|(row, _)| row.logits != Logits::None);
+        s.head.tops.clear();
+        s.head.normed.clear();
+        for (row, x) in asked {
+            s.head.tops.push(if let Logits::Top(k) = row.logits { k } else { 0 });
+            let start = s.head.normed.len();
+            s.head.normed.resize(start + dim, 0.0);
+            rms_norm(self.cpu, x, &self.weights.norm, norm_eps, &mut s.head.normed[start..]);
         }
-        Ok(())
+        s.logits.resize(s.head.tops.len() * vocab, 0.0);
+        if s.logits.is_empty() { Ok(()) } else { self.head(&mut s.head, &mut s.logits) }
     }
 
     fn quantise(

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
+use crate::head::Logits;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling, log_probability};
 use crate::sequence::Sequence;
@@ -14,8 +15,9 @@ const CHUNK: usize = 256;
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// The natural logarithm of its probability, before any sampling setting.
-    pub logprob: f32,
+    /// The natural logarithm of its probability, before any sampling setting, where it was asked for
+    /// ([`Generation::with_logprobs`]).
+    pub logprob: Option<f32>,
 }
 
 /// Why a generation ended.
@@ -35,6 +37,9 @@ pub struct Generation<'m> {
     sequence: [Sequence; 1],
     scratch: Scratch,
     sampler: Sampler,
+    /// The logits that the choice needs.
+    wanted: Logits,
+    logprobs: bool,
     logits: Vec<f32>,
     /// The token chosen last, which has not gone through the model yet.
     waiting: Option<u32>,
@@ -48,15 +53,24 @@ impl<'m> Generation<'m> {
         if context == 0 || context > most {
             return Err(Error::Input(format!("context {context}: expected 1 to {most}, the model's own")));
         }
+        let wanted = sampling.wanted();
         Ok(Self {
             model,
             sequence: [Sequence::new(model.config(), context)],
             scratch: Scratch::default(),
             sampler: Sampler::new(sampling)?,
+            wanted,
+            logprobs: false,
             logits: Vec::new(),
             waiting: None,
             stopped: None,
         })
+    }
+
+    /// Tells the log-probability of every token. It takes all logits, where the choice alone may need a few.
+    pub fn with_logprobs(mut self) -> Self {
+        (self.wanted, self.logprobs) = (Logits::All, true);
+        self
     }
 
     /// Appends tokens as they are: the prompt, or what is said next.
@@ -75,7 +89,10 @@ impl<'m> Generation<'m> {
             let last = index + 1 == chunks;
             let rows: Vec<Row> = (1..)
                 .zip(chunk)
-                .map(|(n, &token)| Row { sequence: 0, token, logits: last && n == chunk.len() })
+                .map(|(n, &token)| {
+                    let wanted = last && n == chunk.len();
+                    Row { sequence: 0, token, logits: if wanted { self.wanted } else { Logits::None } }
+                })
                 .collect();
             let logits = self.model.forward(&mut self.scratch, &mut self.sequence, &rows)?;
             if last {
@@ -109,7 +126,8 @@ impl<'m> Generation<'m> {
             self.stopped = Some(Stop::Token(id));
             return Ok(None);
         }
-        Ok(Some(Token { id, logprob: log_probability(&self.logits, id) }))
+        let logprob = self.logprobs.then(|| log_probability(&self.logits, id));
+        Ok(Some(Token { id, logprob }))
     }
 
     /// Why it ended, if it has.

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family;
 use crate::file::{self, File, OpenOptions};
+use crate::head::{Head, Output};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Loader, Weights};
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The packing of the weights in memory; the file's own, else I2, if `None`.
     pub packing: Option<Packing>,
+    /// How the output head is held.
+    pub head: Head,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
 }
@@ -66,7 +69,15 @@ impl Model {
             Ok(None) => Err(format!("{} has none; token ids work without", file.path.display())),
             Err(error) => Err(error.to_string()),
         };
-        let weights = Loader { file, detected: &detected, pool: &pool, packing: options.packing }.load()?;
+        let weights = Loader {
+            file,
+            detected: &detected,
+            cpu,
+            pool: &pool,
+            packing: options.packing,
+            head: options.head,
+        }
+        .load()?;
         Ok(Model { config: detected.config, weights, cpu, pool, tokenizer, load_time: start.elapsed() })
     }
 
@@ -85,6 +96,10 @@ impl Model {
     /// The packing of its weights in memory.
     pub fn packing(&self) -> Packing {
         self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.packing())
+    }
+    /// How its output head is held.
+    pub fn head_form(&self) -> Head {
+        if matches!(self.weights.output, Output::Int8(_)) { Head::Int8 } else { Head::Stored }
     }
     /// Threads it runs on.
     pub fn threads(&self) -> usize {

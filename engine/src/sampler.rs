@@ -7,6 +7,7 @@
 use tern_kernels::exp;
 
 use crate::error::{Error, Result};
+use crate::head::Logits;
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +39,20 @@ impl Sampling {
     /// Always the likeliest token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// The logits that decide the choice: the same token is drawn from these as from all.
+    ///
+    /// A penalty above 1 pushes down the logits of tokens in its window and leaves the order of the others alone: the
+    /// k largest afterwards are among the `k + window` largest before. One below 1 can lift any token.
+    pub fn wanted(&self) -> Logits {
+        let k = if self.temperature == 0.0 { 1 } else { self.top_k };
+        match self.repeat_penalty {
+            _ if k == 0 => Logits::All,
+            1.0 => Logits::Top(k),
+            above if above > 1.0 => Logits::Top(k + PENALTY_WINDOW),
+            _ => Logits::All,
+        }
     }
 
     /// Says which setting cannot be.
@@ -85,9 +100,10 @@ impl Sampler {
         if self.sampling.temperature == 0.0 {
             return penalised;
         }
+        // Before the division, which may make equals of different logits: the k kept are the k likeliest.
+        keep_top_k(&mut self.candidates, self.sampling.top_k);
         let temperature = self.sampling.temperature;
         self.candidates.iter_mut().for_each(|(logit, _)| *logit /= temperature);
-        keep_top_k(&mut self.candidates, self.sampling.top_k);
         let top = self.candidates[0].0;
         let mut weights: Vec<f32> = self.candidates.iter().map(|(logit, _)| exp(logit - top)).collect();
         keep_top_p(&mut weights, self.sampling.top_p);

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use tern_kernels::{Cpu, FloatFormat, Packing, Pool, Ternary, dot, dots};
+use tern_kernels::{Cpu, FloatFormat, OutputHead, Packing, Pool, Ternary, decode, dot, dots};
 
 use crate::codec::{self, Encoding, Trits};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family::Detected;
 use crate::file::{File, Tensor};
+use crate::head::{Head, Output, bad_head};
 
 /// Every tensor of a model.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub(crate) struct Weights {
     pub layers: Vec<Layer>,
     /// `(dim)`.
     pub norm: Vec<f32>,
-    /// `(vocab, dim)`; `None` where the embedding is used for it.
-    pub head: Option<Dense>,
+    /// `(vocab, dim)`.
+    pub output: Output,
 }
 
 /// One block.
@@ -61,14 +62,7 @@ impl Dense {
         x: &[f32],
         out: &mut [f32],
     ) -> Result<(), String> {
-        let stored = match self.tensor.encoding {
-            Encoding::F32 => Some(FloatFormat::F32),
-            Encoding::F16 => Some(FloatFormat::F16),
-            Encoding::Bf16 => Some(FloatFormat::Bf16),
-            _ => None,
-        };
-        if let Some(format) = stored.filter(|_| self.tensor.factor == 1.0) {
-            let len = self.cols * format.size();
+        if let Some((format, len)) = self.plain() {
             dots(cpu, format, &self.tensor.bytes[rows.start * len..rows.end * len], x, out);
             return Ok(());
         }
@@ -79,29 +73,66 @@ impl Dense {
         }
         Ok(())
     }
+
+    /// The format of numbers that are nothing but stored, and the bytes of a row.
+    fn plain(&self) -> Option<(FloatFormat, usize)> {
+        let format = match self.tensor.encoding {
+            Encoding::F32 => FloatFormat::F32,
+            Encoding::F16 => FloatFormat::F16,
+            Encoding::Bf16 => FloatFormat::Bf16,
+            _ => return None,
+        };
+        (self.tensor.factor == 1.0).then_some((format, self.cols * format.size()))
+    }
+
+    /// The matrix in int8.
+    fn output_head(&self, cpu: Cpu, pool: &Pool) -> Result<OutputHead, String> {
+        let row = |row: usize, out: &mut [f32]| match self.plain() {
+            Some((format, len)) => {
+                decode(cpu, format, &self.tensor.bytes[row * len..][..len], out);
+                Ok(())
+            }
+            None => self.row(row, out),
+        };
+        let head = OutputHead::build(cpu, pool, self.tensor.rows(), self.cols, row).map_err(bad_head);
+        // Of an embedding that is a head as well only single rows are read from now on.
+        self.tensor.bytes.release();
+        head
+    }
 }
 
 /// Takes the tensors of a model out of its file, each checked against the shape that the configuration asks for.
 pub(crate) struct Loader<'a> {
     pub file: &'a File,
     pub detected: &'a Detected,
+    pub cpu: Cpu,
     pub pool: &'a Pool,
     /// Packing for weights that do not come packed; a packed file keeps its own unless one is asked for.
     pub packing: Option<Packing>,
+    pub head: Head,
 }
 
 impl Loader<'_> {
     pub(crate) fn load(&self) -> Result<Weights> {
         let Config { dim, layers, vocab, .. } = self.detected.config;
-        let head = self.detected.name("output.weight");
+        let embedding = self.dense("token_embd.weight", vocab, dim)?;
+        let own_head = match self.file.tensor(&self.detected.name("output.weight")) {
+            Some(_) => Some(self.dense("output.weight", vocab, dim)?),
+            None => None,
+        };
+        let output = match self.head {
+            Head::Stored => Output::Stored(own_head),
+            Head::Int8 => {
+                let head = own_head.as_ref().unwrap_or(&embedding);
+                let built = head.output_head(self.cpu, self.pool);
+                Output::Int8(built.map_err(|what| self.file.error(&head.tensor.name, what))?)
+            }
+        };
         Ok(Weights {
-            embedding: self.dense("token_embd.weight", vocab, dim)?,
+            embedding,
             layers: (0..layers).map(|layer| self.layer(layer)).collect::<Result<_>>()?,
             norm: self.vector("output_norm.weight", dim)?,
-            head: match self.file.tensor(&head) {
-                Some(_) => Some(self.dense("output.weight", vocab, dim)?),
-                None => None,
-            },
+            output,
         })
     }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use tern::{Generation, Model, Options, Row, Sampling, Scratch, Sequence};
+use tern::{Generation, Head, Logits, Model, Options, Row, Sampling, Scratch, Sequence};
 use tern_kernels::{Cpu, Packing};
 
 fn golden(path: &str) -> PathBuf {
@@ -34,10 +34,15 @@ fn open(path: &Path, options: Options) -> Model {
     Model::open(path, &options).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// With the head's own numbers, as the reference has them.
+fn stored() -> Options {
+    Options { head: Head::Stored, ..Options::default() }
+}
+
 /// Logits after every one of the ids, in one forward pass.
 fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     let mut sequences = [Sequence::new(model.config(), ids.len())];
-    let rows: Vec<Row> = ids.iter().map(|&token| Row { sequence: 0, token, logits: true }).collect();
+    let rows: Vec<Row> = ids.iter().map(|&token| Row { sequence: 0, token, logits: Logits::All }).collect();
     model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
 }
 
@@ -64,7 +69,7 @@ fn logits_equal_the_reference() {
         let reference = Golden::open(name);
         let (ids, want) = (reference.ids("input_ids"), reference.floats("logits"));
         for path in std::iter::once(name).chain(twin) {
-            let got = logits(&open(&golden(path), Options::default()), &ids);
+            let got = logits(&open(&golden(path), stored()), &ids);
             let worst = largest_difference(&got, &want);
             println!("{path}: largest difference {worst:.2e}");
             assert!(worst < 1e-4, "{path}: {worst}");
@@ -77,7 +82,7 @@ fn greedy_continuations_equal_the_reference() {
     for (name, twin) in MODELS {
         let want = Golden::open(name).ids("greedy_from_first_5");
         for path in std::iter::once(name).chain(twin) {
-            let model = open(&golden(path), Options::default());
+            let model = open(&golden(path), stored());
             let mut generation = Generation::new(&model, model.config().context, Sampling::greedy()).unwrap();
             generation.prompt(&want[..5]).unwrap();
             while generation.tokens().len() < want.len() {
@@ -92,15 +97,22 @@ fn greedy_continuations_equal_the_reference() {
 fn threads_packings_and_instruction_sets_do_not_change_a_bit() {
     for (name, _) in MODELS {
         let ids = Golden::open(name).ids("greedy_from_first_5");
-        let want = bits(&logits(&open(&golden(name), Options::default()), &ids));
-        for cpu in Cpu::available() {
-            for packing in Packing::ALL {
-                for threads in [1, 2, 3] {
-                    let cpu = Some(cpu.name().to_owned());
-                    let options =
-                        Options { cpu, threads: Some(threads), packing: Some(packing), ..Options::default() };
-                    let got = logits(&open(&golden(name), options.clone()), &ids);
-                    assert!(bits(&got) == want, "{name} {options:?}");
+        for head in [Head::Stored, Head::Int8] {
+            let want = bits(&logits(&open(&golden(name), Options { head, ..Options::default() }), &ids));
+            for cpu in Cpu::available() {
+                for packing in Packing::ALL {
+                    for threads in [1, 2, 3] {
+                        let cpu = Some(cpu.name().to_owned());
+                        let options = Options {
+                            cpu,
+                            threads: Some(threads),
+                            packing: Some(packing),
+                            head,
+                            ..Options::default()
+                        };
+                        let got = logits(&open(&golden(name), options.clone()), &ids);
+                        assert!(bits(&got) == want, "{name} {options:?}");
+                    }
                 }
             }
         }
@@ -118,8 +130,9 @@ fn alone_in_pieces_and_in_company_the_logits_are_the_same() {
     let mut scratch = Scratch::default();
     let mut alone = [Sequence::new(model.config(), 64)];
     for (at, &token) in ids.iter().enumerate() {
-        let got =
-            model.forward(&mut scratch, &mut alone, &[Row { sequence: 0, token, logits: true }]).unwrap();
+        let got = model
+            .forward(&mut scratch, &mut alone, &[Row { sequence: 0, token, logits: Logits::All }])
+            .unwrap();
         assert!(bits(got) == want[at * vocab..][..vocab], "one at a time, token {at}");
     }
 
@@ -127,8 +140,10 @@ fn alone_in_pieces_and_in_company_the_logits_are_the_same() {
     let mut company: Vec<_> = (0..5).map(|_| Sequence::new(model.config(), 64)).collect();
     for at in 0..ids.len() + 4 {
         let live: Vec<usize> = (0..5).filter(|&s| at >= s && at - s < ids.len()).collect();
-        let rows: Vec<Row> =
-            live.iter().map(|&sequence| Row { sequence, token: ids[at - sequence], logits: true }).collect();
+        let rows: Vec<Row> = live
+            .iter()
+            .map(|&sequence| Row { sequence, token: ids[at - sequence], logits: Logits::All })
+            .collect();
         let got = bits(model.forward(&mut scratch, &mut company, &rows).unwrap());
         for (row, sequence) in live.iter().enumerate() {
             assert!(
@@ -144,7 +159,7 @@ fn a_step_that_fails_leaves_the_sequences_as_they_were() {
     let model = open(&golden(MODELS[1].0), Options::default());
     let mut scratch = Scratch::default();
     let mut sequences = [Sequence::new(model.config(), 4)];
-    let row = |token| Row { sequence: 0, token, logits: true };
+    let row = |token| Row { sequence: 0, token, logits: Logits::All };
     let first = model.forward(&mut scratch, &mut sequences, &[row(5), row(6)]).unwrap()[96..].to_vec();
     for bad in [vec![row(7), row(96)], vec![row(1); 3]] {
         assert!(model.forward(&mut scratch, &mut sequences, &bad).is_err());

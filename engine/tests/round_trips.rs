@@ -6,7 +6,7 @@ use checkpoints::{Sizes, golden, masters, matrices, numbers, open};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use tern::convert::{ConvertOptions, Floats, Target, convert};
-use tern::{Model, Options, Row, Scratch, Sequence};
+use tern::{Head, Logits, Model, Options, Row, Scratch, Sequence};
 
 fn to(input: &Path, dir: &Path, target: Target) -> Result<PathBuf, String> {
     let name = input.file_stem().unwrap().to_string_lossy();
@@ -121,9 +121,10 @@ fn floats_keep_their_values() {
 
 /// Logits after a few tokens.
 fn logits(path: &Path) -> Vec<f32> {
-    let model = Model::open(path, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let model = Model::open(path, &Options { head: Head::Stored, ..Options::default() })
+        .unwrap_or_else(|e| panic!("{e}"));
     let mut sequences = [Sequence::new(model.config(), 8)];
-    let rows: Vec<Row> = (1..9).map(|token| Row { sequence: 0, token, logits: true }).collect();
+    let rows: Vec<Row> = (1..9).map(|token| Row { sequence: 0, token, logits: Logits::All }).collect();
     model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
 }
 

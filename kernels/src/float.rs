@@ -125,6 +125,38 @@ pub fn dots(cpu: Cpu, format: FloatFormat, rows: &[u8], x: &[f32], out: &mut [f3
     cpu.run(Dots { format, rows, x, out });
 }
 
+struct Decode<'a> {
+    format: FloatFormat,
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        match self.format {
+            FloatFormat::F32 => decode_with(self.bytes, self.out, f32::from_le_bytes),
+            FloatFormat::F16 => decode_with(self.bytes, self.out, |b| f16_to_f32(u16::from_le_bytes(b))),
+            FloatFormat::Bf16 => decode_with(self.bytes, self.out, |b| bf16_to_f32(u16::from_le_bytes(b))),
+        }
+    }
+}
+
+#[inline(always)]
+fn decode_with<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
+    for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *out = decode(bytes);
+    }
+}
+
+/// The numbers stored in `bytes`.
+pub fn decode(cpu: Cpu, format: FloatFormat, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(bytes.len(), out.len() * format.size(), "bytes of {} floats", out.len());
+    cpu.run(Decode { format, bytes, out });
+}
+
 struct Dot<'a>(&'a [f32], &'a [f32]);
 
 impl Kernel for Dot<'_> {

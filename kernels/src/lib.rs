@@ -25,6 +25,7 @@ mod bytes;
 mod cpu;
 mod float;
 pub mod half;
+mod head;
 mod isa;
 mod matmul;
 mod packing;
@@ -34,7 +35,10 @@ mod ternary;
 pub use activations::{Activations, NotFinite};
 pub use bytes::{Bytes, Memory, Owner};
 pub use cpu::Cpu;
-pub use float::{Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, dot, dots, exp, gate, rms_norm};
+pub use float::{
+    Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, decode, dot, dots, exp, gate, rms_norm,
+};
+pub use head::{BadHead, HeadInput, HeadScratch, OutputHead};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};
 pub use ternary::{Scales, Ternary};

@@ -114,6 +114,9 @@ impl Run {
         }
 
         let mut generation = Generation::new(&model, context, sampling.clone())?;
+        if self.json {
+            generation = generation.with_logprobs();
+        }
         let mut out = Output::new();
         let decoder = model.tokenizer().ok().map(|tokenizer| match prompt.chat {
             true => tokenizer.decoder(),

@@ -1,0 +1,111 @@
+//! The output head: which form it is held in, which logits are asked of it, and the product.
+
+use std::sync::Mutex;
+
+use tern_kernels::{BadHead, HeadInput, HeadScratch, OutputHead};
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::weights::Dense;
+
+/// How the output head is held in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// The numbers of the file.
+    Stored,
+    /// Rows rounded to int8 with one scale each. Where only the largest logits are asked for, a pass over 3 bits of
+    /// every weight finds the few rows that must be computed; the logits are the same.
+    #[default]
+    Int8,
+}
+
+/// The logits that are wanted after a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None.
+    None,
+    /// Those of all tokens.
+    All,
+    /// Those of the k likeliest tokens, the lower id first among equals; any other may come as minus infinity.
+    Top(usize),
+}
+
+/// The head in the form that was chosen.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// `None` where the embedding serves.
+    Stored(Option<Dense>),
+    Int8(OutputHead),
+}
+
+/// Buffers of the head.
+#[derive(Debug, Default)]
+pub(crate) struct HeadBuffers {
+    /// For each row that wants logits how many of the largest, 0 for all.
+    pub tops: Vec<usize>,
+    pub normed: Vec<f32>, // (rows that want logits, dim)
+    input: HeadInput,
+    pub scratch: HeadScratch,
+}
+
+impl Model {
+    /// Logits of the normed hidden states, `(rows that want them, vocab)`.
+    pub(crate) fn head(&self, s: &mut HeadBuffers, logits: &mut [f32]) -> Result<()> {
+        let dim = self.config.dim;
+        let bad = match &self.weights.output {
+            Output::Int8(head) => {
+                let broken = |_| {
+                    Error::Numeric("output head: a value is not a number: the weights are broken".to_owned())
+                };
+                s.input.quantise(self.cpu, &s.normed, dim).map_err(broken)?;
+                head.product(self.cpu, &self.pool, &s.input, &s.tops, &mut s.scratch, logits);
+                logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY)
+            }
+            Output::Stored(head) => {
+                let head = head.as_ref().unwrap_or(&self.weights.embedding);
+                self.stored(head, &s.normed, logits)?;
+                logits.iter().position(|logit| !logit.is_finite())
+            }
+        };
+        match bad {
+            None => Ok(()),
+            Some(at) => Err(Error::Numeric(format!(
+                "the logit of token {} is {}: the weights are broken",
+                at % self.config.vocab,
+                logits[at]
+            ))),
+        }
+    }
+
+    /// The product with the numbers of the file; a chunk of rows stays in cache while all hidden states pass.
+    fn stored(&self, head: &Dense, normed: &[f32], logits: &mut [f32]) -> Result<()> {
+        /// Rows of the head that a thread takes at once.
+        const CHUNK: usize = 64;
+        let (dim, vocab) = (self.config.dim, self.config.vocab);
+        let failure = Mutex::new(None);
+        let mut columns: Vec<Vec<&mut [f32]>> = (0..vocab.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
+        for logits in logits.chunks_exact_mut(vocab) {
+            columns.iter_mut().zip(logits.chunks_mut(CHUNK)).for_each(|(column, chunk)| column.push(chunk));
+        }
+        self.pool.for_chunks(&mut columns, 1, |chunk, column| {
+            for (out, normed) in column[0].iter_mut().zip(normed.chunks_exact(dim)) {
+                let first = chunk * CHUNK;
+                if let Err(what) = head.dots(self.cpu, first..first + out.len(), normed, out) {
+                    failure.lock().expect("no panic under this lock").get_or_insert(what);
+                }
+            }
+        });
+        match failure.into_inner().expect("no panic under this lock") {
+            Some(what) => Err(Error::Numeric(format!("output head: {what}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with a matrix that cannot be a head.
+pub(crate) fn bad_head(bad: BadHead<String>) -> String {
+    match bad {
+        BadHead::Row(what) => what,
+        BadHead::NotFinite(row) => format!("row {row} holds a value that is not a number"),
+    }
+}
