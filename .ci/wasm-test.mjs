@@ -1,11 +1,13 @@
 // Runs a test binary compiled for wasm32-unknown-unknown, in Node and, where $CHROMIUM names a browser, in a page too.
 // Such a binary imports nothing and prints nothing: `main` returns 0, or a failed assertion traps, and the trap's stack
 // names the test.
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 
+const MINUTES = 10;
 const file = process.argv[2];
 const bytes = readFileSync(file);
 Error.stackTraceLimit = 50;
@@ -20,21 +22,41 @@ function report(where, outcome) {
   if (outcome !== "0") process.exitCode = 1;
 }
 
-report(`Node ${process.version}`, await run(bytes).then(String, (error) => error.stack));
-
-if (process.env.CHROMIUM) {
-  const folder = mkdtempSync(join(tmpdir(), "tern-page-"));
-  const page = join(folder, "page.html");
-  writeFileSync(page, `<!doctype html><pre id="outcome">nothing ran</pre><script type="module">
+// The page fetches the binary from here and posts what came out.
+async function runInPage(browser) {
+  const page = `<!doctype html><script type="module">
     Error.stackTraceLimit = 50;
     ${run}
-    const bytes = Uint8Array.from(atob("${bytes.toString("base64")}"), (c) => c.charCodeAt(0));
-    outcome.textContent = await run(bytes).then(String, (error) => error.stack);
-  </script>`);
-  // The page's load event, and with it the dump, waits for the module.
-  const options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--timeout=600000", `--user-data-dir=${folder}`];
-  const dom = execFileSync(process.env.CHROMIUM, [...options, `file://${page}`],
-    { encoding: "utf8", maxBuffer: 1 << 28, stdio: ["ignore", "pipe", "ignore"] });
-  rmSync(folder, { recursive: true, force: true });
-  report("Chromium", dom.match(/<pre id="outcome">([^<]*)<\/pre>/)?.[1] ?? `no page: ${dom.slice(0, 500)}`);
+    const bytes = await (await fetch("/bytes")).arrayBuffer();
+    const body = await run(bytes).then(String, (error) => error.stack);
+    await fetch("/outcome", { method: "POST", body });
+  </script>`;
+  let tell;
+  const outcome = new Promise((resolve) => (tell = resolve));
+  const server = createServer(async (request, response) => {
+    if (request.url === "/outcome") tell(Buffer.concat(await request.toArray()).toString());
+    if (request.url === "/") response.setHeader("content-type", "text/html");
+    response.end({ "/": page, "/bytes": bytes }[request.url] ?? "");
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+
+  const profile = mkdtempSync(join(tmpdir(), "tern-page-"));
+  const options = ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${profile}`];
+  const chromium = spawn(browser, [...options, `http://127.0.0.1:${server.address().port}/`], { stdio: "ignore" });
+  const ended = new Promise((resolve) => chromium.once("close", resolve).once("error", resolve));
+  ended.then((why) => tell(`the browser ended: ${why}`));
+  const timer = setTimeout(tell, MINUTES * 60_000, `no answer in ${MINUTES} minutes`);
+  try {
+    return await outcome;
+  } finally {
+    clearTimeout(timer);
+    chromium.kill();
+    await ended;
+    server.closeAllConnections();
+    server.close();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+  }
 }
+
+report(`Node ${process.version}`, await run(bytes).then(String, (error) => error.stack));
+if (process.env.CHROMIUM) report("Chromium", await runInPage(process.env.CHROMIUM));

@@ -92,6 +92,7 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn store(self, sums: Self::Sums) -> [i32; 16];
 
     /// Four activations as the 32-bit lane that holds them.
+    #[allow(dead_code)] // where the scalar set is the only one
     #[inline(always)]
     fn lane([a, b, c, d]: [i8; 4]) -> i32 {
         i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
