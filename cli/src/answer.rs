@@ -3,13 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tern::{Decoder, Generation, Stop};
+use tern::{CHUNK, Decoder, Generation, Measure, Meter, Stop};
 
 use crate::failure::{Failure, Outcome};
 use crate::signal::Writing;
-
-/// Prompt tokens computed at a time, so that Ctrl-C is heard within a long prompt.
-const PROMPT_CHUNK: usize = 256;
 
 /// What was written and how long it took.
 pub(crate) struct Answer {
@@ -22,6 +19,8 @@ pub(crate) struct Answer {
     pub(crate) prompt: Pace,
     /// The steps of one token each; the first token of a text costs none, it comes out of the prompt.
     pub(crate) decode: Pace,
+    /// What the steps of one token each took, or why that is not known; `None` if nobody asked.
+    pub(crate) joules: Option<Result<f64, String>>,
 }
 
 /// Why a text ended.
@@ -51,9 +50,10 @@ impl Pace {
 }
 
 /// Reads `prompt` and writes up to `limit` tokens; every piece of text goes to `show` at once. Without a decoder the
-/// text is the ids themselves.
+/// text is the ids themselves. The meter measures what the text takes, not the prompt.
 pub(crate) fn write(
     generation: &mut Generation<'_>,
+    meter: Option<&Meter>,
     mut decoder: Option<Decoder<'_>>,
     prompt: &[u32],
     limit: usize,
@@ -68,8 +68,10 @@ pub(crate) fn write(
         end: End::Length,
         prompt: Pace::default(),
         decode: Pace::default(),
+        joules: None,
     };
-    for chunk in prompt.chunks(PROMPT_CHUNK) {
+    // One chunk at a time, so that Ctrl-C is heard within a long prompt.
+    for chunk in prompt.chunks(CHUNK) {
         if writing.stopped() {
             answer.end = End::Interrupted;
             return Ok(answer);
@@ -79,6 +81,7 @@ pub(crate) fn write(
     }
 
     let mut first = None;
+    let mut measure = None;
     while answer.ids.len() < limit {
         if writing.stopped() {
             answer.end = End::Interrupted;
@@ -86,7 +89,10 @@ pub(crate) fn write(
         }
         let next = generation.next()?;
         match first {
-            None => first = Some(Instant::now()),
+            None => {
+                measure = meter.map(Meter::start);
+                first = Some(Instant::now());
+            }
             Some(first) => answer.decode = Pace { tokens: answer.decode.tokens + 1, time: first.elapsed() },
         }
         let Some(token) = next else {
@@ -107,6 +113,7 @@ pub(crate) fn write(
             answer.text.push_str(&piece);
         }
     }
+    answer.joules = measure.map(|measure| measure.and_then(Measure::joules));
     if let Some(decoder) = decoder {
         let rest = decoder.finish();
         show(&rest)?;
@@ -116,6 +123,14 @@ pub(crate) fn write(
 }
 
 impl Answer {
+    /// For each step of one token; `None` if nobody asked.
+    pub(crate) fn joules_per_token(&self) -> Option<Result<f64, String>> {
+        match (self.joules.clone()?, self.decode.tokens) {
+            (Ok(_), 0) => Some(Err("the text has no second token".to_owned())),
+            (joules, tokens) => Some(joules.map(|joules| joules / tokens as f64)),
+        }
+    }
+
     /// One line for people.
     pub(crate) fn summary(&self) -> String {
         let mut line = format!(
@@ -125,6 +140,9 @@ impl Answer {
             tokens(self.prompt.tokens),
             self.prompt.per_second(),
         );
+        if let Some(Ok(joules)) = self.joules_per_token() {
+            line.push_str(&format!("; {joules:.3} J/token"));
+        }
         line.push_str(match self.end {
             End::Stop(_) => "",
             End::Length => "; ended by -n",

@@ -1,5 +1,6 @@
 //! The one list of commands; each file below holds a command's arguments and its code together.
 
+mod bench;
 mod chat;
 mod convert;
 mod doctor;
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Tokenize(tokenize::Tokenize),
     Convert(convert::Convert),
     Dummy(dummy::Dummy),
+    Bench(bench::Bench),
     Doctor(doctor::Doctor),
 }
 
@@ -32,6 +34,7 @@ impl Command {
             Self::Tokenize(tokenize) => tokenize.run(),
             Self::Convert(convert) => convert.run(),
             Self::Dummy(dummy) => dummy.run(),
+            Self::Bench(bench) => bench.run(),
             Self::Doctor(doctor) => doctor.run(),
         }
     }

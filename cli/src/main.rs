@@ -3,6 +3,7 @@
 mod answer;
 mod cmd;
 mod failure;
+mod machine;
 mod model;
 mod progress;
 mod sampling;

@@ -21,10 +21,15 @@ const DUMMY_KEY: &str = "tern.dummy";
 
 #[derive(Args)]
 #[command(next_help_heading = "Machine")]
-pub(crate) struct MachineArgs {
+pub(crate) struct ThreadsArgs {
     /// Threads to compute with [default: one for each core]
     #[arg(short = 't', long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
-    threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MachineArgs {
     /// The instruction set to use; `tern doctor` lists them [default: the fastest]
     #[arg(long, value_name = "NAME", value_parser = cpu)]
     cpu: Option<String>,
@@ -41,10 +46,10 @@ pub(crate) struct MachineArgs {
 }
 
 impl MachineArgs {
-    fn options(&self) -> Options {
+    fn options(&self, threads: Option<usize>) -> Options {
         Options {
             cpu: self.cpu.clone(),
-            threads: self.threads,
+            threads,
             packing: self.packing,
             head: self.head,
             i2s_arm: self.i2s_arm,
@@ -117,8 +122,8 @@ pub(crate) struct Loaded {
     pub(crate) load_time: Duration,
 }
 
-/// Opens the model that `word` names.
-pub(crate) fn open(word: &Path, machine: &MachineArgs) -> Outcome<Loaded> {
+/// Opens the model that `word` names, to run on so many threads.
+pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -> Outcome<Loaded> {
     let start = Instant::now();
     let file = find(word)?.file(OpenOptions { i2s_arm: machine.i2s_arm })?;
     if is_dummy(&file) {
@@ -139,7 +144,7 @@ pub(crate) fn open(word: &Path, machine: &MachineArgs) -> Outcome<Loaded> {
             return Err(tern::Error::key(&file.path, PROMPT_KEY, what).into());
         }
     };
-    let model = Model::from_file(&file, &machine.options())?;
+    let model = Model::from_file(&file, &machine.options(threads))?;
     Ok(Loaded { model, raw, load_time: start.elapsed() })
 }
 
@@ -151,7 +156,8 @@ pub(crate) fn is_dummy(file: &File) -> bool {
     }
 }
 
-fn threads(text: &str) -> Result<usize, String> {
+/// Parses a number of threads.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     number(text, "", |n| (1..=MAX_THREADS).contains(n))
         .map_err(|_| format!("expected a whole number from 1 to {MAX_THREADS}"))
 }

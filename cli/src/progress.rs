@@ -18,6 +18,20 @@ impl Bar {
         Self(bar)
     }
 
+    /// A bar of steps.
+    pub(crate) fn steps() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len}: {msg}");
+        bar.set_style(style.expect("a template that parses").progress_chars("=> "));
+        Self(bar)
+    }
+
+    /// Begins the step after `done`, of how many.
+    pub(crate) fn step(&mut self, done: usize, all: usize, what: String) {
+        self.0.set_message(what);
+        self.show(done as u64, all as u64);
+    }
+
     /// Bytes done, of how many.
     pub(crate) fn show(&mut self, done: u64, all: u64) {
         if self.0.length() != Some(all) {

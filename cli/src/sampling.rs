@@ -18,7 +18,7 @@ pub(crate) struct SamplingArgs {
     temp: f32,
     /// Choose among the K likeliest tokens only; 0 means all
     #[arg(long, value_name = "K", default_value_t = USUAL.top_k)]
-    #[arg(allow_negative_numbers = true, value_parser = top_k)]
+    #[arg(allow_negative_numbers = true, value_parser = count)]
     top_k: usize,
     /// Choose among the likeliest tokens that add up to P; 1 means all
     #[arg(long, value_name = "P", default_value_t = USUAL.top_p)]
@@ -92,6 +92,11 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, &'static str> {
     number(text, "expected a whole number from 1", |n| *n >= 1)
 }
 
+/// Parses a count of things there may be none of.
+pub(crate) fn count(text: &str) -> Result<usize, &'static str> {
+    number(text, "expected a whole number from 0", |_| true)
+}
+
 /// Parses a float that the engine takes as the one setting that `with` makes of it.
 fn setting(text: &str, expected: &'static str, with: impl Fn(f32) -> Sampling) -> Result<f32, &'static str> {
     number(text, expected, |x| with(*x).check().is_ok())
@@ -99,10 +104,6 @@ fn setting(text: &str, expected: &'static str, with: impl Fn(f32) -> Sampling) -
 
 fn temperature(text: &str) -> Result<f32, &'static str> {
     setting(text, "expected a number from 0 to 100", |temperature| Sampling { temperature, ..USUAL.clone() })
-}
-
-fn top_k(text: &str) -> Result<usize, &'static str> {
-    number(text, "expected a whole number from 0", |_| true)
 }
 
 fn top_p(text: &str) -> Result<f32, &'static str> {

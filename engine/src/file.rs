@@ -17,6 +17,8 @@ pub(crate) mod map;
 mod safetensors;
 pub(crate) mod write;
 
+pub use write::Whole;
+
 /// One tensor of a file, still encoded.
 #[derive(Clone, Debug)]
 pub struct Tensor {

@@ -8,7 +8,7 @@ use crate::sampler::{Sampler, Sampling, log_probability};
 use crate::sequence::Sequence;
 
 /// Tokens of a prompt that go through the model together: bounds the scratch memory, changes no result.
-const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// A token that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]

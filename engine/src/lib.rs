@@ -3,7 +3,9 @@
 pub mod codec;
 mod config;
 pub mod convert;
+mod cost;
 pub mod dummy;
+mod energy;
 mod error;
 mod family;
 pub mod file;
@@ -19,9 +21,11 @@ mod tokenizer;
 mod weights;
 
 pub use config::{Config, Pairing, Rope};
+pub use cost::{Cost, Step};
+pub use energy::{Measure, Meter};
 pub use error::{Error, Result};
 pub use forward::{Row, Scratch};
-pub use generate::{Generation, Stop, Token};
+pub use generate::{CHUNK, Generation, Stop, Token};
 pub use head::{Head, Logits};
 pub use model::{MAX_THREADS, Model, Options};
 pub use sampler::{Sampler, Sampling};

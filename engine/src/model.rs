@@ -93,6 +93,14 @@ impl Model {
     pub fn cpu_name(&self) -> &'static str {
         self.cpu.name()
     }
+    /// The instruction set itself, for measurements beside it.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+    /// Its threads, for measurements beside it.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
     /// The packing of its weights in memory.
     pub fn packing(&self) -> Packing {
         self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.packing())
@@ -104,6 +112,10 @@ impl Model {
     /// Threads it runs on.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+    /// Runs it on another number of threads (1 to [`MAX_THREADS`]) from now on; no result changes.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.pool = Pool::new(threads.clamp(1, MAX_THREADS));
     }
     /// How long it took from opening the file to here.
     pub fn load_time(&self) -> Duration {

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// Tokens that went through the model, and what attention keeps of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sequence {
     tokens: Vec<u32>,
     /// For each layer keys and values, `(positions, kv_dim)` each.
@@ -14,7 +14,7 @@ pub struct Sequence {
 }
 
 /// Keys (rotated) and values of one layer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cache {
     pub keys: Vec<f32>,
     pub values: Vec<f32>,

@@ -41,6 +41,19 @@ pub(crate) struct Layer {
     pub down: Ternary, // (dim, hidden)
 }
 
+impl Layer {
+    /// Its ternary matrices.
+    pub(crate) fn matrices(&self) -> [&Ternary; 7] {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    }
+
+    /// Numbers in all its norms.
+    pub(crate) fn norm_len(&self) -> usize {
+        let len = |norm: &Option<Vec<f32>>| norm.as_ref().map_or(0, Vec::len);
+        self.attn_norm.len() + self.ffn_norm.len() + len(&self.attn_sub_norm) + len(&self.ffn_sub_norm)
+    }
+}
+
 /// A matrix of floats, left as the file stores it.
 #[derive(Debug)]
 pub(crate) struct Dense {
@@ -49,6 +62,11 @@ pub(crate) struct Dense {
 }
 
 impl Dense {
+    /// Bytes of the whole matrix.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tensor.bytes.len()
+    }
+
     /// Decodes one row; `out` is as long as a row.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) -> Result<(), String> {
         codec::floats(&self.tensor, row, out)

@@ -22,6 +22,7 @@
 
 mod activations;
 mod bytes;
+pub mod ceiling;
 mod cpu;
 mod float;
 pub mod half;

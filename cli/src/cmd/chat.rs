@@ -10,7 +10,7 @@ use tern::{Generation, Model, Tokenizer};
 
 use crate::answer::{self, Answer, End};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs};
+use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one};
 use crate::signal;
 use crate::terminal::{self, Output};
@@ -60,13 +60,15 @@ pub(crate) struct Chat {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    threads: ThreadsArgs,
+    #[command(flatten)]
     machine: MachineArgs,
 }
 
 impl Chat {
     pub(crate) fn run(self) -> Outcome {
         signal::listen()?;
-        let model = model::open(&self.model, &self.machine)?.model;
+        let model = model::open(&self.model, &self.machine, self.threads.threads)?.model;
         let name = self.model.display();
         let tokenizer = model.tokenizer()?;
         if tokenizer.template().is_none() {
@@ -232,6 +234,7 @@ impl Talk<'_> {
         let mut out = Output::new();
         let answer = answer::write(
             &mut self.generation,
+            None,
             Some(self.tokenizer.decoder()),
             &ids[known..],
             self.limit,

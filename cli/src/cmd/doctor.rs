@@ -2,15 +2,14 @@
 
 mod answers;
 mod kernels;
-mod machine;
 
 use clap::Args;
 use serde_json::json;
 use tern_kernels::{Cpu, Packing, Pool, default_threads};
 
 use crate::failure::{Failure, Outcome};
+use crate::machine::Machine;
 use crate::terminal;
-use machine::Machine;
 
 const EXAMPLES: &str = "\
 Every instruction set of this CPU is compared bit for bit with the plain one, on odd shapes and extreme values, and

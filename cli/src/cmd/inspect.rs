@@ -250,7 +250,7 @@ fn parameters(tensor: &Tensor) -> u128 {
 }
 
 /// `2.41 B`.
-fn short(n: u128) -> String {
+pub(super) fn short(n: u128) -> String {
     let n = n as f64;
     match n {
         1e9.. => format!("{:.2} B", n / 1e9),

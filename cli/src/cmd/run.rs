@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tern::{Generation, Message, Model, Sampling};
+use tern::{Generation, Message, Meter, Model, Sampling};
 
 use crate::answer::{self, Answer, End, float, ms};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, Loaded, MachineArgs};
+use crate::model::{self, Loaded, MachineArgs, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one, sampling_json};
 use crate::signal;
 use crate::terminal::{self, Output};
@@ -60,8 +60,13 @@ pub(crate) struct Run {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    threads: ThreadsArgs,
+    #[command(flatten)]
     machine: MachineArgs,
 }
+
+/// Why there are no joules for an answer that was never begun.
+const NO_TEXT: &str = "no text was written";
 
 /// The value of `--ids`, as `tern tokenize` prints it, too.
 #[derive(Clone)]
@@ -104,7 +109,7 @@ impl Run {
                 Some(read_prompt()?)
             }
         };
-        let Loaded { model, raw, load_time } = model::open(&self.model, &self.machine)?;
+        let Loaded { model, raw, load_time } = model::open(&self.model, &self.machine, self.threads.threads)?;
         let prompt = self.prompt(&model, raw, text)?;
         let most = model.config().context;
         let wanted = prompt.ids.len().saturating_add(self.limit);
@@ -122,16 +127,18 @@ impl Run {
             true => tokenizer.decoder(),
             false => tokenizer.decoder_after(&prompt.ids),
         });
-        let answer = answer::write(&mut generation, decoder, &prompt.ids, self.limit, |piece| {
-            if self.json { Ok(()) } else { out.stream(piece) }
-        })?;
+        let meter = Meter::new();
+        let show = |piece: &str| if self.json { Ok(()) } else { out.stream(piece) };
+        let answer =
+            answer::write(&mut generation, meter.as_ref().ok(), decoder, &prompt.ids, self.limit, show)?;
+        let joules = meter.and_then(|_| answer.joules_per_token().unwrap_or(Err(NO_TEXT.to_owned())));
         if self.json {
-            self.print_json(&model, &prompt, &answer, &sampling, context, load_time)?;
+            self.print_json(&model, &prompt, &answer, &sampling, context, load_time, &joules)?;
         } else {
             out.end_line()?;
         }
         if self.verbose || (terminal::talk_is_terminal() && !self.json) {
-            self.remark(&model, &answer, &sampling, load_time);
+            self.remark(&model, &answer, &sampling, load_time, &joules);
         }
         if answer.end == End::Interrupted { Err(Failure::interrupted()) } else { Ok(()) }
     }
@@ -177,6 +184,7 @@ impl Run {
         Ok(Prompt { text: Some(text), ids, chat })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the object")]
     fn print_json(
         &self,
         model: &Model,
@@ -185,6 +193,7 @@ impl Run {
         sampling: &Sampling,
         context: usize,
         load_time: Duration,
+        joules: &Result<f64, String>,
     ) -> Outcome {
         let mut settings = sampling_json(sampling);
         settings["max_tokens"] = json!(self.limit);
@@ -212,11 +221,19 @@ impl Run {
                 "decode_ms": ms(answer.decode.time),
                 "decode_tokens_per_s": answer.decode.per_second(),
             },
+            "energy": { "joules_per_token": joules.as_ref().ok(), "missing": joules.as_ref().err() },
         }))
     }
 
     /// The dim line after the text; with -v a second one.
-    fn remark(&self, model: &Model, answer: &Answer, sampling: &Sampling, load_time: Duration) {
+    fn remark(
+        &self,
+        model: &Model,
+        answer: &Answer,
+        sampling: &Sampling,
+        load_time: Duration,
+        joules: &Result<f64, String>,
+    ) {
         if model.tokenizer().is_err() {
             terminal::remark("without a tokenizer: these are token ids");
         }
@@ -229,6 +246,9 @@ impl Run {
                 model.threads(),
                 load_time.as_secs_f64(),
             ));
+            if let Err(why) = joules {
+                terminal::remark(&format!("energy unknown: {why}"));
+            }
         }
     }
 }

@@ -184,6 +184,29 @@ impl Drop for Draft {
     }
 }
 
+/// A file that is begun now, so that it is known whether it can be, and written later, whole or not at all.
+#[derive(Debug)]
+pub struct Whole {
+    draft: Draft,
+    out: Out,
+}
+
+impl Whole {
+    /// Begins the file that will replace whatever file `path` is.
+    pub fn begin(path: &Path) -> Result<Self> {
+        let (draft, out) = Draft::file(path)?;
+        Ok(Self { draft, out })
+    }
+
+    /// Writes it, and gives it its name.
+    pub fn publish(self, bytes: &[u8]) -> Result<()> {
+        let Self { draft, mut out } = self;
+        let written = out.write_all(bytes).and_then(|()| out.finish());
+        written.map_err(|e| Error::io(draft.path(), e))?;
+        draft.publish()
+    }
+}
+
 /// A buffered file that must be finished to count; errors carry no path, the caller has it.
 #[derive(Debug)]
 pub(crate) struct Out {

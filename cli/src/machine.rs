@@ -1,21 +1,22 @@
 //! What the system tells about the machine. Everything but the CPU's kernels is a courtesy: unknown where not told.
 
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tern_kernels::{Cpu, default_threads};
 
-pub(super) struct Machine {
+pub(crate) struct Machine {
     cpu: String,
     cores: usize,
     /// Bytes, all and available.
-    memory: Option<(u64, u64)>,
+    pub(crate) memory: Option<(u64, u64)>,
     /// `always`, `madvise` or `never`.
     huge_pages: Option<String>,
 }
 
 impl Machine {
-    pub(super) fn look() -> Self {
+    pub(crate) fn look() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let meminfo = read("/proc/meminfo");
         let bytes = |key| field(&meminfo, key)?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024);
@@ -29,7 +30,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: &str| {
             let _ = writeln!(text, "{name:<16} {value}");
@@ -49,7 +50,15 @@ impl Machine {
         text
     }
 
-    pub(super) fn json(&self) -> Value {
+    /// One line for the head of a record: CPU, cores, system, version.
+    pub(crate) fn line(&self) -> String {
+        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+        let memory = self.memory.map_or(String::new(), |(all, _)| format!(", {} GiB", gib(all)));
+        let cores = if self.cores == 1 { "1 core".to_owned() } else { format!("{} cores", self.cores) };
+        format!("{}, {cores}{memory}, {os} {arch}, tern {}", self.cpu, env!("CARGO_PKG_VERSION"))
+    }
+
+    pub(crate) fn json(&self) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "os": std::env::consts::OS,
@@ -69,6 +78,31 @@ impl Machine {
 
 fn names() -> Vec<&'static str> {
     Cpu::available().into_iter().map(Cpu::name).collect()
+}
+
+/// The most memory that this process has held at once, in bytes, where the system tells.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    field(&status, "VmHWM")?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Now, in UTC: `2026-11-21T03:04:05Z`.
+pub(crate) fn now() -> String {
+    utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+/// A moment in seconds since 1970. The year is taken to begin in March, so that the leap day is its last
+/// (<https://howardhinnant.github.io/date_algorithms.html>).
+fn utc(seconds: u64) -> String {
+    let (day, second) = (seconds / 86400 + 719_468, seconds % 86400);
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let (date, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// One decimal.
@@ -114,4 +148,18 @@ fn instructions() -> Vec<&'static str> {
         see("i8mm", std::arch::is_aarch64_feature_detected!("i8mm"));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn moments_have_their_dates() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(utc(1_798_761_600), "2027-01-01T00:00:00Z");
+    }
 }

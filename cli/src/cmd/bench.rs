@@ -1,0 +1,166 @@
+//! `tern bench`: how fast a model runs here, and how much of what this machine could do that is.
+//!
+//! Speeds on a machine that is shared with others move within minutes. So everything is measured in rounds: in each,
+//! every test runs once with the machine's ceilings measured right before and after it, and every rival runs once; shares
+//! and ratios are formed within a round, and the medians of those are told.
+
+mod measure;
+mod plot;
+mod report;
+mod rival;
+mod test;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tern::file::Whole;
+use tern_kernels::default_threads;
+
+use crate::failure::{Failure, Outcome};
+use crate::model::{self, MachineArgs, threads};
+use crate::progress::Bar;
+use crate::sampling::{at_least_one, count};
+use crate::signal;
+use crate::terminal;
+use measure::Bench as Measurement;
+use rival::Rival;
+use test::Test;
+
+const EXAMPLES: &str = "\
+A test is a prompt of -p tokens (pp) or a text of -n tokens (tg), after -d others, on -t threads; a text also as -b texts \
+at once, whose tokens count together. Every combination of the lists is measured.
+
+Ceilings: the memory's reading speed over the bytes that a token needs; the int8 dot products of the instruction set; \
+the ternary kernels over data in cache. A text is held against the lower of memory and kernels, a prompt against \
+the dot products, counted on the ternary products alone.
+
+Examples:
+  tern bench model.gguf
+  tern bench model.gguf -t 1,2 -d 0,4096 -b 1,4,16 --plot speed.svg
+  tern bench model.gguf -p 0 -n 64 -r 9 -o json > record.json
+  tern bench model.gguf --vs 'llama-bench -m other.gguf -t 2 -r 1 -o json'";
+
+/// Measure a model's speed, and this machine's ceilings beside it
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Bench {
+    /// The model: a file, a directory, or `story` (built in)
+    model: PathBuf,
+    /// Lengths of prompts; 0 for no such test
+    #[arg(short, long, value_name = "LIST", default_value = "512", value_delimiter = ',', allow_negative_numbers = true, value_parser = count)]
+    prompt: Vec<usize>,
+    /// Lengths of texts; 0 for no such test
+    #[arg(short = 'n', long = "tokens", value_name = "LIST", default_value = "128", value_delimiter = ',', allow_negative_numbers = true, value_parser = count)]
+    tokens: Vec<usize>,
+    /// Depths: tokens before the prompt or the text
+    #[arg(short, long, value_name = "LIST", default_value = "0", value_delimiter = ',', allow_negative_numbers = true, value_parser = count)]
+    depth: Vec<usize>,
+    /// Batches: texts written at once
+    #[arg(short, long, value_name = "LIST", default_value = "1", value_delimiter = ',', allow_negative_numbers = true, value_parser = at_least_one)]
+    batch: Vec<usize>,
+    /// Rounds: how often everything is repeated
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "5",
+        allow_negative_numbers = true,
+        value_parser = at_least_one
+    )]
+    rounds: usize,
+    /// How to print the results: a table to read, one JSON object, or CSV
+    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
+    output: Format,
+    /// Draw tokens/s against threads, depth and batch into this SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Run this in every round and compare; it must print JSON as llama-bench does (can be repeated)
+    #[arg(long, value_name = "COMMAND")]
+    vs: Vec<String>,
+    /// Put these words into the record: the commit, what else ran
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Memory to read for the ceiling, in MiB [default: 1024, or a quarter of what is free]
+    #[arg(long, value_name = "MIB", allow_negative_numbers = true, value_parser = at_least_one)]
+    probe: Option<usize>,
+    /// Numbers of threads [default: one for each core]
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true, value_parser = threads, help_heading = "Machine")]
+    threads: Vec<usize>,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Md,
+    Json,
+    Csv,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Outcome {
+        signal::listen()?;
+        model::find(&self.model)?;
+        let threads = if self.threads.is_empty() { vec![default_threads()] } else { self.threads.clone() };
+        let tests = Test::all(&self.prompt, &self.tokens, &self.depth, &self.batch, &threads);
+        if tests.is_empty() {
+            return Err(Failure::misused("-p 0 -n 0: expected something to measure"));
+        }
+        // A file that cannot be written is better known before the measurement than after it.
+        let plot = self.plot.as_deref().map(Whole::begin).transpose()?;
+        let most = *threads.iter().max().expect("there is a number of threads");
+        let loaded = model::open(&self.model, &self.machine, Some(most))?;
+        let context = loaded.model.config().context;
+        if let Some(test) = tests.iter().find(|test| test.positions() > context) {
+            return Err(Failure::misused(format!(
+                "{test}: expected at most {context} tokens, the context of this model, found {}",
+                test.positions()
+            )));
+        }
+
+        let mut rivals: Vec<Rival> = self.vs.iter().map(|command| Rival::new(command)).collect();
+        let mut bench = Measurement::new(loaded, self.probe.map(|mib| mib << 20), &tests)?;
+        let each = tests.len() + rivals.len();
+        let all = each * (self.rounds + 1);
+        let mut bar = Bar::steps();
+        let mut done = 0;
+        let mut step = |what: String| {
+            bar.step(done, all, what);
+            done += 1;
+        };
+        // Round 0 warms up and is not counted. Rivals go first in it: a command that does not work should not cost the
+        // rest of the round.
+        for rival in &mut rivals {
+            step(format!("warming up: {}", rival.command()));
+            rival.run()?;
+        }
+        for test in &tests {
+            step(format!("warming up: {test}"));
+            bench.warm_up(test)?;
+        }
+        rivals.iter_mut().for_each(Rival::forget);
+        for round in 1..=self.rounds {
+            for index in 0..tests.len() {
+                step(format!("round {round}: {}", tests[index]));
+                bench.measure(index)?;
+            }
+            for rival in &mut rivals {
+                step(format!("round {round}: {}", rival.command()));
+                rival.run()?;
+            }
+        }
+        bar.clear();
+
+        let report = bench.report(&self.model, self.note.as_deref(), rivals);
+        terminal::print(&match self.output {
+            Format::Md => report.markdown(),
+            Format::Json => format!("{}\n", report.json()),
+            Format::Csv => report.csv(),
+        })?;
+        if let Some(plot) = plot {
+            plot.publish(plot::svg(&report).as_bytes())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,353 @@
+//! Running the tests, each between two measurements of what the machine can do.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tern::{CHUNK, Config, Cost, Head, Logits, Meter, Model, Row, Sampler, Sampling, Scratch, Sequence};
+use tern_kernels::ceiling::{Cached, Region, dot_peak};
+
+use super::report::Report;
+use super::rival::Rival;
+use super::test::{Test, Work};
+use crate::failure::{Failure, Outcome};
+use crate::machine::{self, Machine};
+use crate::model::Loaded;
+
+/// The likeliest token is all that a greedy text wants.
+const GREEDY: Logits = Logits::Top(1);
+
+/// Bytes that are read to measure the memory: far more than any cache holds.
+const REGION: u64 = 1 << 30;
+
+/// What the machine could do in the moment of a repetition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ceilings {
+    /// Bytes a second that all threads together read.
+    pub(super) read: f64,
+    /// Multiply-adds a second of the instruction set's dot product.
+    pub(super) dots: f64,
+    /// Multiply-adds a second of the ternary kernels over data in cache, with as many rows as the test has.
+    pub(super) cached: f64,
+}
+
+/// One repetition of a test.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    /// Tokens a second.
+    pub(super) speed: f64,
+    pub(super) ceilings: Ceilings,
+    /// For a token.
+    pub(super) joules: Option<f64>,
+    pub(super) head: HeadReads,
+}
+
+/// What a step read of the output head, on the average.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadReads {
+    pub(super) bytes: f64,
+    /// Rows that were computed in full.
+    pub(super) rows: f64,
+}
+
+/// A test and its repetitions.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) test: Test,
+    pub(super) rounds: Vec<Round>,
+}
+
+/// Times and sizes that are measured once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) load: Duration,
+    /// From opening the file to the first token after a prompt of one.
+    pub(super) first_token: Duration,
+    /// Most bytes held up to there.
+    pub(super) memory: Option<u64>,
+}
+
+/// All that is needed to measure.
+pub(super) struct Bench {
+    model: Model,
+    machine: Machine,
+    start: Start,
+    meter: Result<Meter, String>,
+    region: Region,
+    /// By number of rows.
+    cached: Vec<(usize, Cached)>,
+    /// Sequences filled to each depth that is asked for, shallow first.
+    filled: Vec<Sequence>,
+    scratch: Scratch,
+    tests: Vec<Measured>,
+}
+
+impl Bench {
+    /// Takes the first token, the memory to read, and the sequences that the tests begin with.
+    pub(super) fn new(loaded: Loaded, region: Option<usize>, tests: &[Test]) -> Outcome<Self> {
+        let Loaded { model, load_time, .. } = loaded;
+        let before = Instant::now();
+        let mut scratch = Scratch::default();
+        let mut first = [Sequence::new(model.config(), 1)];
+        model.forward(
+            &mut scratch,
+            &mut first,
+            &[Row { sequence: 0, token: token(model.config(), 0), logits: GREEDY }],
+        )?;
+        let start = Start {
+            load: load_time,
+            first_token: load_time + before.elapsed(),
+            memory: machine::peak_memory(),
+        };
+        let machine = Machine::look();
+        let region = region.unwrap_or_else(|| {
+            let free = machine.memory.map_or(REGION, |(_, free)| free / 4);
+            free.min(REGION) as usize
+        });
+        let mut rows: Vec<usize> = tests.iter().map(Test::rows).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let (packing, cols) = (model.packing(), model.config().dim);
+        let mut bench = Self {
+            machine,
+            start,
+            meter: Meter::new(),
+            region: Region::new(region, model.pool()),
+            cached: rows.into_iter().map(|rows| (rows, Cached::new(packing, cols, rows))).collect(),
+            filled: Vec::new(),
+            scratch,
+            tests: tests.iter().map(|&test| Measured { test, rounds: Vec::new() }).collect(),
+            model,
+        };
+        bench.fill()?;
+        Ok(bench)
+    }
+
+    /// One sequence for each depth; a deeper one begins where the one before it ends.
+    fn fill(&mut self) -> Outcome {
+        let mut depths: Vec<usize> = self.tests.iter().map(|measured| measured.test.depth).collect();
+        depths.sort_unstable();
+        depths.dedup();
+        let config = self.model.config();
+        let mut sequence = [Sequence::new(config, config.context)];
+        for depth in depths {
+            let first = sequence[0].tokens().len();
+            let tokens: Vec<u32> = (first..depth).map(|at| token(config, at)).collect();
+            read(&self.model, &mut self.scratch, &mut sequence, &tokens, false)?;
+            self.filled.push(sequence[0].clone());
+        }
+        Ok(())
+    }
+
+    /// A short run of a test: threads awake, pages there.
+    pub(super) fn warm_up(&mut self, test: &Test) -> Outcome {
+        let work = match test.work {
+            Work::Prompt(tokens) => Work::Prompt(tokens.min(CHUNK)),
+            Work::Text { tokens, sequences } => Work::Text { tokens: tokens.min(2), sequences },
+        };
+        self.ceilings(test);
+        self.time(&Test { work, ..*test }).map(drop)
+    }
+
+    /// One more repetition of a test.
+    pub(super) fn measure(&mut self, index: usize) -> Outcome {
+        let test = self.tests[index].test;
+        self.use_threads(test.threads);
+        let before = self.ceilings(&test);
+        let (time, joules, head) = self.time(&test)?;
+        let after = self.ceilings(&test);
+        let tokens = test.tokens() as f64;
+        self.tests[index].rounds.push(Round {
+            speed: tokens / time.as_secs_f64().max(1e-9),
+            ceilings: Ceilings {
+                read: (before.read + after.read) / 2.0,
+                // Arithmetic has a limit of its own; what is below it was taken by somebody else.
+                dots: before.dots.max(after.dots),
+                cached: before.cached.max(after.cached),
+            },
+            joules: joules.map(|joules| joules / tokens),
+            head,
+        });
+        Ok(())
+    }
+
+    fn use_threads(&mut self, threads: usize) {
+        if self.model.threads() != threads {
+            self.model.set_threads(threads);
+        }
+    }
+
+    fn ceilings(&self, test: &Test) -> Ceilings {
+        let (cpu, pool) = (self.model.cpu(), self.model.pool());
+        let cached = self.cached.iter().find(|(rows, _)| *rows == test.rows());
+        Ceilings {
+            read: self.region.read(cpu, pool),
+            dots: dot_peak(cpu, pool),
+            cached: cached.expect("one for the rows of every test").1.products(cpu, pool),
+        }
+    }
+
+    /// Runs a test: its time, the joules it took if they can be measured, and what its steps read of the head.
+    fn time(&mut self, test: &Test) -> Outcome<(Duration, Option<f64>, HeadReads)> {
+        self.use_threads(test.threads);
+        let filled = self.filled.iter().find(|sequence| sequence.tokens().len() == test.depth);
+        let filled = filled.expect("a sequence for the depth of every test");
+        let (model, scratch) = (&self.model, &mut self.scratch);
+        let config = model.config();
+        let meter = self.meter.as_ref().ok();
+        let mut steps = 1;
+        let mut head = HeadReads { bytes: 0.0, rows: 0.0 };
+        let (time, joules) = match test.work {
+            Work::Prompt(tokens) => {
+                let mut sequence = [filled.clone()];
+                let tokens: Vec<u32> = (0..tokens).map(|at| token(config, test.depth + at)).collect();
+                // The caches are given their room, which the clone does not have.
+                read(model, scratch, &mut sequence, &tokens[..1], false)?;
+                sequence[0].truncate(test.depth);
+                let timed = timed(meter, || read(model, scratch, &mut sequence, &tokens, true))?;
+                head.add(model, scratch);
+                timed
+            }
+            Work::Text { tokens, sequences } => {
+                let mut texts = vec![filled.clone(); sequences];
+                let mut writer = Writer::new(config, sequences)?;
+                writer.step(model, scratch, &mut texts)?;
+                texts.iter_mut().for_each(|text| text.truncate(test.depth));
+                steps = tokens;
+                timed(meter, || {
+                    (0..tokens).try_for_each(|_| {
+                        writer.step(model, scratch, &mut texts)?;
+                        head.add(model, scratch);
+                        Ok(())
+                    })
+                })?
+            }
+        };
+        if let Some(Err(why)) = &joules {
+            self.meter = Err(why.clone());
+        }
+        head.bytes /= steps as f64;
+        head.rows /= steps as f64;
+        Ok((time, joules.and_then(Result::ok), head))
+    }
+
+    /// All that was found out.
+    pub(super) fn report(self, path: &Path, note: Option<&str>, rivals: Vec<Rival>) -> Report {
+        let Start { memory, .. } = self.start;
+        // The memory that is read for the ceiling is the benchmark's, not the model's.
+        let without = machine::peak_memory().map(|peak| peak.saturating_sub(self.region.len() as u64));
+        Report {
+            model: path.display().to_string(),
+            machine: self.machine,
+            date: machine::now(),
+            note: note.map(str::to_owned),
+            cpu: self.model.cpu_name(),
+            packing: self.model.packing(),
+            weights: self.model.cost().ternary_macs,
+            peak: without.max(memory),
+            start: self.start,
+            region: self.region.len(),
+            meter: self.meter.map(|meter| meter.source()),
+            cost: self.model.cost(),
+            tests: self.tests,
+            rivals,
+        }
+    }
+}
+
+impl HeadReads {
+    /// Adds what the last step read.
+    fn add(&mut self, model: &Model, scratch: &Scratch) {
+        let (bytes, rows) = match model.head_form() {
+            Head::Int8 => scratch.head_reads(),
+            Head::Stored => (model.cost().head, model.config().vocab as u64),
+        };
+        self.bytes += bytes as f64;
+        self.rows += rows as f64;
+    }
+}
+
+/// Times some work and measures its joules.
+fn timed(
+    meter: Option<&Meter>,
+    work: impl FnOnce() -> Result<(), Failure>,
+) -> Outcome<(Duration, Option<Result<f64, String>>)> {
+    let measure = meter.map(Meter::start);
+    let start = Instant::now();
+    work()?;
+    let time = start.elapsed();
+    Ok((time, measure.map(|measure| measure.and_then(tern::Measure::joules))))
+}
+
+/// Tokens to read: all of the vocabulary, in no order that a model could know.
+fn token(config: &Config, at: usize) -> u32 {
+    (at.wrapping_mul(7919).wrapping_add(11) % config.vocab) as u32
+}
+
+/// Takes tokens through the model in chunks, as a prompt is.
+fn read(
+    model: &Model,
+    scratch: &mut Scratch,
+    sequence: &mut [Sequence; 1],
+    tokens: &[u32],
+    logits: bool,
+) -> Outcome {
+    let mut left = tokens.len();
+    for chunk in tokens.chunks(CHUNK) {
+        left -= chunk.len();
+        let last = |n: usize| logits && left == 0 && n == chunk.len();
+        let rows: Vec<Row> = (1..)
+            .zip(chunk)
+            .map(|(n, &token)| Row {
+                sequence: 0,
+                token,
+                logits: if last(n) { GREEDY } else { Logits::None },
+            })
+            .collect();
+        model.forward(scratch, sequence, &rows)?;
+    }
+    Ok(())
+}
+
+/// Writes the likeliest tokens, one in each sequence a step.
+struct Writer {
+    sampler: Sampler,
+    rows: Vec<Row>,
+}
+
+impl Writer {
+    fn new(config: &Config, sequences: usize) -> Outcome<Self> {
+        let row = |sequence| Row { sequence, token: token(config, 1000 + sequence), logits: GREEDY };
+        Ok(Self { sampler: Sampler::new(Sampling::greedy())?, rows: (0..sequences).map(row).collect() })
+    }
+
+    fn step(&mut self, model: &Model, scratch: &mut Scratch, texts: &mut [Sequence]) -> Outcome {
+        let logits = model.forward(scratch, texts, &self.rows)?;
+        for (row, logits) in self.rows.iter_mut().zip(logits.chunks_exact(model.config().vocab)) {
+            row.token = self.sampler.choose(logits, &[]);
+        }
+        Ok(())
+    }
+}
+
+impl Measured {
+    /// What the rounds say about a number that each of them gives.
+    pub(super) fn each(&self, number: impl Fn(&Round) -> f64) -> super::test::Spread {
+        super::test::Spread::of(self.rounds.iter().map(number))
+    }
+
+    /// What one token costs: bytes from memory, and multiply-adds of ternary products.
+    pub(super) fn cost(&self, cost: &Cost) -> (f64, f64) {
+        self.test.cost(cost, self.each(|round| round.head.bytes).median)
+    }
+
+    /// The speed that the ceilings allow in a round, and which of them is the lowest: `memory`, `kernels` or `int8`.
+    pub(super) fn ceiling(&self, cost: &Cost, round: &Round) -> (f64, &'static str) {
+        let (bytes, macs) = self.cost(cost);
+        let Ceilings { read, dots, cached } = round.ceilings;
+        match self.test.work {
+            Work::Prompt(_) => (dots / macs, "int8"),
+            Work::Text { .. } if read / bytes <= cached / macs => (read / bytes, "memory"),
+            Work::Text { .. } => (cached / macs, "kernels"),
+        }
+    }
+}

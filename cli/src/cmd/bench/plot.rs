@@ -1,0 +1,331 @@
+//! The picture of a benchmark: tokens per second against threads, depth and batch, with the ceilings drawn in. Written as
+//! SVG by hand; it has a background of its own and follows the reader's light or dark scheme where that is known.
+
+use std::fmt::Write;
+
+use super::report::{Report, Row, speed};
+use super::rival::Rival;
+use super::test::{Spread, Test, Work};
+
+/// Sizes in pixels.
+const WIDTH: f64 = 960.0;
+const HEIGHT: f64 = 400.0;
+/// Of a panel's axes.
+const PANEL: (f64, f64) = (240.0, 210.0);
+const FIRST_LEFT: f64 = 60.0;
+const APART: f64 = 310.0;
+const TOP: f64 = 92.0;
+
+const STYLE: &str = "\
+text{font:13px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}.title{font-size:16px;font-weight:600}\
+.paper{fill:#fff}.axis{stroke:#8c959f;fill:none}.grid{stroke:#d8dee4;fill:none}\
+.prompt{stroke:#0969da;fill:#0969da}.text{stroke:#bc4c00;fill:#bc4c00}\
+polyline{fill:none!important;stroke-width:2}.ceiling{stroke-dasharray:5 4;stroke-width:1.5}\
+.other{fill:none!important;stroke-width:1.5}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.paper{fill:#0d1117}.axis{stroke:#6e7681}\
+.grid{stroke:#30363d}.prompt{stroke:#58a6ff;fill:#58a6ff}.text{stroke:#f0883e;fill:#f0883e}}";
+
+/// One line of a panel.
+struct Line {
+    /// `prompt` or `text`: the colour.
+    class: &'static str,
+    mark: Mark,
+    /// At each value of the panel's axis, if it was measured.
+    points: Vec<Option<f64>>,
+}
+
+/// Whose speed a line is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// What the machine allows: dashed.
+    Ceiling,
+    /// Ours: points with their figures.
+    Ours,
+    /// Another program's: hollow squares.
+    Other,
+}
+
+/// A quantity that is varied while the others stay.
+struct Panel {
+    title: &'static str,
+    /// What stays.
+    fixed: String,
+    values: Vec<usize>,
+    lines: Vec<Line>,
+}
+
+/// The whole picture.
+pub(super) fn svg(report: &Report) -> String {
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
+         role=\"img\">\n<title>tern bench {name}: tokens per second against threads, depth and batch</title>\n\
+         <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\"/>\n\
+         <text class=\"title\" x=\"20\" y=\"30\">{name}: tokens per second</text>\n",
+        name = escaped(&report.model),
+    );
+    legend(report, &mut out);
+    for (nth, panel) in panels(report).iter().enumerate() {
+        draw(panel, FIRST_LEFT + APART * nth as f64, &mut out);
+    }
+    let _ = writeln!(
+        out,
+        "<text class=\"small\" x=\"20\" y=\"{}\">{}</text>",
+        HEIGHT - 26.0,
+        escaped(&report.machine_line())
+    );
+    let words = "medians; dashed: the lowest ceiling measured beside each point (prompts: int8 products, texts: memory or kernels)";
+    let words = report.note.as_ref().map_or(words.to_owned(), |note| format!("{words}; {note}"));
+    let _ = writeln!(
+        out,
+        "<text class=\"small\" x=\"20\" y=\"{}\">{}</text>\n</svg>",
+        HEIGHT - 10.0,
+        escaped(&words)
+    );
+    out
+}
+
+fn legend(report: &Report, out: &mut String) {
+    let (prompt, text) = chosen(report);
+    let mut x = 20.0;
+    for (class, words, tokens) in [("prompt", "prompt of", prompt), ("text", "text of", text)] {
+        if let Some(tokens) = tokens {
+            let (at, next) = (x + 5.0, x + 15.0);
+            let _ = writeln!(
+                out,
+                "<circle class=\"{class}\" cx=\"{at}\" cy=\"50\" r=\"4\"/><text x=\"{next}\" y=\"54.5\">{words} {tokens}</text>"
+            );
+            x += 140.0;
+        }
+    }
+    if !report.rivals.is_empty() {
+        let commands: Vec<&str> = report.rivals.iter().map(Rival::command).collect();
+        let words = format!("squares: {}", commands.join("; "));
+        let words: String = words.chars().take(100).collect();
+        let _ = writeln!(out, "<text class=\"small\" x=\"{x}\" y=\"54\">{}</text>", escaped(&words));
+    }
+}
+
+/// The first prompt and the first text that were measured: one line each.
+fn chosen(report: &Report) -> (Option<usize>, Option<usize>) {
+    let tests = || report.tests.iter().map(|measured| measured.test.work);
+    (
+        tests().find_map(|work| if let Work::Prompt(tokens) = work { Some(tokens) } else { None }),
+        tests().find_map(|work| if let Work::Text { tokens, .. } = work { Some(tokens) } else { None }),
+    )
+}
+
+fn panels(report: &Report) -> [Panel; 3] {
+    let sequences = |test: &Test| match test.work {
+        Work::Text { sequences, .. } => sequences,
+        Work::Prompt(_) => 1,
+    };
+    let tests = || report.tests.iter().map(|measured| measured.test);
+    let (mut threads, mut depths, mut batches): (Vec<_>, Vec<_>, Vec<_>) = (
+        tests().map(|test| test.threads).collect(),
+        tests().map(|test| test.depth).collect(),
+        tests().filter(|test| matches!(test.work, Work::Text { .. })).map(|test| sequences(&test)).collect(),
+    );
+    for values in [&mut threads, &mut depths, &mut batches] {
+        values.sort_unstable();
+        values.dedup();
+    }
+    // What stays: the most threads, the least depth, the smallest batch.
+    let (most, shallow) = (*threads.last().unwrap_or(&1), *depths.first().unwrap_or(&0));
+    let least = *batches.first().unwrap_or(&1);
+    let (prompt, text) = chosen(report);
+    let at = |threads, depth, batch| {
+        let test = move |work| Test { work, depth, threads };
+        (
+            prompt.map(|tokens| test(Work::Prompt(tokens))),
+            text.map(|tokens| test(Work::Text { tokens, sequences: batch })),
+        )
+    };
+    let panel = |title,
+                 fixed,
+                 values: &[usize],
+                 prompts: bool,
+                 at: &dyn Fn(usize) -> (Option<Test>, Option<Test>)| {
+        let works: Vec<_> = values.iter().map(|&value| at(value)).collect();
+        let mut lines = Vec::new();
+        if prompts {
+            lines.extend(drawn(report, "prompt", works.iter().map(|works| works.0)));
+        }
+        lines.extend(drawn(report, "text", works.iter().map(|works| works.1)));
+        lines.retain(|line| line.points.iter().any(Option::is_some));
+        Panel { title, fixed, values: values.to_vec(), lines }
+    };
+    let texts = if least == 1 { String::new() } else { format!(", {least} texts at once") };
+    let of = if most == 1 { "1 thread".to_owned() } else { format!("{most} threads") };
+    [
+        panel("threads", format!("depth {shallow}{texts}"), &threads, true, &|n| at(n, shallow, least)),
+        panel("depth (tokens before)", format!("{of}{texts}"), &depths, true, &|n| at(most, n, least)),
+        panel(
+            "batch (texts at once)",
+            format!("{of}, depth {shallow}, all texts together"),
+            &batches,
+            false,
+            &|n| at(most, shallow, n),
+        ),
+    ]
+}
+
+/// Our speeds at some tests, the ceilings over them, and those of every rival.
+fn drawn(report: &Report, class: &'static str, tests: impl Iterator<Item = Option<Test>>) -> Vec<Line> {
+    let tests: Vec<Option<Test>> = tests.collect();
+    let rows: Vec<Option<Row>> = tests
+        .iter()
+        .map(|test| {
+            let measured = report.tests.iter().find(|measured| Some(measured.test) == *test)?;
+            Some(Row::of(measured, &report.cost))
+        })
+        .collect();
+    let points = |of: &dyn Fn(&Row) -> f64| rows.iter().map(|row| row.as_ref().map(of)).collect();
+    let mut lines = vec![
+        Line { class, mark: Mark::Ceiling, points: points(&|row| row.ceiling.median) },
+        Line { class, mark: Mark::Ours, points: points(&|row| row.speed.median) },
+    ];
+    for rival in &report.rivals {
+        let at = |test: &Option<Test>| {
+            let theirs =
+                rival.results.iter().find(|theirs| test.as_ref().is_some_and(|test| theirs.is(test)))?;
+            Some(Spread::of(theirs.speeds.iter().copied()).median)
+        };
+        lines.push(Line { class, mark: Mark::Other, points: tests.iter().map(at).collect() });
+    }
+    lines
+}
+
+fn draw(panel: &Panel, left: f64, out: &mut String) {
+    let (width, height) = PANEL;
+    let bottom = TOP + height;
+    let highest =
+        panel.lines.iter().flat_map(|line| line.points.iter().flatten()).fold(0.0, |a, &b| f64::max(a, b));
+    let (top, step) = scale(highest);
+    let y = |value: f64| bottom - value / top * height;
+    // Values stand at equal distances, whatever they are.
+    let x = |nth: usize| left + width * (nth as f64 + 0.5) / panel.values.len().max(1) as f64;
+
+    let mut tick = 0.0;
+    while tick <= top * 1.0001 {
+        let at = y(tick);
+        let class = if tick == 0.0 { "axis" } else { "grid" };
+        let _ = writeln!(
+            out,
+            "<path class=\"{class}\" d=\"M{left:.1} {at:.1}h{width:.1}\"/>\
+             <text class=\"small\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            left - 6.0,
+            at + 4.0,
+            number(tick),
+        );
+        tick += step;
+    }
+    let middle = left + width / 2.0;
+    let _ = writeln!(
+        out,
+        "<text class=\"small\" x=\"{left:.1}\" y=\"{:.1}\">tokens/s; {}</text>\
+         <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+        TOP - 14.0,
+        escaped(&panel.fixed),
+        bottom + 40.0,
+        panel.title,
+    );
+    for (nth, value) in panel.values.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "<text class=\"small\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value}</text>",
+            x(nth),
+            bottom + 18.0
+        );
+    }
+    for line in &panel.lines {
+        let points: Vec<(f64, f64)> =
+            (0..).zip(&line.points).filter_map(|(nth, value)| Some((x(nth), y((*value)?)))).collect();
+        let class = line.class;
+        let kind = match line.mark {
+            Mark::Ceiling => " ceiling",
+            Mark::Ours => "",
+            Mark::Other => " other",
+        };
+        if points.len() > 1 {
+            let list: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let _ = writeln!(out, "<polyline class=\"{class}{kind}\" points=\"{}\"/>", list.join(" "));
+        }
+        for ((px, py), value) in points.iter().zip(line.points.iter().flatten()) {
+            if line.mark == Mark::Ceiling {
+                // A ceiling over a single point is a stroke of its own.
+                let _ = writeln!(out, "<path class=\"{class} ceiling\" d=\"M{:.1} {py:.1}h32\"/>", px - 16.0);
+                continue;
+            }
+            if line.mark == Mark::Other {
+                let (left, top) = (px - 3.5, py - 3.5);
+                let _ = writeln!(
+                    out,
+                    "<rect class=\"{class} other\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"7\" height=\"7\"/>"
+                );
+                continue;
+            }
+            // Beside the point, below the line or, near the axis, above it.
+            let (x, y) = (px + 7.0, if bottom - py < 20.0 { py - 7.0 } else { py + 13.0 });
+            let _ = writeln!(
+                out,
+                "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>\
+                 <text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
+                speed(*value)
+            );
+        }
+    }
+}
+
+/// The end of an axis that holds `highest`, and the distance of its lines: 1, 2 or 5 times a power of ten.
+fn scale(highest: f64) -> (f64, f64) {
+    let highest = if highest > 0.0 && highest.is_finite() { highest } else { 1.0 };
+    let rough = highest / 4.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step =
+        [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|&step| step >= rough).unwrap_or(rough);
+    ((highest / step).ceil() * step, step)
+}
+
+/// Without a fraction that says nothing.
+fn number(x: f64) -> String {
+    let rounded = (x * 1e6).round() / 1e6;
+    rounded.to_string()
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_ends_at_a_round_number_that_holds_everything() {
+        for (highest, axis) in
+            [(38.7, (40.0, 10.0)), (157.0, (200.0, 50.0)), (0.3, (0.3, 0.1)), (1000.0, (1000.0, 500.0))]
+        {
+            let (top, step) = scale(highest);
+            assert!((top - axis.0).abs() < 1e-9 && (step - axis.1).abs() < 1e-9, "{highest}: {top}, {step}");
+            assert!(top >= highest);
+        }
+        assert_eq!(scale(0.0), scale(1.0));
+        assert_eq!(number(0.1 + 0.2), "0.3");
+    }
+
+    #[test]
+    fn text_of_any_kind_stays_text() {
+        assert_eq!(escaped("<a href=\"x\">&\n"), "&lt;a href=&quot;x&quot;&gt;&amp; ");
+    }
+}

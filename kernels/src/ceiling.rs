@@ -1,0 +1,278 @@
+//! What this machine can do at most: how fast its memory reads, how fast the dot products of an instruction set are, and
+//! how fast the ternary kernels are where memory does not matter. A measured speed is told as a share of these.
+//!
+//! Every probe runs on all threads of a pool at once, takes some milliseconds, and measures time only: what it computes
+//! is thrown away. They are short so that they can stand between the repetitions of a benchmark; on a machine that is
+//! shared with others, only what was measured in the same minute can be compared.
+
+use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
+
+use crate::activations::Activations;
+use crate::cpu::{Cpu, Kernel};
+use crate::isa::{Block, Isa};
+use crate::packing::{Packing, ROWS};
+use crate::pool::Pool;
+use crate::ternary::{Scales, Ternary};
+
+/// Independent places at which a thread reads at once: the hardware follows several streams better than one.
+const STREAMS: usize = 4;
+
+/// Blocks that a stream reads before the next one has its turn: 4 KiB.
+const RUN: usize = 64;
+
+/// Memory to be read from end to end, as large as asked or as the system gives.
+pub struct Region {
+    bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Region({})", self.bytes.len())
+    }
+}
+
+impl Region {
+    /// A region of `len` bytes, or of the largest half, quarter, … of it that the system gives, on huge pages where it
+    /// has them. Every page is written once, on the threads of the pool.
+    pub fn new(len: usize, pool: &Pool) -> Self {
+        let mut bytes = Vec::new();
+        let mut len = len;
+        while bytes.try_reserve_exact(len).is_err() {
+            len /= 2;
+        }
+        let room = &mut bytes.spare_capacity_mut()[..len];
+        advise_huge(room);
+        let share = len.div_ceil(pool.threads()).max(1);
+        pool.for_chunks(room, share, |_, part| part.fill(MaybeUninit::new(1)));
+        // SAFETY: `len` bytes of the capacity have been written by `fill`.
+        unsafe { bytes.set_len(len) };
+        Self { bytes }
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the system gave nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Reads it all once, each thread a part in four streams; gives bytes a second.
+    pub fn read(&self, cpu: Cpu, pool: &Pool) -> f64 {
+        let (blocks, _) = self.bytes.as_chunks::<64>();
+        let start = Instant::now();
+        pool.run(|worker| cpu.run(Read { blocks: &blocks[pool.share(blocks.len(), worker)] }));
+        size_of_val(blocks) as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+/// Asks for huge pages behind memory that nobody has touched yet.
+#[cfg(target_os = "linux")]
+fn advise_huge(memory: &mut [MaybeUninit<u8>]) {
+    use std::ffi::{c_int, c_void};
+    unsafe extern "C" {
+        fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int;
+    }
+    /// `MADV_HUGEPAGE` of `<sys/mman.h>`, the same on every architecture.
+    const HUGE: c_int = 14;
+    /// Page sizes of Linux divide it.
+    const ALIGN: usize = 1 << 16;
+    let skip = memory.as_ptr().align_offset(ALIGN).min(memory.len());
+    let memory = &mut memory[skip..];
+    let len = memory.len() / ALIGN * ALIGN;
+    // SAFETY: start and length are whole pages inside an allocation of ours; the advice changes no byte, and a system
+    // that does not take it returns an error, which is no loss.
+    let _ = unsafe { madvise(memory.as_mut_ptr().cast(), len, HUGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge(_: &mut [MaybeUninit<u8>]) {}
+
+struct Read<'a> {
+    blocks: &'a [Block],
+}
+
+impl Kernel for Read<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let part = self.blocks.len() / STREAMS;
+        let mut all = [isa.splat(255); STREAMS];
+        let mut at = 0;
+        while at < part {
+            let end = (at + RUN).min(part);
+            for stream in 0..STREAMS {
+                for block in &self.blocks[stream * part..][at..end] {
+                    all[stream] = isa.and(all[stream], isa.load(block));
+                }
+            }
+            at = end;
+        }
+        black_box(all);
+    }
+}
+
+/// Runs `job(rounds)` on every thread, with rounds enough for some milliseconds; gives rounds a second of one thread.
+fn rate(pool: &Pool, job: impl Fn(usize) + Sync) -> f64 {
+    const LONG: Duration = Duration::from_millis(4);
+    let mut rounds = 1;
+    loop {
+        let start = Instant::now();
+        pool.run(|_| job(rounds));
+        let time = start.elapsed();
+        if time >= LONG || rounds > usize::MAX / 4 {
+            return rounds as f64 / time.as_secs_f64();
+        }
+        let wanted = LONG.as_secs_f64() * 1.2 / time.as_secs_f64().max(1e-9);
+        rounds = (rounds as f64 * wanted.clamp(2.0, 1000.0)) as usize;
+    }
+}
+
+/// Multiply-adds a second of the instruction set's `dot` on all threads, with operands from the nearest cache and sums
+/// in registers: the best of some shapes of tile.
+pub fn dot_peak(cpu: Cpu, pool: &Pool) -> f64 {
+    let of = |tile: (usize, usize)| {
+        let products = STEPS * tile.0 * tile.1 * size_of::<Block>();
+        rate(pool, |rounds| cpu.run(Peak { rounds, tile })) * products as f64
+    };
+    TILES.iter().map(|&tile| of(tile)).fold(0.0, f64::max) * pool.threads() as f64
+}
+
+/// Row groups and tokens of the tiles tried: sets differ in registers and in the delay of a product.
+const TILES: [(usize, usize); 5] = [(4, 6), (4, 4), (2, 4), (1, 6), (1, 4)];
+
+struct Peak {
+    rounds: usize,
+    tile: (usize, usize),
+}
+
+/// Blocks that each row group of a tile walks in a round.
+const STEPS: usize = 48;
+
+impl Peak {
+    #[inline(always)]
+    fn tile<I: Isa, const G: usize, const C: usize>(&self, isa: I) {
+        // Products of 1 with 1, -1, 1, -1 leave every sum at zero however long it runs.
+        let codes: [[Block; G]; STEPS] = black_box([[[1; 64]; G]; STEPS]);
+        let quads: [[[i8; 4]; C]; STEPS] = black_box([[[1, -1, 1, -1]; C]; STEPS]);
+        let mut sums = [[isa.sums(); C]; G];
+        for _ in 0..self.rounds {
+            let mut start = 0;
+            while start < STEPS {
+                let end = start.saturating_add(I::DOTS).min(STEPS);
+                let mut part = [[isa.part(); C]; G];
+                for step in start..end {
+                    let mut bytes = [isa.load(&codes[step][0]); G];
+                    for g in 1..G {
+                        bytes[g] = isa.load(&codes[step][g]);
+                    }
+                    for c in 0..C {
+                        for g in 0..G {
+                            part[g][c] = isa.dot(part[g][c], bytes[g], quads[step][c]);
+                        }
+                    }
+                }
+                for c in 0..C {
+                    for g in 0..G {
+                        sums[g][c] = isa.widen(sums[g][c], part[g][c]);
+                    }
+                }
+                start = end;
+            }
+        }
+        for c in 0..C {
+            for g in 0..G {
+                black_box(isa.store(sums[g][c]));
+            }
+        }
+    }
+}
+
+impl Kernel for Peak {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        match self.tile {
+            (4, 6) => self.tile::<I, 4, 6>(isa),
+            (4, 4) => self.tile::<I, 4, 4>(isa),
+            (2, 4) => self.tile::<I, 2, 4>(isa),
+            (1, 6) => self.tile::<I, 1, 6>(isa),
+            _ => self.tile::<I, 1, 4>(isa),
+        }
+    }
+}
+
+/// The ternary product of a few rows of activations with a matrix so small that it stays in the cache of a thread.
+#[derive(Debug)]
+pub struct Cached {
+    matrix: Ternary,
+    x: Activations,
+}
+
+impl Cached {
+    /// Bytes of the matrix: in the second cache of every CPU of these days, with room for activations.
+    const BYTES: usize = 128 << 10;
+
+    /// A matrix of this packing and width.
+    pub fn new(packing: Packing, cols: usize, tokens: usize) -> Self {
+        let alone = Pool::new(1);
+        let groups = (Self::BYTES / packing.group_len(cols)).clamp(1, 64);
+        // Four row groups are worked on at once.
+        let rows = ROWS * if groups > 4 { groups / 4 * 4 } else { groups };
+        let trit = |row: usize, col: usize| ((row * 7 + col * 5) % 3) as i8 - 1;
+        let matrix = Ternary::pack(packing, rows, cols, Scales::One(1.0), &alone, |row, out| {
+            out.iter_mut().enumerate().for_each(|(col, out)| *out = trit(row, col));
+            Ok::<(), ()>(())
+        });
+        let mut x = Activations::default();
+        let values: Vec<f32> = (0..tokens * cols).map(|i| (i * 37 % 255) as f32 - 127.0).collect();
+        x.quantise(Cpu::best(), &values, cols).expect("these numbers are finite");
+        Self { matrix: matrix.expect("trits that are counted out"), x }
+    }
+
+    /// Multiply-adds a second on all threads, every one of which does the whole product by itself: no thread waits for
+    /// another.
+    pub fn products(&self, cpu: Cpu, pool: &Pool) -> f64 {
+        let (rows, tokens) = (self.matrix.rows(), self.x.rows());
+        let rounds = rate(pool, |rounds| {
+            let alone = Pool::new(1);
+            let mut out = vec![0.0; tokens * rows];
+            for _ in 0..rounds {
+                self.matrix.matmul(cpu, &alone, &self.x, &mut out);
+            }
+            black_box(out);
+        });
+        rounds * (rows * self.matrix.cols() * tokens * pool.threads()) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_probe_measures_something_on_every_set() {
+        let pool = Pool::new(2);
+        let region = Region::new(8 << 20, &pool);
+        assert_eq!(region.len(), 8 << 20);
+        for cpu in Cpu::available() {
+            let read = region.read(cpu, &pool);
+            assert!(read > 1e6 && read < 1e14, "{}: {read} bytes/s", cpu.name());
+            let peak = dot_peak(cpu, &pool);
+            assert!(peak > 1e6 && peak < 1e16, "{}: {peak} products/s", cpu.name());
+            for packing in Packing::ALL {
+                for tokens in [1, 3] {
+                    let cached = Cached::new(packing, 640, tokens).products(cpu, &pool);
+                    // The same products with unpacking and sums on top; some slack for a busy machine.
+                    assert!(cached > 1e5 && cached < peak * 2.0, "{}: {cached} of {peak}", cpu.name());
+                }
+            }
+        }
+    }
+}
