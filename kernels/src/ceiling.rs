@@ -252,7 +252,8 @@ impl Cached {
     }
 }
 
-#[cfg(test)]
+// WebAssembly by itself has neither threads nor a clock.
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
 
