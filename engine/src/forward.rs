@@ -3,7 +3,7 @@
 //! Prefill, decode and batches differ in the number of rows only, and no row's arithmetic depends on the others: the
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
-use tern_kernels::{Activations, Attention, Ternary, attend, gate, rms_norm};
+use tern_kernels::{Activations, Attention, Norm, Product, Ternary, attend, gate, products, rms_norm};
 
 use crate::config::{Config, Pairing, Rope};
 use crate::error::{Error, Result};
@@ -27,7 +27,6 @@ pub struct Row {
 #[derive(Debug, Default)]
 pub struct Scratch {
     x: Vec<f32>,      // (rows, dim), the residual stream
-    normed: Vec<f32>, // (rows, widest input of a product)
     q: Vec<f32>,      // (rows, q_dim)
     k: Vec<f32>,      // (rows, kv_dim)
     v: Vec<f32>,      // (rows, kv_dim)
@@ -118,16 +117,12 @@ impl Model {
         index: usize,
         layer: &Layer,
     ) -> Result<()> {
-        let Config { dim, heads, kv_heads, head_dim, norm_eps, rope, .. } = self.config;
+        let Config { dim, heads, kv_heads, head_dim, rope, .. } = self.config;
         let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), s.places.len());
         let at = |what: &str| format!("layer {index}, {what}");
 
-        s.normed.resize(rows * dim, 0.0);
-        rms_norm(self.cpu, &s.x, &layer.attn_norm, norm_eps, &mut s.normed);
-        self.quantise(&mut s.codes, &s.normed, dim, || at("attention input"))?;
-        self.product(&layer.q, &s.codes, &mut s.q);
-        self.product(&layer.k, &s.codes, &mut s.k);
-        self.product(&layer.v, &s.codes, &mut s.v);
+        self.quantise(&mut s.codes, &s.x, dim, Some(&layer.attn_norm), || at("attention input"))?;
+        self.products(&mut s.codes, [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)]);
 
         let scale = 1.0 / (head_dim as f32).sqrt();
         for row in 0..rows {
@@ -159,38 +154,27 @@ impl Model {
             attend(self.cpu, attention);
         });
 
-        let mut heads_out = &s.heads;
-        if let Some(norm) = &layer.attn_sub_norm {
-            s.normed.resize(rows * q_dim, 0.0);
-            rms_norm(self.cpu, &s.heads, norm, norm_eps, &mut s.normed);
-            heads_out = &s.normed;
-        }
-        self.quantise(&mut s.codes, heads_out, q_dim, || at("attention output"))?;
-        self.product(&layer.o, &s.codes, &mut s.out);
+        let norm = layer.attn_sub_norm.as_deref();
+        self.quantise(&mut s.codes, &s.heads, q_dim, norm, || at("attention output"))?;
+        self.products(&mut s.codes, [(&layer.o, &mut s.out)]);
         s.x.iter_mut().zip(&s.out).for_each(|(x, out)| *x += out);
         Ok(())
     }
 
     fn feed_forward(&self, s: &mut Scratch, index: usize, layer: &Layer) -> Result<()> {
-        let Config { dim, hidden, norm_eps, activation, .. } = self.config;
-        let rows = s.places.len();
+        let Config { dim, hidden, activation, .. } = self.config;
         let at = |what: &str| format!("layer {index}, {what}");
 
-        s.normed.resize(rows * dim, 0.0);
-        rms_norm(self.cpu, &s.x, &layer.ffn_norm, norm_eps, &mut s.normed);
-        self.quantise(&mut s.codes, &s.normed, dim, || at("feed-forward input"))?;
-        self.product(&layer.gate, &s.codes, &mut s.gate);
-        self.product(&layer.up, &s.codes, &mut s.up);
-        gate(self.cpu, activation, &mut s.gate, &s.up);
+        self.quantise(&mut s.codes, &s.x, dim, Some(&layer.ffn_norm), || at("feed-forward input"))?;
+        self.products(&mut s.codes, [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)]);
+        let up = &s.up;
+        self.pool.for_chunks(&mut s.gate, hidden, |row, out| {
+            gate(self.cpu, activation, out, &up[row * hidden..][..hidden]);
+        });
 
-        let mut inner = &s.gate;
-        if let Some(norm) = &layer.ffn_sub_norm {
-            s.normed.resize(rows * hidden, 0.0);
-            rms_norm(self.cpu, &s.gate, norm, norm_eps, &mut s.normed);
-            inner = &s.normed;
-        }
-        self.quantise(&mut s.codes, inner, hidden, || at("feed-forward output"))?;
-        self.product(&layer.down, &s.codes, &mut s.out);
+        let norm = layer.ffn_sub_norm.as_deref();
+        self.quantise(&mut s.codes, &s.gate, hidden, norm, || at("feed-forward output"))?;
+        self.products(&mut s.codes, [(&layer.down, &mut s.out)]);
         s.x.iter_mut().zip(&s.out).for_each(|(x, out)| *x += out);
         Ok(())
     }
@@ -216,15 +200,22 @@ impl Model {
         codes: &mut Activations,
         x: &[f32],
         cols: usize,
+        norm: Option<&[f32]>,
         at: impl Fn() -> String,
     ) -> Result<()> {
+        let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
         let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
-        codes.quantise(self.cpu, x, cols).map_err(broken)
+        codes.quantise(self.cpu, &self.pool, x, cols, norm).map_err(broken)
     }
 
-    fn product(&self, matrix: &Ternary, codes: &Activations, out: &mut Vec<f32>) {
-        out.resize(codes.rows() * matrix.rows(), 0.0);
-        matrix.matmul(self.cpu, &self.pool, codes, out);
+    /// Several products of the same activations in one pass.
+    fn products<const N: usize>(&self, codes: &mut Activations, list: [(&Ternary, &mut Vec<f32>); N]) {
+        let rows = codes.rows();
+        let list = list.map(|(matrix, out)| {
+            out.resize(rows * matrix.rows(), 0.0);
+            Product { matrix, out }
+        });
+        products(self.cpu, &self.pool, codes, list);
     }
 }
 

@@ -28,7 +28,7 @@ fn activation_codes_equal_the_vectors() {
         let (x, want) = (floats(x), integers(&golden["q"][row]));
         for cpu in Cpu::available() {
             let mut codes = Activations::default();
-            codes.quantise(cpu, &x, x.len()).unwrap();
+            codes.quantise(cpu, &Pool::new(1), &x, x.len(), None).unwrap();
             let got: Vec<i64> = codes.codes(0).iter().map(|&code| i64::from(code)).collect();
             assert_eq!(got, want, "row {row} on {}", cpu.name());
             let scale = golden["scale"][row].as_f64().unwrap();
@@ -51,7 +51,7 @@ fn one_layer_equals_the_vectors() {
     let scale = golden["weight_scale_mean_abs"].as_f64().unwrap() as f32;
     for cpu in Cpu::available() {
         let mut codes = Activations::default();
-        codes.quantise(cpu, &x.concat(), cols).unwrap();
+        codes.quantise(cpu, &Pool::new(2), &x.concat(), cols, None).unwrap();
         for (token, want) in golden["q"].as_array().unwrap().iter().enumerate() {
             let got: Vec<i64> = codes.codes(token).iter().map(|&code| i64::from(code)).collect();
             assert_eq!(got, integers(want));
@@ -65,7 +65,7 @@ fn one_layer_equals_the_vectors() {
                 };
                 let matrix = Ternary::pack(packing, rows, cols, Scales::One(scale), &pool, row).unwrap();
                 let mut out = vec![0f32; x.len() * rows];
-                matrix.matmul(cpu, &pool, &codes, &mut out);
+                matrix.matmul(cpu, &pool, &mut codes.clone(), &mut out);
                 out
             };
             let (y, unscaled) = (product(scale), product(1.0));

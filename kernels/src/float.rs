@@ -174,6 +174,12 @@ pub fn dot(cpu: Cpu, a: &[f32], b: &[f32]) -> f32 {
     cpu.run(Dot(a, b))
 }
 
+/// What brings `x` to unit mean square.
+#[inline(always)]
+pub(crate) fn rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (dot_lanes(x, x) / x.len() as f32 + eps).sqrt()
+}
+
 struct RmsNorm<'a> {
     x: &'a [f32],
     weight: &'a [f32],
@@ -188,7 +194,7 @@ impl Kernel for RmsNorm<'_> {
     fn run<I: Isa>(self, _: I) {
         let width = self.weight.len();
         for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
-            let scale = 1.0 / (dot_lanes(x, x) / width as f32 + self.eps).sqrt();
+            let scale = rms(x, self.eps);
             for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
                 *out = x * scale * weight;
             }

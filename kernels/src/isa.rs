@@ -52,8 +52,13 @@ pub(crate) trait Isa: Copy + Send + Sync {
     const NAME: &'static str;
     /// How many `dot`s a `Part` takes before it must be widened: its lanes may be narrower than 32 bits.
     const DOTS: usize;
-    /// Row groups and columns (tokens) worked on together, bounded by the number of registers.
-    const TILE: (usize, usize);
+    /// Row groups (4 or 1) and tokens (up to 6) of a tile whose running sums stay in registers.
+    const PANEL: (usize, usize);
+    /// Row groups read side by side for one token (4 or 1).
+    const STREAMS: usize;
+    /// Whether `dot` takes any unsigned bytes and its running sums never need widening, so that planes may be masked
+    /// without being shifted.
+    const SCALED: bool;
     /// What `dot8` adds to every signed byte: 128 where the instruction wants unsigned bytes, else 0.
     const OFFSET8: i32;
     /// 64 bytes in registers.
@@ -75,6 +80,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn shift2(self, a: Self::Bytes) -> Self::Bytes;
     /// For each byte: `v >= k` gives `(v - k, 1)`, else `(v, 0)`.
     fn take(self, v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes);
+
+    /// Asks for block `at` to be brought near, if there is one.
+    #[inline(always)]
+    fn prefetch(self, _blocks: &[Block], _at: usize) {}
 
     /// Sums of zero.
     fn sums(self) -> Self::Sums;
@@ -108,7 +117,18 @@ pub(crate) trait Isa: Copy + Send + Sync {
         [self.and(bytes, mask), self.and(b1, mask), self.and(b2, mask), self.and(b3, mask)]
     }
 
-    /// The base-3 digit of this weight, taken off: `(v mod weight, v / weight)` for `v < 3 * weight`.
+    /// The four 2-bit codes of every byte where they lie: code `p` counts `4^p`.
+    #[inline(always)]
+    fn mask2(self, bytes: Self::Bytes) -> [Self::Bytes; 4] {
+        [
+            self.and(bytes, self.splat(0x03)),
+            self.and(bytes, self.splat(0x0c)),
+            self.and(bytes, self.splat(0x30)),
+            self.and(bytes, self.splat(0xc0)),
+        ]
+    }
+
+    /// The digit of this weight, taken off: `(v mod weight, v / weight)` for `v < 3 * weight`.
     #[inline(always)]
     fn digit(self, v: Self::Bytes, weight: u8) -> (Self::Bytes, Self::Bytes) {
         let (v, a) = self.take(v, weight);
@@ -116,14 +136,23 @@ pub(crate) trait Isa: Copy + Send + Sync {
         (v, self.add(a, b))
     }
 
-    /// The five base-3 digits of every byte (0..=242), least significant first.
+    /// The five base-3 digits of every byte of T5 (`packing/t5.rs`), least significant first.
     #[inline(always)]
     fn split5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
-        let (v, d4) = self.digit(bytes, 81);
-        let (v, d3) = self.digit(v, 27);
+        let (v, d4) = self.digit(bytes, 84);
+        let (v, d3) = self.digit(v, 28);
         let (v, d2) = self.digit(v, 9);
         let (d0, d1) = self.digit(v, 3);
         [d0, d1, d2, d3, d4]
+    }
+
+    /// What the digits of `mask5` count.
+    const MASKED5: [i32; 5] = [1; 5];
+
+    /// The five digits of every byte of T5, digit `p` counting `MASKED5[p]`.
+    #[inline(always)]
+    fn mask5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
+        self.split5(bytes)
     }
 }
 

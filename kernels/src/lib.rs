@@ -14,13 +14,14 @@
 //! })
 //! .unwrap();
 //! let mut x = Activations::default();
-//! x.quantise(Cpu::best(), &[1.0, 2.0, 4.0], 3).unwrap();
+//! x.quantise(Cpu::best(), &pool, &[1.0, 2.0, 4.0], 3, None).unwrap();
 //! let mut y = [0.0; 2];
-//! matrix.matmul(Cpu::best(), &pool, &x, &mut y);
+//! matrix.matmul(Cpu::best(), &pool, &mut x, &mut y);
 //! assert!((y[0] - 0.5 * (1.0 - 4.0)).abs() < 0.05);
 //! ```
 
 mod activations;
+mod buffer;
 mod bytes;
 pub mod ceiling;
 mod cpu;
@@ -33,13 +34,15 @@ mod packing;
 mod pool;
 mod ternary;
 
-pub use activations::{Activations, NotFinite};
+pub use activations::{Activations, Norm, NotFinite};
+pub use buffer::Buffer;
 pub use bytes::{Bytes, Memory, Owner};
 pub use cpu::Cpu;
 pub use float::{
     Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, decode, dot, dots, exp, gate, rms_norm,
 };
 pub use head::{BadHead, HeadInput, HeadScratch, OutputHead};
+pub use matmul::{Product, products};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};
 pub use ternary::{Scales, Ternary};

@@ -1,186 +1,124 @@
 //! The ternary product: `y[t][r] = step[t] * Σ_groups scale * Σ_c code[t][c] * trit[r][c]`, the inner sum in exact i32.
 //!
 //! Kernels work on codes `trit + 1`, unsigned as the dot-product instructions want them, and take the row-independent
-//! sum of the activations off at the end: `Σ x·trit = Σ x·(trit+1) − Σ x`. With |code| ≤ 127 nothing overflows below
-//! 8 million columns.
+//! sum of the activations off at the end: `Σ x·trit = Σ x·(trit+1) − Σ x`. With |code| ≤ 127 nothing overflows in `MAX_COLS`
+//! columns.
+//!
+//! Two kernels: `column` streams a matrix past one token, at the memory's speed; `panel` unpacks a piece of the matrix
+//! once into cache and takes any number of tokens past it, at the speed of the dot-product instructions.
 
-use std::marker::PhantomData;
+mod column;
+mod panel;
+
 use std::ops::Range;
 
 use crate::activations::Activations;
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::{Block, Isa};
-use crate::packing::{Layout, ROWS, with_layout};
-use crate::pool::{Disjoint, Pool};
+use crate::cpu::Cpu;
+use crate::isa::Block;
+use crate::packing::{ROWS, with_layout};
+use crate::pool::{Disjoint, Pool, Shares};
 use crate::ternary::{Scales, Ternary};
 
+use column::Column;
+use panel::Panel;
+
+/// One of several products of the same activations.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// The matrix.
+    pub matrix: &'a Ternary,
+    /// `(x.rows(), matrix.rows())`.
+    pub out: &'a mut [f32],
+}
+
+/// Most columns of a product. A masked code counts up to 2 * 84, every fifth column has that weight, and an activation is
+/// at most 128: 4300 a column, so that sums stay within an i32.
+pub(crate) const MAX_COLS: usize = 1 << 18;
+
+/// Row groups that a kernel takes at once, and the smallest piece of work given to a thread.
+const UNIT: usize = 4;
+
+/// `out[t][r]` = row `r` times activation row `t`, for several matrices in one pass over the threads. Each output element
+/// has one owner and one order of additions: neither threads nor the instruction set nor the packing change a bit of it.
+pub fn products<const N: usize>(cpu: Cpu, pool: &Pool, x: &mut Activations, products: [Product<'_>; N]) {
+    let mut ends = [0; N];
+    let mut total = 0;
+    for (product, end) in products.iter().zip(&mut ends) {
+        let matrix = product.matrix;
+        assert_eq!(x.cols(), matrix.cols(), "columns of the product");
+        assert_eq!(product.out.len(), x.rows() * matrix.rows(), "outputs of the product");
+        if let Scales::Groups { size, .. } = matrix.scales() {
+            x.sum_groups(*size);
+        }
+        total += matrix.rows().div_ceil(ROWS).div_ceil(UNIT);
+        *end = total;
+    }
+    let x = &*x;
+    let tasks = products.map(|Product { matrix, out }| Task { w: matrix, x, out: Disjoint::new(out) });
+    let shares = Shares::new(total, pool.threads());
+    pool.run(|_| {
+        while let Some(piece) = shares.take() {
+            let mut start = 0;
+            for (task, &end) in tasks.iter().zip(&ends) {
+                let (from, to) = (piece.start.max(start), piece.end.min(end));
+                if from < to {
+                    let groups = task.w.rows().div_ceil(ROWS);
+                    task.run(cpu, (from - start) * UNIT..((to - start) * UNIT).min(groups));
+                }
+                start = end;
+            }
+        }
+    });
+}
+
 impl Ternary {
-    /// `out[t][r]` = row `r` times activation row `t`; `out` is `(x.rows(), self.rows())`. Each output element has one
-    /// owner and one order of additions: neither threads nor the instruction set nor the packing change a bit of it.
-    pub fn matmul(&self, cpu: Cpu, pool: &Pool, x: &Activations, out: &mut [f32]) {
-        assert_eq!(x.cols(), self.cols(), "columns of the product");
-        assert_eq!(out.len(), x.rows() * self.rows(), "outputs of the product");
-        let groups = self.rows().div_ceil(ROWS);
-        let out = Disjoint::new(out);
-        pool.run(|worker| {
-            let share = pool.share(groups, worker);
-            with_layout!(self.packing(), L => cpu.run(Product::<L> { w: self, x, out: &out, groups: share, layout: PhantomData }));
-        });
+    /// [`products`] of one matrix.
+    pub fn matmul(&self, cpu: Cpu, pool: &Pool, x: &mut Activations, out: &mut [f32]) {
+        products(cpu, pool, x, [Product { matrix: self, out }]);
     }
 }
 
-struct Product<'a, L> {
+/// A product as the kernels see it.
+struct Task<'a> {
     w: &'a Ternary,
     x: &'a Activations,
-    out: &'a Disjoint<'a, f32>,
-    groups: Range<usize>,
-    layout: PhantomData<L>,
+    out: Disjoint<'a, f32>,
 }
 
-impl<L: Layout> Kernel for Product<'_, L> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        match self.w.scales() {
-            Scales::One(scale) => self.one_scale(isa, *scale),
-            Scales::Groups { size, values } => self.grouped(isa, *size, values),
-        }
-    }
-}
-
-impl<L: Layout> Product<'_, L> {
-    /// Walks tiles of row groups by tokens; the weights of a tile stay in cache while all tokens pass.
-    #[inline(always)]
-    fn one_scale<I: Isa>(&self, isa: I, scale: f32) {
-        let tokens = self.x.rows();
-        let mut g = self.groups.start;
-        while g < self.groups.end {
-            let wide = I::TILE.0 >= 4 && self.groups.end - g >= 4;
-            let mut t = 0;
-            while t < tokens {
-                let left = tokens - t;
-                let columns = if left >= 4 && I::TILE.1 >= 4 {
-                    4
-                } else if left >= 2 && I::TILE.1 >= 2 {
-                    2
-                } else {
-                    1
-                };
-                match (wide, columns) {
-                    (true, 4) => self.tile::<I, 4, 4>(isa, g, t, scale),
-                    (true, 2) => self.tile::<I, 4, 2>(isa, g, t, scale),
-                    (true, _) => self.tile::<I, 4, 1>(isa, g, t, scale),
-                    (false, 4) => self.tile::<I, 1, 4>(isa, g, t, scale),
-                    (false, 2) => self.tile::<I, 1, 2>(isa, g, t, scale),
-                    (false, _) => self.tile::<I, 1, 1>(isa, g, t, scale),
-                }
-                t += columns;
+impl Task<'_> {
+    /// Does the row groups in `groups`; no other thread has them.
+    fn run(&self, cpu: Cpu, groups: Range<usize>) {
+        let one_sum = match self.w.scales() {
+            Scales::One(_) => true,
+            Scales::Groups { size, .. } => *size >= self.w.cols(),
+        };
+        with_layout!(self.w.packing(), L => {
+            if self.x.rows() == 1 && one_sum {
+                cpu.run(Column::<L>::new(self, groups));
+            } else {
+                cpu.run(Panel::<L>::new(self, groups));
             }
-            g += if wide { 4 } else { 1 };
-        }
-    }
-
-    /// `G` row groups times `C` tokens: `G * C` registers of sums, each weight block unpacked once for all tokens.
-    #[inline(always)]
-    fn tile<I: Isa, const G: usize, const C: usize>(&self, isa: I, g: usize, t: usize, scale: f32) {
-        let mut weights: [&[Block]; G] = [&[]; G];
-        for i in 0..G {
-            weights[i] = self.group(g + i);
-        }
-        let blocks = weights[0].len();
-        let mut x: [&[[i8; 4]]; C] = [&[]; C];
-        for j in 0..C {
-            x[j] = &self.x.padded(t + j).as_chunks().0[..blocks * L::PLANES];
-        }
-        let mut sums = [[isa.sums(); C]; G];
-        let step = I::DOTS / L::PLANES;
-        let mut start = 0;
-        while start < blocks {
-            let end = start.saturating_add(step).min(blocks);
-            let mut part = [[isa.part(); C]; G];
-            for b in start..end {
-                let mut planes = [L::split(isa, isa.load(&weights[0][b])); G];
-                for i in 1..G {
-                    planes[i] = L::split(isa, isa.load(&weights[i][b]));
-                }
-                for p in 0..L::PLANES {
-                    for j in 0..C {
-                        let quad = x[j][b * L::PLANES + p];
-                        for i in 0..G {
-                            part[i][j] = isa.dot(part[i][j], planes[i].as_ref()[p], quad);
-                        }
-                    }
-                }
-            }
-            for i in 0..G {
-                for j in 0..C {
-                    sums[i][j] = isa.widen(sums[i][j], part[i][j]);
-                }
-            }
-            start = end;
-        }
-        for j in 0..C {
-            let (step, sum) = (self.x.step(t + j), self.x.sum(t + j));
-            for i in 0..G {
-                let sums = isa.store(sums[i][j]);
-                self.finish(g + i, t + j, |row| ((sums[row] - sum) as f32 * scale) * step);
-            }
-        }
-    }
-
-    /// One row group and one token at a time, with the float sum moved on at every border between scale groups.
-    #[inline(always)]
-    fn grouped<I: Isa>(&self, isa: I, size: usize, values: &[f32]) {
-        let per_row = self.w.cols().div_ceil(size);
-        let quads_per_group = size.div_ceil(4);
-        for t in 0..self.x.rows() {
-            let (x, _) = self.x.padded(t).as_chunks::<4>();
-            for g in self.groups.clone() {
-                let weights = self.group(g);
-                let rows = ROWS.min(self.w.rows() - g * ROWS);
-                let mut total = [0f32; ROWS];
-                for group in 0..per_row {
-                    let first = group * quads_per_group;
-                    let last = (first + quads_per_group).min(weights.len() * L::PLANES);
-                    let (mut sums, mut part, mut taken) = (isa.sums(), isa.part(), 0);
-                    for (q, quad) in x.iter().enumerate().take(last).skip(first) {
-                        let planes = L::split(isa, isa.load(&weights[q / L::PLANES]));
-                        part = isa.dot(part, planes.as_ref()[q % L::PLANES], *quad);
-                        taken += 1;
-                        if taken == I::DOTS {
-                            (sums, part, taken) = (isa.widen(sums, part), isa.part(), 0);
-                        }
-                    }
-                    let sums = isa.store(isa.widen(sums, part));
-                    let sum: i32 = x[first..last].as_flattened().iter().map(|&code| i32::from(code)).sum();
-                    for row in 0..rows {
-                        total[row] += (sums[row] - sum) as f32 * values[(g * ROWS + row) * per_row + group];
-                    }
-                }
-                let step = self.x.step(t);
-                self.finish(g, t, |row| total[row] * step);
-            }
-        }
+        });
     }
 
     /// The blocks of one row group.
     #[inline(always)]
-    fn group(&self, g: usize) -> &[Block] {
+    fn blocks(&self, g: usize) -> &[Block] {
         let len = self.w.packing().group_len(self.w.cols());
         self.w.blocks()[g * len..(g + 1) * len].as_chunks().0
     }
 
-    /// Writes the outputs of row group `g` for token `t`, the rows that fill up the last group left out.
+    /// The outputs of row group `g` for token `t`, without the rows that fill up the last group.
+    ///
+    /// # Safety
+    /// * The caller's thread is the only one that was given row group `g`, and holds no other such slice.
     #[inline(always)]
-    fn finish(&self, g: usize, t: usize, value: impl Fn(usize) -> f32) {
+    #[allow(clippy::mut_from_ref)] // parts of a `Disjoint`
+    unsafe fn outputs(&self, g: usize, t: usize) -> &mut [f32] {
         let first = g * ROWS;
         let rows = ROWS.min(self.w.rows() - first);
         let at = t * self.w.rows() + first;
-        // SAFETY: `share` gives every row group to one worker, so no other worker touches these rows of any token.
-        let out = unsafe { self.out.slice(at..at + rows) };
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = value(row);
-        }
+        // SAFETY: outputs of different row groups do not overlap, and the caller alone has this group.
+        unsafe { self.out.slice(at..at + rows) }
     }
 }

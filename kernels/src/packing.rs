@@ -32,10 +32,12 @@ pub(crate) trait Layout {
     type Planes<B: Copy>: AsRef<[B]> + AsMut<[B]> + Copy;
     /// The codes of every plane of a block.
     fn split<I: Isa>(isa: I, bytes: I::Bytes) -> Self::Planes<I::Bytes>;
+    /// The codes of every plane of a block, as cheaply as they can be had: those of plane `p` count `masked::<I>()[p]`.
+    fn mask<I: Isa>(isa: I, bytes: I::Bytes) -> Self::Planes<I::Bytes>;
+    /// See `mask`.
+    fn masked<I: Isa>() -> [i32; 5];
     /// What a code of each plane counts in a byte; `PLANES` of them are used. The largest sum of 2 × these fits a byte.
     const WEIGHTS: [u8; 5];
-    /// How many codes a plane could hold: `WEIGHTS[p + 1] / WEIGHTS[p]`.
-    const RADIX: u8;
     /// Whether a byte can have been written by `pack_group`.
     fn valid(byte: u8) -> bool;
 }
@@ -160,8 +162,10 @@ fn unpack_row<L: Layout>(group: &[u8], row: usize, out: &mut [i8]) {
     let (blocks, _) = group.as_chunks::<64>();
     for (block, out) in blocks.iter().zip(out.chunks_mut(4 * L::PLANES)) {
         for (at, trit) in out.iter_mut().enumerate() {
-            let byte = block[4 * row + at % 4];
-            *trit = (byte / L::WEIGHTS[at / 4] % L::RADIX) as i8 - 1;
+            let (byte, plane) = (block[4 * row + at % 4], at / 4);
+            let below =
+                L::WEIGHTS[plane + 1..L::PLANES].iter().rev().fold(byte, |byte, weight| byte % weight);
+            *trit = (below / L::WEIGHTS[plane]) as i8 - 1;
         }
     }
 }

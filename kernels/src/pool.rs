@@ -126,6 +126,19 @@ impl Pool {
         }
     }
 
+    /// Calls `f` with each of `0..count`, on whichever thread is free; a single one on the caller's.
+    pub fn for_each(&self, count: usize, f: impl Fn(usize) + Sync) {
+        if count == 1 {
+            return f(0);
+        }
+        let shares = Shares::new(count, self.threads());
+        self.run(|_| {
+            while let Some(piece) = shares.take() {
+                piece.for_each(&f);
+            }
+        });
+    }
+
     /// Cuts `data` into chunks of `len` (the last may be shorter) and gives each to one thread as `f(index, chunk)`.
     pub fn for_chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let total = data.len();
@@ -137,6 +150,37 @@ impl Pool {
                 f(index, unsafe { data.slice(index * len..((index + 1) * len).min(total)) });
             }
         });
+    }
+}
+
+/// Pieces of `0..count` for whoever comes next: large ones first, so that they lie together, small ones at the end, so
+/// that all threads finish at the same time even where one was held up.
+pub(crate) struct Shares {
+    next: AtomicUsize,
+    count: usize,
+    threads: usize,
+}
+
+impl Shares {
+    pub(crate) fn new(count: usize, threads: usize) -> Self {
+        Self { next: AtomicUsize::new(0), count, threads }
+    }
+
+    /// The next piece, until nothing is left.
+    pub(crate) fn take(&self) -> Option<Range<usize>> {
+        let mut start = self.next.load(Ordering::Relaxed);
+        loop {
+            let left = self.count - start;
+            if left == 0 {
+                return None;
+            }
+            let end = start + if self.threads == 1 { left } else { (left / (2 * self.threads)).max(1) };
+            // Relaxed: the pieces carry no data; `Pool::run` orders the results.
+            match self.next.compare_exchange_weak(start, end, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(start..end),
+                Err(now) => start = now,
+            }
+        }
     }
 }
 

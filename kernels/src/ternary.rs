@@ -1,8 +1,9 @@
 //! A packed ternary matrix and its scales.
 
-use crate::Bytes;
+use crate::matmul::MAX_COLS;
 use crate::packing::{Packing, ROWS};
 use crate::pool::Pool;
+use crate::{Buffer, Bytes};
 
 /// What turns a trit into a weight: `weight = trit * scale`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,9 @@ impl Scales {
 
     /// Says what is wrong with these scales for a matrix of this shape.
     pub fn check(&self, rows: usize, cols: usize) -> Result<(), String> {
+        if cols > MAX_COLS {
+            return Err(format!("{cols} columns: expected at most {MAX_COLS}"));
+        }
         let values = match self {
             Scales::One(scale) => std::slice::from_ref(scale),
             Scales::Groups { size, values } => {
@@ -86,7 +90,7 @@ impl Ternary {
             panic!("{what}");
         }
         let len = packing.blocks_len(rows, cols).expect("a matrix that fits in memory");
-        let mut blocks = vec![0u8; len];
+        let mut blocks = Buffer::zeroed(len);
         let failure = std::sync::Mutex::new(None);
         let group = packing.group_len(cols);
         if group > 0 {

@@ -43,7 +43,7 @@ enum Digits {
     /// Four 2-bit codes, the first lowest: I2; and in any other order I2_S, TQ2_0 and packed `uint8`.
     TwoBits { planes: usize },
     /// Five digits, the first lowest: T5.
-    Base3 { planes: usize },
+    T5 { planes: usize },
     /// Five digits, the first highest, as a fraction of 256: TQ1_0. Its bytes of four have a 0 for the fifth.
     FixedPoint { digits: usize },
 }
@@ -59,7 +59,9 @@ impl Digits {
             Self::TwoBits { planes } => {
                 digits(planes)[..4].iter().rev().fold(0, |byte, code| byte << 2 | code)
             }
-            Self::Base3 { planes } => digits(planes).iter().rev().fold(0, |byte, digit| byte * 3 + digit),
+            Self::T5 { planes } => {
+                digits(planes).iter().zip([1, 3, 9, 28, 84]).map(|(digit, weight)| digit * weight).sum()
+            }
             Self::FixedPoint { digits: n } => {
                 let digits = digits(n);
                 let value =
@@ -181,7 +183,7 @@ impl Pattern {
                 Self { unit, count: all / 256, tail: Vec::new() }
             }
             Encoding::I2 => Self::own(Packing::I2, |planes| Digits::TwoBits { planes }, rows, cols, scale)?,
-            Encoding::T5 => Self::own(Packing::T5, |planes| Digits::Base3 { planes }, rows, cols, scale)?,
+            Encoding::T5 => Self::own(Packing::T5, |planes| Digits::T5 { planes }, rows, cols, scale)?,
             other => return Err(format!("a dummy cannot be {other}")),
         })
     }

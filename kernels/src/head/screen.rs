@@ -73,13 +73,13 @@ impl Kernel for Scan<'_> {
             let mut v = 0;
             while v < self.vectors.len() {
                 let left = self.vectors.len() - v;
-                if left >= 8 && I::TILE.1 >= 4 {
+                if left >= 8 && I::PANEL.1 >= 4 {
                     self.tile::<I, 8>(isa, blocks, g, v);
                     v += 8;
-                } else if left >= 4 && I::TILE.1 >= 4 {
+                } else if left >= 4 && I::PANEL.1 >= 4 {
                     self.tile::<I, 4>(isa, blocks, g, v);
                     v += 4;
-                } else if left >= 2 && I::TILE.1 >= 2 {
+                } else if left >= 2 && I::PANEL.1 >= 2 {
                     self.tile::<I, 2>(isa, blocks, g, v);
                     v += 2;
                 } else {

@@ -31,7 +31,9 @@ impl Avx2 {
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const DOTS: usize = 64;
-    const TILE: (usize, usize) = (1, 2);
+    const PANEL: (usize, usize) = (1, 4);
+    const STREAMS: usize = 1;
+    const SCALED: bool = false;
     const OFFSET8: i32 = 128;
     type Bytes = [__m256i; 2];
     type Sums = [__m256i; 2];
@@ -78,6 +80,11 @@ impl Isa for Avx2 {
             ];
             (rest, [_mm256_and_si256(above[0], one), _mm256_and_si256(above[1], one)])
         }
+    }
+    #[inline(always)]
+    fn prefetch(self, blocks: &[Block], at: usize) {
+        // SAFETY: a prefetch reads nothing; any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(blocks.as_ptr().wrapping_add(at).cast()) }
     }
     #[inline(always)]
     fn sums(self) -> Self::Sums {

@@ -1,5 +1,5 @@
-//! AVX-512 with VNNI (a 4-way dot product of bytes into 32 bits) and VBMI (a permutation of 128 bytes, which turns
-//! a number of four base-3 digits into four 2-bit codes in one step): Ice Lake, Zen 4 and later.
+//! AVX-512 with VNNI (a 4-way dot product of bytes into 32 bits) and VBMI (a permutation of 64 bytes, which
+//! reads digits of base 3 from a table): Ice Lake, Zen 4 and later.
 
 use std::arch::x86_64::*;
 
@@ -33,21 +33,42 @@ impl Avx512 {
     }
 }
 
-/// For `v` in 0..=80 the base-3 digits d0..d3 as 2-bit codes: `d0 | d1 << 2 | d2 << 4 | d3 << 6`.
-const CODES: [Block; 2] = {
-    let mut table = [[0; 64]; 2];
-    let mut v = 0;
-    while v < 81 {
-        table[v / 64][v % 64] = ((v % 3) | ((v / 3 % 3) << 2) | ((v / 9 % 3) << 4) | ((v / 27) << 6)) as u8;
-        v += 1;
+/// Tables by the upper six bits of a byte of T5 and by the lower three digits as a number (`packing/t5.rs`).
+struct Tables {
+    /// Digit 3.
+    third: Block,
+    /// Digit 4.
+    fourth: Block,
+    /// 28 times digit 3.
+    third28: Block,
+    /// 84 times digit 4.
+    fourth84: Block,
+    /// By `d0 + 3 d1 + 9 d2`: the codes `d0 | d1 << 2 | d2 << 4`.
+    codes: Block,
+}
+
+const TABLES: Tables = {
+    let mut t =
+        Tables { third: [0; 64], fourth: [0; 64], third28: [0; 64], fourth84: [0; 64], codes: [0; 64] };
+    let mut i = 0;
+    while i < 64 {
+        t.fourth[i] = (i / 21) as u8;
+        t.third[i] = (i % 21 / 7) as u8;
+        t.fourth84[i] = 84 * t.fourth[i];
+        t.third28[i] = 28 * t.third[i];
+        t.codes[i] = (i % 3 | (i / 3 % 3) << 2 | (i / 9 % 3) << 4) as u8;
+        i += 1;
     }
-    table
+    t
 };
 
 impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const DOTS: usize = usize::MAX;
-    const TILE: (usize, usize) = (4, 4);
+    const PANEL: (usize, usize) = (4, 6);
+    const STREAMS: usize = 2;
+    const SCALED: bool = true;
+    const MASKED5: [i32; 5] = [1, 4, 16, 28, 84];
     const OFFSET8: i32 = 128;
     type Bytes = __m512i;
     type Sums = __m512i;
@@ -88,6 +109,11 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
+    fn prefetch(self, blocks: &[Block], at: usize) {
+        // SAFETY: a prefetch reads nothing; any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(blocks.as_ptr().wrapping_add(at).cast()) }
+    }
+    #[inline(always)]
     fn sums(self) -> __m512i {
         // SAFETY: AVX-512F by `self`.
         unsafe { _mm512_setzero_si512() }
@@ -121,15 +147,47 @@ impl Isa for Avx512 {
         out
     }
 
-    /// The fifth digit by two compares and masked subtractions of 81, the other four by one permutation.
+    /// Both upper digits by permutations over the upper six bits, the lower three by one over what is left.
     #[inline(always)]
     fn split5(self, bytes: __m512i) -> [__m512i; 5] {
-        let (v, a) = self.take(bytes, 81);
-        let (v, b) = self.take(v, 81);
-        let (low, high) = (self.load(&CODES[0]), self.load(&CODES[1]));
+        let (upper, third28, fourth84) = self.upper(bytes);
+        let codes = self.lower(bytes, third28, fourth84);
+        let mask = self.splat(3);
+        let b1 = self.shift2(codes);
+        let b2 = self.shift2(b1);
+        let (third, fourth) = (self.look_up(&TABLES.third, upper), self.look_up(&TABLES.fourth, upper));
+        [self.and(codes, mask), self.and(b1, mask), self.and(b2, mask), third, fourth]
+    }
+
+    /// As `split5`, the digits left where they are: 14 instructions for 320 weights, the dot products counted in.
+    #[inline(always)]
+    fn mask5(self, bytes: __m512i) -> [__m512i; 5] {
+        let (_, third28, fourth84) = self.upper(bytes);
+        let [d0, d1, d2, _] = self.mask2(self.lower(bytes, third28, fourth84));
+        [d0, d1, d2, third28, fourth84]
+    }
+}
+
+impl Avx512 {
+    /// The byte of `table` that the low six bits of each byte name.
+    #[inline(always)]
+    fn look_up(self, table: &Block, at: __m512i) -> __m512i {
         // SAFETY: AVX-512 VBMI by `self`.
-        let codes = unsafe { _mm512_permutex2var_epi8(low, v, high) };
-        let [d0, d1, d2, d3] = self.split2(codes);
-        [d0, d1, d2, d3, self.add(a, b)]
+        unsafe { _mm512_permutexvar_epi8(at, self.load(table)) }
+    }
+
+    /// For bytes of T5: the upper six bits in the low ones (the rest is noise), 28 times digit 3, 84 times digit 4.
+    #[inline(always)]
+    fn upper(self, bytes: __m512i) -> (__m512i, __m512i, __m512i) {
+        let upper = self.shift2(bytes);
+        (upper, self.look_up(&TABLES.third28, upper), self.look_up(&TABLES.fourth84, upper))
+    }
+
+    /// The lower three digits as 2-bit codes.
+    #[inline(always)]
+    fn lower(self, bytes: __m512i, third28: __m512i, fourth84: __m512i) -> __m512i {
+        // SAFETY: AVX-512BW by `self`.
+        let rest = unsafe { _mm512_sub_epi8(_mm512_sub_epi8(bytes, third28), fourth84) };
+        self.look_up(&TABLES.codes, rest)
     }
 }

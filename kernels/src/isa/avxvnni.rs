@@ -47,7 +47,9 @@ impl<const EVEX: bool> Vnni<EVEX> {
 impl<const EVEX: bool> Isa for Vnni<EVEX> {
     const NAME: &'static str = if EVEX { "avx512vl" } else { "avxvnni" };
     const DOTS: usize = usize::MAX;
-    const TILE: (usize, usize) = (1, 4);
+    const PANEL: (usize, usize) = (1, 4);
+    const STREAMS: usize = 1;
+    const SCALED: bool = true;
     const OFFSET8: i32 = 128;
     extend!(Avx2);
 

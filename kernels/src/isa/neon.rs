@@ -33,7 +33,9 @@ impl Neon {
 impl Isa for Neon {
     const NAME: &'static str = "neon";
     const DOTS: usize = 128;
-    const TILE: (usize, usize) = (1, 2);
+    const PANEL: (usize, usize) = (1, 2);
+    const STREAMS: usize = 1;
+    const SCALED: bool = false;
     const OFFSET8: i32 = 0;
     type Bytes = [uint8x16_t; 4];
     type Sums = [int32x4_t; 4];

@@ -9,7 +9,9 @@ pub(crate) struct Scalar;
 impl Isa for Scalar {
     const NAME: &'static str = "scalar";
     const DOTS: usize = usize::MAX;
-    const TILE: (usize, usize) = (1, 1);
+    const PANEL: (usize, usize) = (1, 1);
+    const STREAMS: usize = 1;
+    const SCALED: bool = true;
     const OFFSET8: i32 = 0;
     type Bytes = Block;
     type Sums = [i32; 16];

@@ -29,7 +29,9 @@ impl WasmSimd128 {
 impl Isa for WasmSimd128 {
     const NAME: &'static str = "wasm-simd128";
     const DOTS: usize = 128;
-    const TILE: (usize, usize) = (1, 2);
+    const PANEL: (usize, usize) = (1, 2);
+    const STREAMS: usize = 1;
+    const SCALED: bool = false;
     const OFFSET8: i32 = 0;
     type Bytes = [v128; 4];
     type Sums = [v128; 4];

@@ -9,12 +9,19 @@ pub(crate) struct I2;
 impl Layout for I2 {
     const PLANES: usize = 4;
     const WEIGHTS: [u8; 5] = [1, 4, 16, 64, 0];
-    const RADIX: u8 = 4;
     type Planes<B: Copy> = [B; 4];
 
     #[inline(always)]
     fn split<I: Isa>(isa: I, bytes: I::Bytes) -> [I::Bytes; 4] {
         isa.split2(bytes)
+    }
+    #[inline(always)]
+    fn mask<I: Isa>(isa: I, bytes: I::Bytes) -> [I::Bytes; 4] {
+        isa.mask2(bytes)
+    }
+    #[inline(always)]
+    fn masked<I: Isa>() -> [i32; 5] {
+        [1, 4, 16, 64, 1]
     }
     #[inline(always)]
     fn valid(byte: u8) -> bool {

@@ -83,10 +83,10 @@ pub(super) fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String
                     let product = |cpu: Cpu, pool: &Pool| {
                         let mut quantised = Activations::default();
                         quantised
-                            .quantise(cpu, &x, cols)
+                            .quantise(cpu, pool, &x, cols, None)
                             .map_err(|_| "finite numbers were called not finite")?;
                         let mut y = vec![f32::NAN; batch * rows];
-                        matrix.matmul(cpu, pool, &quantised, &mut y);
+                        matrix.matmul(cpu, pool, &mut quantised, &mut y);
                         Ok::<_, String>((quantised, y))
                     };
                     let (quantised, expected) = product(scalar, &alone)?;

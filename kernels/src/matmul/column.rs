@@ -1,0 +1,170 @@
+//! One token: the matrix streams by once, so every instruction saved a block counts until memory is the limit.
+//!
+//! `UNIT` row groups are read side by side, four streams that keep the memory busy. Where the set's products allow it,
+//! planes are masked but not shifted (`Isa::SCALED`): plane `p` then counts `Layout::masked` times, has sums of its
+//! own, and is divided once at the end of the row, exactly.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::Task;
+use crate::cpu::Kernel;
+use crate::isa::{Block, Isa};
+use crate::packing::{Layout, ROWS};
+use crate::ternary::Scales;
+
+pub(super) struct Column<'a, L> {
+    task: &'a Task<'a>,
+    groups: Range<usize>,
+    layout: PhantomData<L>,
+}
+
+impl<'a, L> Column<'a, L> {
+    pub(super) fn new(task: &'a Task<'a>, groups: Range<usize>) -> Self {
+        Self { task, groups, layout: PhantomData }
+    }
+}
+
+impl<L: Layout> Kernel for Column<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut g = self.groups.start;
+        while g < self.groups.end {
+            let left = self.groups.end - g;
+            g += match I::STREAMS.min(left) {
+                4.. => self.rows::<I, 4>(isa, g),
+                2.. => self.rows::<I, 2>(isa, g),
+                _ => self.rows::<I, 1>(isa, g),
+            };
+        }
+    }
+}
+
+/// What divides a multiple of `by` exactly: a shift, then a product with the inverse of the odd part mod 2^32.
+#[inline(always)]
+const fn divisor(by: i32) -> (u32, i32) {
+    let shift = by.trailing_zeros();
+    let odd = by >> shift;
+    // Newton: each step doubles the right bits; `odd` is its own inverse mod 8.
+    let mut inverse = odd;
+    let mut right = 3;
+    while right < 32 {
+        inverse = inverse.wrapping_mul(2i32.wrapping_sub(odd.wrapping_mul(inverse)));
+        right *= 2;
+    }
+    (shift, inverse)
+}
+
+/// Blocks ahead of the one in use that are asked for: 1.5 kB a stream.
+const AHEAD: usize = 24;
+
+/// The block to ask for while block `b` of the rows is in use: past their end it is one of the `G` groups after these,
+/// which follow in memory.
+#[inline(always)]
+fn ahead<const G: usize>(b: usize, blocks: usize) -> usize {
+    if b + AHEAD < blocks { b + AHEAD } else { b + AHEAD + (G - 1) * blocks }
+}
+
+impl<L: Layout> Column<'_, L> {
+    #[inline(always)]
+    fn rows<I: Isa, const G: usize>(&self, isa: I, g: usize) -> usize {
+        if I::SCALED {
+            self.scaled::<I, G>(isa, g)
+        } else {
+            self.plain::<I, G>(isa, g)
+        }
+        G
+    }
+
+    /// Planes masked in place, a sum for each.
+    #[inline(always)]
+    fn scaled<I: Isa, const G: usize>(&self, isa: I, g: usize) {
+        let (weights, x) = self.operands::<G>(g);
+        let blocks = weights[0].len();
+        let mut sums = [[isa.part(); 5]; G];
+        for b in 0..blocks {
+            let ahead = ahead::<G>(b, blocks);
+            let quads = &x[b * L::PLANES..][..L::PLANES];
+            for i in 0..G {
+                isa.prefetch(weights[i], ahead);
+                let planes = L::mask(isa, isa.load(&weights[i][b]));
+                for p in 0..L::PLANES {
+                    sums[i][p] = isa.dot(sums[i][p], planes.as_ref()[p], quads[p]);
+                }
+            }
+        }
+        for i in 0..G {
+            let mut total = [0i32; ROWS];
+            for p in 0..L::PLANES {
+                let sum = isa.store(isa.widen(isa.sums(), sums[i][p]));
+                let (shift, inverse) = divisor(L::masked::<I>()[p]);
+                for row in 0..ROWS {
+                    total[row] += (sum[row] >> shift).wrapping_mul(inverse);
+                }
+            }
+            self.finish(g + i, total);
+        }
+    }
+
+    /// Planes shifted down to codes, one sum for all.
+    #[inline(always)]
+    fn plain<I: Isa, const G: usize>(&self, isa: I, g: usize) {
+        let (weights, x) = self.operands::<G>(g);
+        let blocks = weights[0].len();
+        let mut sums = [isa.sums(); G];
+        let step = I::DOTS / L::PLANES;
+        let mut start = 0;
+        while start < blocks {
+            let end = start.saturating_add(step).min(blocks);
+            let mut part = [isa.part(); G];
+            for b in start..end {
+                let ahead = ahead::<G>(b, blocks);
+                let quads = &x[b * L::PLANES..][..L::PLANES];
+                for i in 0..G {
+                    isa.prefetch(weights[i], ahead);
+                    let planes = L::split(isa, isa.load(&weights[i][b]));
+                    for p in 0..L::PLANES {
+                        part[i] = isa.dot(part[i], planes.as_ref()[p], quads[p]);
+                    }
+                }
+            }
+            for i in 0..G {
+                sums[i] = isa.widen(sums[i], part[i]);
+            }
+            start = end;
+        }
+        for i in 0..G {
+            self.finish(g + i, isa.store(sums[i]));
+        }
+    }
+
+    /// The blocks of `G` row groups and the quads of activations that they meet.
+    #[inline(always)]
+    fn operands<const G: usize>(&self, g: usize) -> ([&[Block]; G], &[[i8; 4]]) {
+        let mut weights: [&[Block]; G] = [&[]; G];
+        for i in 0..G {
+            weights[i] = self.task.blocks(g + i);
+        }
+        let blocks = weights[0].len();
+        for i in 0..G {
+            weights[i] = &weights[i][..blocks]; // one length for all: the loops need one bounds check
+        }
+        (weights, &self.task.x.padded(0).as_chunks().0[..blocks * L::PLANES])
+    }
+
+    #[inline(always)]
+    fn finish(&self, g: usize, sums: [i32; ROWS]) {
+        let (step, sum) = (self.task.x.step(0), self.task.x.sum(0));
+        // SAFETY: `g` is one of the groups that were given to this thread, and the slice ends here.
+        let out = unsafe { self.task.outputs(g, 0) };
+        for (row, out) in out.iter_mut().enumerate() {
+            let scale = match self.task.w.scales() {
+                Scales::One(scale) => *scale,
+                Scales::Groups { values, .. } => values[g * ROWS + row],
+            };
+            *out = ((sums[row] - sum) as f32 * scale) * step;
+        }
+    }
+}
