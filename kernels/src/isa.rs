@@ -100,6 +100,28 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// The 16 sums, row by row.
     fn store(self, sums: Self::Sums) -> [i32; 16];
 
+    /// `Σ code * x` for each of `V` inputs, |x| <= 32512, over one row of signed bytes that lies by itself; all have the
+    /// same length, a multiple of 32. The inner loop is one that compilers turn into 16-bit multiply-and-add.
+    #[inline(always)]
+    fn row_products<const V: usize>(self, codes: &[u8], x: [&[i16]; V]) -> [i64; V] {
+        /// Columns whose products fit an i32 whatever their signs: 512 * 128 * 32512 < 2^31.
+        const SPAN: usize = 512;
+        let mut totals = [0i64; V];
+        let mut start = 0;
+        while start < codes.len() {
+            let end = (start + SPAN).min(codes.len());
+            for v in 0..V {
+                let mut sum = 0i32;
+                for (&code, &x) in codes[start..end].iter().zip(&x[v][start..end]) {
+                    sum += i32::from(code as i8) * i32::from(x);
+                }
+                totals[v] += i64::from(sum);
+            }
+            start = end;
+        }
+        totals
+    }
+
     /// Four activations as the 32-bit lane that holds them.
     #[allow(dead_code)] // where the scalar set is the only one
     #[inline(always)]

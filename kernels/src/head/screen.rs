@@ -54,8 +54,9 @@ pub(super) struct Scan<'a> {
     /// All groups.
     pub blocks: &'a [u8],
     pub x: &'a HeadInput,
-    /// The hidden states in question.
+    /// The hidden states in question, counted from `first`.
     pub vectors: &'a [usize],
+    pub first: usize,
     pub groups: Range<usize>,
     /// `(vectors, padded rows)`.
     pub sums: &'a Disjoint<'a, i32>,
@@ -99,7 +100,7 @@ impl Scan<'_> {
         let (blocks, _) = blocks.as_chunks::<BLOCKS>();
         let mut x: [&[[[i8; 4]; PLANES]]; C] = [&[]; C];
         for j in 0..C {
-            let (quads, _) = self.x.uppers(self.vectors[v + j]).as_chunks::<4>();
+            let (quads, _) = self.x.uppers(self.first + self.vectors[v + j]).as_chunks::<4>();
             x[j] = &quads.as_chunks::<PLANES>().0[..pieces];
         }
         let (mut singles, mut doubles) = ([isa.sums(); C], [isa.sums(); C]);

@@ -1,0 +1,353 @@
+//! The product with the head: all logits, or the search for the largest ones.
+
+use std::ops::Range;
+
+use super::OutputHead;
+use super::chance::{CELL, Reach, UPPER};
+use super::input::{HeadInput, Row};
+use super::screen::Scan;
+use crate::cpu::{Cpu, Kernel};
+use crate::isa::Isa;
+use crate::packing::ROWS;
+use crate::pool::{Disjoint, Pool};
+
+/// Hidden states that share one pass.
+const BATCH: usize = 32;
+
+/// Hidden states that share one tile of exact products.
+const TILE: usize = 4;
+
+/// Buffers of a product with the head, kept from one to the next, and what the last one cost.
+#[derive(Debug, Default)]
+pub struct HeadScratch {
+    screened: Vec<usize>,          // the vectors of which only the largest logits are wanted
+    sums: Vec<i32>,                // (screened vectors, rows in whole groups)
+    best: Vec<Vec<(f32, u32)>>,    // (threads, screened vectors) of estimates and rows
+    exact: Vec<(usize, u32, f32)>, // vector, row and logit of those that look best
+    floors: Vec<f32>,              // (vectors)
+    rescored: Vec<u64>,            // (threads)
+    bytes: u64,
+    computed: u64,
+}
+
+impl HeadScratch {
+    /// Bytes of the head that the last product read: screen, scales, norms, rows.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+    /// Rows that the last product computed from their codes, each counted once for the vectors that share it.
+    pub fn computed(&self) -> u64 {
+        self.computed
+    }
+}
+
+impl OutputHead {
+    /// `out[v][r]` = logit of row `r` for hidden state `v`, `(x.rows(), self.rows())`. `tops[v]` says how many of the
+    /// largest are wanted, 0 for all: every logit that is among those (the lower row first among equals) is the same as
+    /// with 0, and each other is the same or minus infinity.
+    pub fn product(
+        &self,
+        cpu: Cpu,
+        pool: &Pool,
+        x: &HeadInput,
+        tops: &[usize],
+        scratch: &mut HeadScratch,
+        out: &mut [f32],
+    ) {
+        assert_eq!(x.cols(), self.cols, "columns of the head");
+        assert_eq!((tops.len(), out.len()), (x.rows(), x.rows() * self.rows), "outputs of the head");
+        (scratch.bytes, scratch.computed) = (0, 0);
+        let mut first = 0;
+        for (tops, out) in tops.chunks(BATCH).zip(out.chunks_mut(BATCH * self.rows.max(1))) {
+            Batch { head: self, cpu, pool, x, first, tops }.run(scratch, out);
+            first += tops.len();
+        }
+    }
+
+    /// The logits of row `row` for `V` vectors: the one definition.
+    #[inline(always)]
+    fn logits<I: Isa, const V: usize>(&self, isa: I, row: usize, x: &HeadInput, vector: usize) -> [f32; V] {
+        let mut codes: [&[i16]; V] = [&[]; V];
+        for v in 0..V {
+            codes[v] = x.codes(vector + v);
+        }
+        let sums = isa.row_products(&self.codes[row * self.stride..][..self.stride], codes);
+        let mut logits = [0f32; V];
+        for v in 0..V {
+            logits[v] = (sums[v] as f64 * self.unit(row, x.row(vector + v))) as f32;
+        }
+        logits
+    }
+
+    /// What a product of codes is worth.
+    #[inline(always)]
+    fn unit(&self, row: usize, x: Row) -> f64 {
+        f64::from(self.scales[row]) * f64::from(x.step)
+    }
+}
+
+/// Up to `BATCH` hidden states on their way through the head.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    head: &'a OutputHead,
+    cpu: Cpu,
+    pool: &'a Pool,
+    x: &'a HeadInput,
+    /// The vector in `x` of the first of this batch.
+    first: usize,
+    tops: &'a [usize],
+}
+
+impl Batch<'_> {
+    fn run(self, s: &mut HeadScratch, out: &mut [f32]) {
+        let head = self.head;
+        // A sixteenth of all rows is more than anybody samples from, and too many to look for.
+        let screened = |v: &usize| self.tops[*v] > 0 && self.tops[*v] <= head.rows / 16;
+        s.screened.clear();
+        s.screened.extend((0..self.tops.len()).filter(screened));
+        s.floors.clear();
+        s.floors.resize(self.tops.len(), f32::NEG_INFINITY);
+        s.bytes += (head.rows * size_of::<f32>()) as u64;
+        if !s.screened.is_empty() {
+            self.screen(s);
+            self.find_floors(s);
+            s.bytes += (head.screen.len() + head.rows * size_of::<f32>()) as u64;
+        }
+        s.rescored.clear();
+        s.rescored.resize(self.pool.threads(), 0);
+        let (out, rescored) = (Disjoint::new(out), Disjoint::new(&mut s.rescored));
+        self.pool.run(|worker| {
+            let groups = self.pool.share(head.groups(), worker);
+            let (screened, floors, sums) = (&s.screened, &s.floors, &s.sums);
+            let count = self.cpu.run(Finish { batch: self, screened, floors, sums, groups, out: &out });
+            // SAFETY: each worker has its own element.
+            let own = unsafe { rescored.slice(worker..worker + 1) };
+            own[0] = count;
+        });
+        let computed: u64 = s.rescored.iter().sum();
+        s.computed += computed;
+        s.bytes += computed * head.stride as u64;
+    }
+
+    /// Estimates all rows, and lists for each thread and vector those that look best.
+    fn screen(self, s: &mut HeadScratch) {
+        let Self { head, cpu, pool, x, first, tops } = self;
+        let (screened, padded_rows) = (&s.screened, head.groups() * ROWS);
+        s.sums.resize(screened.len() * padded_rows, 0);
+        let lists = pool.threads() * screened.len();
+        s.best.resize_with(s.best.len().max(lists), Vec::new);
+        let (sums, best) = (Disjoint::new(&mut s.sums), Disjoint::new(&mut s.best));
+        pool.run(|worker| {
+            let groups = pool.share(head.groups(), worker);
+            let share = groups.start * ROWS..head.rows.min(groups.end * ROWS);
+            let blocks = &head.screen;
+            cpu.run(Scan { blocks, x, first, vectors: screened, groups, sums: &sums, padded_rows });
+            // SAFETY: each worker has its own lists.
+            let lists = unsafe { best.slice(worker * screened.len()..(worker + 1) * screened.len()) };
+            for (n, (list, &v)) in lists.iter_mut().zip(screened).enumerate() {
+                let at = n * padded_rows;
+                // SAFETY: these are sums of this worker's row groups, which nobody writes any more.
+                let sums = unsafe { sums.slice(at + share.start..at + share.end) };
+                cpu.run(Best {
+                    head,
+                    sums,
+                    row: x.row(first + v),
+                    first: share.start,
+                    k: trials(tops[v]),
+                    list,
+                });
+            }
+        });
+    }
+
+    /// Computes those that look best of all: the k-th largest of their logits is a floor under the k largest.
+    fn find_floors(self, s: &mut HeadScratch) {
+        let Self { head, cpu, pool, x, first, tops } = self;
+        let count = s.screened.len();
+        s.exact.clear();
+        for (n, &v) in s.screened.iter().enumerate() {
+            let (mine, others) = s.best.split_at_mut(count);
+            let mine = &mut mine[n];
+            for others in others.chunks(count).take(pool.threads() - 1) {
+                mine.extend_from_slice(&others[n]);
+            }
+            keep_best(mine, trials(tops[v]));
+            s.exact.extend(mine.iter().map(|&(_, row)| (v, row, 0.0)));
+        }
+        pool.for_chunks(&mut s.exact, 4, |_, chunk| {
+            for (v, row, logit) in chunk {
+                *logit = cpu.run(One { head, x, vector: first + *v, row: *row as usize });
+            }
+        });
+        let mut rest = &mut s.exact[..];
+        for &v in &s.screened {
+            let (mine, others) = rest.split_at_mut(trials(tops[v]).min(head.rows));
+            let (_, last, _) = mine.select_nth_unstable_by(tops[v] - 1, |a, b| b.2.total_cmp(&a.2));
+            s.floors[v] = last.2;
+            rest = others;
+        }
+    }
+}
+
+/// Rows that are computed to find the floor of the `k` largest: some more than `k`, because the best estimate seldom
+/// belongs to the largest logit, and a higher floor saves more rows than these are.
+fn trials(k: usize) -> usize {
+    k + k.min(32) + 15
+}
+
+/// Falling estimates, equal ones by rising row: the order in which rows are chosen, on any number of threads.
+fn keep_best(list: &mut Vec<(f32, u32)>, k: usize) {
+    if list.len() > k {
+        list.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        list.truncate(k);
+    }
+}
+
+/// The `k` rows of a share with the largest estimates.
+struct Best<'a> {
+    head: &'a OutputHead,
+    /// Of the rows of the share.
+    sums: &'a [i32],
+    row: Row,
+    /// The first row of the share.
+    first: usize,
+    k: usize,
+    list: &'a mut Vec<(f32, u32)>,
+}
+
+impl Kernel for Best<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        self.list.clear();
+        let (cell, shift) = (CELL as f32, self.row.shift as f32);
+        let scales = &self.head.scales[self.first..][..self.sums.len()];
+        let mut bound = f32::NEG_INFINITY;
+        for (block, (sums, scales)) in self.sums.chunks(ROWS).zip(scales.chunks(ROWS)).enumerate() {
+            let mut estimates = [f32::NEG_INFINITY; ROWS];
+            let mut above = false;
+            for ((estimate, &sum), &scale) in estimates.iter_mut().zip(sums).zip(scales) {
+                *estimate = (cell * sum as f32 + shift) * scale;
+                above |= *estimate > bound;
+            }
+            if !above {
+                continue;
+            }
+            for (at, &estimate) in estimates[..sums.len()].iter().enumerate() {
+                if estimate > bound {
+                    self.list.push((estimate, (self.first + block * ROWS + at) as u32));
+                    if self.list.len() >= 2 * self.k {
+                        keep_best(self.list, self.k);
+                        bound =
+                            self.list.iter().fold(f32::INFINITY, |least, (estimate, _)| least.min(*estimate));
+                    }
+                }
+            }
+        }
+        keep_best(self.list, self.k);
+    }
+}
+
+/// One logit.
+struct One<'a> {
+    head: &'a OutputHead,
+    x: &'a HeadInput,
+    vector: usize,
+    row: usize,
+}
+
+impl Kernel for One<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let [logit] = self.head.logits(isa, self.row, self.x, self.vector);
+        logit
+    }
+}
+
+/// Writes the logits of a share of the row groups: those that can reach the floor, minus infinity for the others.
+struct Finish<'a> {
+    batch: Batch<'a>,
+    screened: &'a [usize],
+    floors: &'a [f32],
+    sums: &'a [i32],
+    groups: Range<usize>,
+    out: &'a Disjoint<'a, f32>,
+}
+
+impl Kernel for Finish<'_> {
+    /// Rows that were computed.
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> u64 {
+        let Batch { head, tops, .. } = self.batch;
+        let mut reaches = [Reach { weights: 0.0, inputs: 0.0 }; BATCH];
+        for &v in self.screened {
+            reaches[v] = Reach::of(tops[v]);
+        }
+        let mut computed = 0;
+        for g in self.groups.clone() {
+            let rows = g * ROWS..head.rows.min((g + 1) * ROWS);
+            let all = (1u32 << rows.len()) - 1;
+            // One bit for each row that is to be computed.
+            let mut masks = [all; BATCH];
+            for (n, &v) in self.screened.iter().enumerate() {
+                let sums = &self.sums[n * head.groups() * ROWS + rows.start..][..rows.len()];
+                masks[v] = self.reaching(sums, rows.clone(), v, reaches[v]);
+            }
+            let (mut v, mut any) = (0, 0);
+            while v < tops.len() {
+                if tops.len() - v >= TILE && masks[v..v + TILE] == [all; TILE] {
+                    self.write::<I, TILE>(isa, rows.clone(), v, all);
+                    (v, any) = (v + TILE, all);
+                } else {
+                    self.write::<I, 1>(isa, rows.clone(), v, masks[v]);
+                    (v, any) = (v + 1, any | masks[v]);
+                }
+            }
+            computed += u64::from(any.count_ones());
+        }
+        computed
+    }
+}
+
+impl Finish<'_> {
+    /// The rows of a group for `V` vectors, those without a bit minus infinity.
+    #[inline(always)]
+    fn write<I: Isa, const V: usize>(&self, isa: I, rows: Range<usize>, v: usize, mask: u32) {
+        let Batch { head, x, first, .. } = self.batch;
+        for row in rows.clone() {
+            let mut logits = [f32::NEG_INFINITY; V];
+            if mask >> (row - rows.start) & 1 == 1 {
+                logits = head.logits(isa, row, x, first + v);
+            }
+            for (at, logit) in logits.into_iter().enumerate() {
+                let place = (v + at) * head.rows + row;
+                // SAFETY: each row group belongs to one worker, so no other writes these rows of any vector.
+                let out = unsafe { self.out.slice(place..place + 1) };
+                out[0] = logit;
+            }
+        }
+    }
+
+    /// One bit for each row whose logit can reach the floor.
+    #[inline(always)]
+    fn reaching(&self, sums: &[i32], rows: Range<usize>, v: usize, reach: Reach) -> u32 {
+        let Batch { head, x, first, .. } = self.batch;
+        let x = x.row(first + v);
+        let (base, floor) = (f64::from(UPPER) * x.shift as f64 + reach.weights * x.norm, self.floors[v]);
+        let per_sum = f64::from(UPPER * CELL);
+        let (scales, norms) = (&head.scales[rows.clone()], &head.norms[rows]);
+        let mut mask = 0;
+        for (at, ((&sum, &scale), &norm)) in sums.iter().zip(scales).zip(norms).enumerate() {
+            let most = per_sum * f64::from(sum) + base + reach.inputs * f64::from(norm);
+            // Rounded to f32 as logits are: rounding keeps the order.
+            let most = (most * (f64::from(scale) * f64::from(x.step))) as f32;
+            mask |= u32::from(most >= floor) << at;
+        }
+        mask
+    }
+}
