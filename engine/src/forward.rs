@@ -3,7 +3,9 @@
 //! Prefill, decode and batches differ in the number of rows only, and no row's arithmetic depends on the others: the
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
-use tern_kernels::{Activations, Attention, Norm, Product, Ternary, attend, gate, products, rms_norm};
+use tern_kernels::{
+    Activations, Attention, HeadScratch, Norm, Product, Ternary, attend, gate, products, rms_norm,
+};
 
 use crate::config::{Config, Pairing, Rope};
 use crate::error::{Error, Result};
@@ -44,7 +46,8 @@ pub struct Scratch {
 impl Scratch {
     /// Bytes that the last forward pass read of an int8 head, and how many rows of it were computed.
     pub fn head_reads(&self) -> (u64, u64) {
-        (self.head.scratch.bytes(), self.head.scratch.computed())
+        let read = if self.head.tops.is_empty() { &HeadScratch::default() } else { &self.head.scratch };
+        (read.bytes(), read.computed())
     }
 }
 

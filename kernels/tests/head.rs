@@ -210,6 +210,26 @@ fn few_rows_are_computed_where_one_stands_out() {
     }
 }
 
+/// The 200 largest of 4096 Gaussian logits: nearly every row reaches the floor, and the screen rests for a while.
+#[test]
+fn a_useless_screen_is_left_alone() {
+    let (rows, cols) = (4096, 512);
+    let mut noise = Noise(11);
+    let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Gaussian)).collect();
+    let head = build(Cpu::best(), rows, cols, &weights, 1);
+    let (pool, mut scratch, mut input) = (Pool::new(1), HeadScratch::default(), HeadInput::default());
+    let mut out = vec![0f32; rows];
+    for round in 0..70 {
+        let x: Vec<f32> = (0..cols).map(|_| noise.of(Kind::Gaussian)).collect();
+        input.quantise(Cpu::best(), &x, cols).unwrap();
+        head.product(Cpu::best(), &pool, &input, &[200], &mut scratch, &mut out);
+        let (whole, _) = product(&head, Cpu::best(), 1, &x, &[0]);
+        assert_eq!(largest(&out, 200), largest(&whole, 200));
+        let screened = round % 32 == 0;
+        assert_eq!(scratch.bytes() > head.int8_bytes(), screened, "{round}: {} bytes", scratch.bytes());
+    }
+}
+
 #[test]
 fn a_broken_row_is_named() {
     for bad in [f32::NAN, f32::INFINITY] {

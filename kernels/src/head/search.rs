@@ -16,6 +16,8 @@ const BATCH: usize = 32;
 
 /// Hidden states that share one tile of exact products.
 const TILE: usize = 4;
+/// Products that do without the screen after one where it spared less than half of the rows.
+const PAUSE: u32 = 31;
 
 /// Buffers of a product with the head, kept from one to the next, and what the last one cost.
 #[derive(Debug, Default)]
@@ -25,9 +27,19 @@ pub struct HeadScratch {
     best: Vec<Vec<(f32, u32)>>,    // (threads, screened vectors) of estimates and rows
     exact: Vec<(usize, u32, f32)>, // vector, row and logit of those that look best
     floors: Vec<f32>,              // (vectors)
-    rescored: Vec<u64>,            // (threads)
+    counts: Vec<Computed>,         // (threads)
+    pause: u32,                    // products until the screen is tried again
     bytes: u64,
     computed: u64,
+}
+
+/// Rows that a thread computed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Computed {
+    /// Each once.
+    rows: u64,
+    /// Once for every screened vector.
+    screened: u64,
 }
 
 impl HeadScratch {
@@ -35,7 +47,8 @@ impl HeadScratch {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
-    /// Rows that the last product computed from their codes, each counted once for the vectors that share it.
+    /// Rows that the last product computed from their codes, each counted once for the vectors that share it, and those
+    /// that were computed for a floor.
     pub fn computed(&self) -> u64 {
         self.computed
     }
@@ -104,29 +117,38 @@ impl Batch<'_> {
         // A sixteenth of all rows is more than anybody samples from, and too many to look for.
         let screened = |v: &usize| self.tops[*v] > 0 && self.tops[*v] <= head.rows / 16;
         s.screened.clear();
-        s.screened.extend((0..self.tops.len()).filter(screened));
+        if s.pause == 0 {
+            s.screened.extend((0..self.tops.len()).filter(screened));
+        }
+        s.pause = s.pause.saturating_sub(1);
         s.floors.clear();
         s.floors.resize(self.tops.len(), f32::NEG_INFINITY);
         s.bytes += (head.rows * size_of::<f32>()) as u64;
         if !s.screened.is_empty() {
             self.screen(s);
             self.find_floors(s);
+            s.computed += s.exact.len() as u64;
+            s.bytes += (s.exact.len() * head.stride) as u64;
             s.bytes += (head.screen.len() + head.rows * size_of::<f32>()) as u64;
         }
-        s.rescored.clear();
-        s.rescored.resize(self.pool.threads(), 0);
-        let (out, rescored) = (Disjoint::new(out), Disjoint::new(&mut s.rescored));
+        s.counts.clear();
+        s.counts.resize(self.pool.threads(), Computed::default());
+        let (out, counts) = (Disjoint::new(out), Disjoint::new(&mut s.counts));
         self.pool.run(|worker| {
             let groups = self.pool.share(head.groups(), worker);
             let (screened, floors, sums) = (&s.screened, &s.floors, &s.sums);
             let count = self.cpu.run(Finish { batch: self, screened, floors, sums, groups, out: &out });
             // SAFETY: each worker has its own element.
-            let own = unsafe { rescored.slice(worker..worker + 1) };
+            let own = unsafe { counts.slice(worker..worker + 1) };
             own[0] = count;
         });
-        let computed: u64 = s.rescored.iter().sum();
+        let computed: u64 = s.counts.iter().map(|count| count.rows).sum();
         s.computed += computed;
         s.bytes += computed * head.stride as u64;
+        let screened: u64 = s.counts.iter().map(|count| count.screened).sum();
+        if 2 * screened > (s.screened.len() * head.rows) as u64 {
+            s.pause = PAUSE;
+        }
     }
 
     /// Estimates all rows, and lists for each thread and vector those that look best.
@@ -224,17 +246,28 @@ impl Kernel for Best<'_> {
         let (cell, shift) = (CELL as f32, self.row.shift as f32);
         let scales = &self.head.scales[self.first..][..self.sums.len()];
         let mut bound = f32::NEG_INFINITY;
-        for (block, (sums, scales)) in self.sums.chunks(ROWS).zip(scales.chunks(ROWS)).enumerate() {
-            let mut estimates = [f32::NEG_INFINITY; ROWS];
+        let (full, last) = self.sums.as_chunks::<ROWS>();
+        for block in 0..full.len() + 1 {
+            let mut sums = [0; ROWS];
+            let mut block_scales = [0f32; ROWS];
+            let count = if block < full.len() { ROWS } else { last.len() };
+            if block < full.len() {
+                sums = full[block];
+                block_scales.copy_from_slice(&scales[block * ROWS..][..ROWS]);
+            } else {
+                sums[..count].copy_from_slice(last);
+                block_scales[..count].copy_from_slice(&scales[block * ROWS..]);
+            }
+            let mut estimates = [0f32; ROWS];
             let mut above = false;
-            for ((estimate, &sum), &scale) in estimates.iter_mut().zip(sums).zip(scales) {
-                *estimate = (cell * sum as f32 + shift) * scale;
-                above |= *estimate > bound;
+            for i in 0..ROWS {
+                estimates[i] = (cell * sums[i] as f32 + shift) * block_scales[i];
+                above |= estimates[i] > bound;
             }
             if !above {
                 continue;
             }
-            for (at, &estimate) in estimates[..sums.len()].iter().enumerate() {
+            for (at, &estimate) in estimates[..count].iter().enumerate() {
                 if estimate > bound {
                     self.list.push((estimate, (self.first + block * ROWS + at) as u32));
                     if self.list.len() >= 2 * self.k {
@@ -278,17 +311,16 @@ struct Finish<'a> {
 }
 
 impl Kernel for Finish<'_> {
-    /// Rows that were computed.
-    type Output = u64;
+    type Output = Computed;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> u64 {
+    fn run<I: Isa>(self, isa: I) -> Computed {
         let Batch { head, tops, .. } = self.batch;
         let mut reaches = [Reach { weights: 0.0, inputs: 0.0 }; BATCH];
         for &v in self.screened {
             reaches[v] = Reach::of(tops[v]);
         }
-        let mut computed = 0;
+        let mut computed = Computed::default();
         for g in self.groups.clone() {
             let rows = g * ROWS..head.rows.min((g + 1) * ROWS);
             let all = (1u32 << rows.len()) - 1;
@@ -297,6 +329,7 @@ impl Kernel for Finish<'_> {
             for (n, &v) in self.screened.iter().enumerate() {
                 let sums = &self.sums[n * head.groups() * ROWS + rows.start..][..rows.len()];
                 masks[v] = self.reaching(sums, rows.clone(), v, reaches[v]);
+                computed.screened += u64::from(masks[v].count_ones());
             }
             let (mut v, mut any) = (0, 0);
             while v < tops.len() {
@@ -308,7 +341,7 @@ impl Kernel for Finish<'_> {
                     (v, any) = (v + 1, any | masks[v]);
                 }
             }
-            computed += u64::from(any.count_ones());
+            computed.rows += u64::from(any.count_ones());
         }
         computed
     }
@@ -319,16 +352,21 @@ impl Finish<'_> {
     #[inline(always)]
     fn write<I: Isa, const V: usize>(&self, isa: I, rows: Range<usize>, v: usize, mask: u32) {
         let Batch { head, x, first, .. } = self.batch;
-        for row in rows.clone() {
-            let mut logits = [f32::NEG_INFINITY; V];
-            if mask >> (row - rows.start) & 1 == 1 {
-                logits = head.logits(isa, row, x, first + v);
+        let mut block = [[f32::NEG_INFINITY; ROWS]; V];
+        for at in 0..rows.len() {
+            if (mask >> at) & 1 == 1 {
+                let logits = head.logits::<I, V>(isa, rows.start + at, x, first + v);
+                for n in 0..V {
+                    block[n][at] = logits[n];
+                }
             }
-            for (at, logit) in logits.into_iter().enumerate() {
-                let place = (v + at) * head.rows + row;
-                // SAFETY: each row group belongs to one worker, so no other writes these rows of any vector.
-                let out = unsafe { self.out.slice(place..place + 1) };
-                out[0] = logit;
+        }
+        for n in 0..V {
+            let start = (v + n) * head.rows + rows.start;
+            // SAFETY: each row group belongs to one worker, so no other writes these rows of any vector.
+            let out = unsafe { self.out.slice(start..start + rows.len()) };
+            for (out, logit) in out.iter_mut().zip(&block[n]) {
+                *out = *logit;
             }
         }
     }
