@@ -19,8 +19,8 @@ use crate::ternary::{Scales, Ternary};
 /// Independent places at which a thread reads at once: the hardware follows several streams better than one.
 const STREAMS: usize = 4;
 
-/// Blocks that a stream reads before the next one has its turn: 4 KiB.
-const RUN: usize = 64;
+/// Blocks that a stream reads before the next one has its turn: half a KiB.
+const RUN: usize = 8;
 
 /// Memory to be read from end to end, as large as asked or as the system gives.
 pub struct Region {
