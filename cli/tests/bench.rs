@@ -177,7 +177,14 @@ fn the_plot_is_a_whole_picture() {
     // Threads: one point of each; depth: two; batch: two of the text.
     assert_eq!(svg.matches("<circle").count(), 2 + 2 + 4 + 2, "{svg}");
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the plot is left");
+    let left = || std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left(), 1, "only the plot is left");
+
+    // Whole or not at all: what fails on the way leaves what was there.
+    std::fs::write(&plot, "mine").unwrap();
+    assert_eq!(quick(&["--plot", plot.to_str().unwrap(), "--vs", "exit 3"]).code, Some(1));
+    assert_eq!(std::fs::read_to_string(&plot).unwrap(), "mine");
+    assert_eq!(left(), 1);
 }
 
 #[test]

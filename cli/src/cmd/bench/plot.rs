@@ -2,6 +2,7 @@
 //! SVG by hand; it has a background of its own and follows the reader's light or dark scheme where that is known.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::report::{Report, Row, speed};
 use super::rival::Rival;
@@ -21,8 +22,8 @@ text{font:13px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#576
 .paper{fill:#fff}.axis{stroke:#8c959f;fill:none}.grid{stroke:#d8dee4;fill:none}\
 .prompt{stroke:#0969da;fill:#0969da}.text{stroke:#bc4c00;fill:#bc4c00}\
 polyline{fill:none!important;stroke-width:2}.ceiling{stroke-dasharray:5 4;stroke-width:1.5}\
-.other{fill:none!important;stroke-width:1.5}\
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.paper{fill:#0d1117}.axis{stroke:#6e7681}\
+.other{fill:none!important;stroke-width:1.5}.figure{paint-order:stroke;stroke:#fff;stroke-width:3px}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.paper{fill:#0d1117}.figure{stroke:#0d1117}.axis{stroke:#6e7681}\
 .grid{stroke:#30363d}.prompt{stroke:#58a6ff;fill:#58a6ff}.text{stroke:#f0883e;fill:#f0883e}}";
 
 /// One line of a panel.
@@ -56,12 +57,13 @@ struct Panel {
 
 /// The whole picture.
 pub(super) fn svg(report: &Report) -> String {
+    let name = Path::new(&report.model).file_name().and_then(|name| name.to_str()).unwrap_or(&report.model);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
          role=\"img\">\n<title>tern bench {name}: tokens per second against threads, depth and batch</title>\n\
          <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\"/>\n\
          <text class=\"title\" x=\"20\" y=\"30\">{name}: tokens per second</text>\n",
-        name = escaped(&report.model),
+        name = escaped(name),
     );
     legend(report, &mut out);
     for (nth, panel) in panels(report).iter().enumerate() {
@@ -159,13 +161,9 @@ fn panels(report: &Report) -> [Panel; 3] {
     [
         panel("threads", format!("depth {shallow}{texts}"), &threads, true, &|n| at(n, shallow, least)),
         panel("depth (tokens before)", format!("{of}{texts}"), &depths, true, &|n| at(most, n, least)),
-        panel(
-            "batch (texts at once)",
-            format!("{of}, depth {shallow}, all texts together"),
-            &batches,
-            false,
-            &|n| at(most, shallow, n),
-        ),
+        panel("batch (texts at once)", format!("{of}, depth {shallow}, summed"), &batches, false, &|n| {
+            at(most, shallow, n)
+        }),
     ]
 }
 
@@ -237,6 +235,7 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
             bottom + 18.0
         );
     }
+    let mut figures = String::new();
     for line in &panel.lines {
         let points: Vec<(f64, f64)> =
             (0..).zip(&line.points).filter_map(|(nth, value)| Some((x(nth), y((*value)?)))).collect();
@@ -266,14 +265,16 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
             }
             // Beside the point, below the line or, near the axis, above it.
             let (x, y) = (px + 7.0, if bottom - py < 20.0 { py - 7.0 } else { py + 13.0 });
+            let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
             let _ = writeln!(
-                out,
-                "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>\
-                 <text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
+                figures,
+                "<text class=\"small figure\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
                 speed(*value)
             );
         }
     }
+    // On top of all lines, with a rim in the colour of the paper.
+    out.push_str(&figures);
 }
 
 /// The end of an axis that holds `highest`, and the distance of its lines: 1, 2 or 5 times a power of ten.
