@@ -199,10 +199,13 @@ fn what_cannot_be_measured_is_said_in_a_line() {
         (&["-t", "0"], 2),
         (&["-r", "0"], 2),
         (&["-o", "xml"], 2),
+        (&["--probe", "0"], 2),
+        (&["--probe", "9999999"], 2),
         (&["-p", "0", "-n", "0"], 2),
         (&["-d", "100000"], 2),
         (&["-n", "99999999999999999"], 2),
         (&["--plot", &nowhere], 1),
+        // Nothing is measured before the rivals have shown that they work.
         (&["--vs", "exit 3"], 1),
         (&["--vs", "echo oh >&2; echo no >&2; exit 3"], 1),
         (&["--vs", "echo hello"], 1),
@@ -210,7 +213,7 @@ fn what_cannot_be_measured_is_said_in_a_line() {
         (&["--vs", "echo '[]'"], 1),
     ];
     for (more, code) in cases {
-        let args = [&["bench", "story", "--probe", "1"][..], more].concat();
+        let args = [&["bench", "story"][..], more].concat();
         let done = run(&args);
         assert_eq!((done.code, done.stdout.as_str()), (Some(*code), ""), "{args:?}: {}", done.stderr);
         assert!(done.stderr.starts_with("error: "), "{args:?}: {}", done.stderr);

@@ -6,10 +6,10 @@
 //! shared with others, only what was measured in the same minute can be compared.
 
 use std::hint::black_box;
-use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use crate::activations::Activations;
+use crate::buffer::Buffer;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::{Block, Isa};
 use crate::packing::{Packing, ROWS};
@@ -22,32 +22,22 @@ const STREAMS: usize = 4;
 /// Blocks that a stream reads before the next one has its turn: half a KiB.
 const RUN: usize = 8;
 
-/// Memory to be read from end to end, as large as asked or as the system gives.
+/// Memory to be read from end to end.
+#[derive(Debug)]
 pub struct Region {
-    bytes: Vec<u8>,
-}
-
-impl std::fmt::Debug for Region {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Region({})", self.bytes.len())
-    }
+    bytes: Buffer,
 }
 
 impl Region {
-    /// A region of `len` bytes, or of the largest half, quarter, … of it that the system gives, on huge pages where it
-    /// has them. Every page is written once, on the threads of the pool.
+    /// A region of `len` bytes, on huge pages where the system has them. Every page is written once, on the threads of
+    /// the pool: until then the system shows one page of zeros everywhere.
+    ///
+    /// # Panics
+    /// Ends the process where the system does not give so much.
     pub fn new(len: usize, pool: &Pool) -> Self {
-        let mut bytes = Vec::new();
-        let mut len = len;
-        while bytes.try_reserve_exact(len).is_err() {
-            len /= 2;
-        }
-        let room = &mut bytes.spare_capacity_mut()[..len];
-        advise_huge(room);
+        let mut bytes = Buffer::zeroed(len);
         let share = len.div_ceil(pool.threads()).max(1);
-        pool.for_chunks(room, share, |_, part| part.fill(MaybeUninit::new(1)));
-        // SAFETY: `len` bytes of the capacity have been written by `fill`.
-        unsafe { bytes.set_len(len) };
+        pool.for_chunks(&mut bytes, share, |_, part| part.fill(1));
         Self { bytes }
     }
 
@@ -56,7 +46,7 @@ impl Region {
         self.bytes.len()
     }
 
-    /// Whether the system gave nothing at all.
+    /// Whether there is nothing to read.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -69,28 +59,6 @@ impl Region {
         size_of_val(blocks) as f64 / start.elapsed().as_secs_f64()
     }
 }
-
-/// Asks for huge pages behind memory that nobody has touched yet.
-#[cfg(target_os = "linux")]
-fn advise_huge(memory: &mut [MaybeUninit<u8>]) {
-    use std::ffi::{c_int, c_void};
-    unsafe extern "C" {
-        fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int;
-    }
-    /// `MADV_HUGEPAGE` of `<sys/mman.h>`, the same on every architecture.
-    const HUGE: c_int = 14;
-    /// Page sizes of Linux divide it.
-    const ALIGN: usize = 1 << 16;
-    let skip = memory.as_ptr().align_offset(ALIGN).min(memory.len());
-    let memory = &mut memory[skip..];
-    let len = memory.len() / ALIGN * ALIGN;
-    // SAFETY: start and length are whole pages inside an allocation of ours; the advice changes no byte, and a system
-    // that does not take it returns an error, which is no loss.
-    let _ = unsafe { madvise(memory.as_mut_ptr().cast(), len, HUGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge(_: &mut [MaybeUninit<u8>]) {}
 
 struct Read<'a> {
     blocks: &'a [Block],
@@ -216,8 +184,8 @@ pub struct Cached {
 }
 
 impl Cached {
-    /// Bytes of the matrix: in the second cache of every CPU of these days, with room for activations.
-    const BYTES: usize = 128 << 10;
+    /// Bytes of the matrix: in the second cache of a core of these days, with room for activations.
+    const BYTES: usize = 256 << 10;
 
     /// A matrix of this packing and width.
     pub fn new(packing: Packing, cols: usize, tokens: usize) -> Self {

@@ -19,10 +19,10 @@ use tern_kernels::default_threads;
 use crate::failure::{Failure, Outcome};
 use crate::model::{self, MachineArgs, threads};
 use crate::progress::Bar;
-use crate::sampling::{at_least_one, count};
+use crate::sampling::{at_least_one, count, number};
 use crate::signal;
 use crate::terminal;
-use measure::Bench as Measurement;
+use measure::{Bench as Measurement, Start};
 use rival::Rival;
 use test::Test;
 
@@ -81,7 +81,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
     /// Memory to read for the ceiling, in MiB [default: 1024, or a quarter of what is free]
-    #[arg(long, value_name = "MIB", allow_negative_numbers = true, value_parser = at_least_one)]
+    #[arg(long, value_name = "MIB", allow_negative_numbers = true, value_parser = mib)]
     probe: Option<usize>,
     /// Numbers of threads [default: one for each core]
     #[arg(short, long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true, value_parser = threads, help_heading = "Machine")]
@@ -111,6 +111,7 @@ impl Bench {
         let plot = self.plot.as_deref().map(Whole::begin).transpose()?;
         let most = *threads.iter().max().expect("there is a number of threads");
         let loaded = model::open(&self.model, &self.machine, Some(most))?;
+        let start = Start::measure(&loaded)?;
         let context = loaded.model.config().context;
         if let Some(test) = tests.iter().find(|test| test.positions() > context) {
             return Err(Failure::misused(format!(
@@ -120,7 +121,6 @@ impl Bench {
         }
 
         let mut rivals: Vec<Rival> = self.vs.iter().map(|command| Rival::new(command)).collect();
-        let mut bench = Measurement::new(loaded, self.probe.map(|mib| mib << 20), &tests)?;
         let each = tests.len() + rivals.len();
         let all = each * (self.rounds + 1);
         let mut bar = Bar::steps();
@@ -135,6 +135,7 @@ impl Bench {
             step(format!("warming up: {}", rival.command()));
             rival.run()?;
         }
+        let mut bench = Measurement::new(loaded.model, start, self.probe.map(|mib| mib << 20), &tests)?;
         for test in &tests {
             step(format!("warming up: {test}"));
             bench.warm_up(test)?;
@@ -163,4 +164,9 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Parses a size in MiB that no machine lacks for want of digits.
+fn mib(text: &str) -> Result<usize, &'static str> {
+    number(text, "expected a whole number from 1 to 65536", |mib| (1..=65536).contains(mib))
 }

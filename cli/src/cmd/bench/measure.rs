@@ -66,6 +66,17 @@ pub(super) struct Start {
     pub(super) memory: Option<u64>,
 }
 
+impl Start {
+    /// Takes the first token of a model that has just been loaded.
+    pub(super) fn measure(loaded: &Loaded) -> Outcome<Self> {
+        let (model, load) = (&loaded.model, loaded.load_time);
+        let before = Instant::now();
+        let mut sequence = [Sequence::new(model.config(), 1)];
+        read(model, &mut Scratch::default(), &mut sequence, &[token(model.config(), 0)], true)?;
+        Ok(Self { load, first_token: load + before.elapsed(), memory: machine::peak_memory() })
+    }
+}
+
 /// All that is needed to measure.
 pub(super) struct Bench {
     model: Model,
@@ -82,27 +93,20 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Takes the first token, the memory to read, and the sequences that the tests begin with.
-    pub(super) fn new(loaded: Loaded, region: Option<usize>, tests: &[Test]) -> Outcome<Self> {
-        let Loaded { model, load_time, .. } = loaded;
-        let before = Instant::now();
-        let mut scratch = Scratch::default();
-        let mut first = [Sequence::new(model.config(), 1)];
-        model.forward(
-            &mut scratch,
-            &mut first,
-            &[Row { sequence: 0, token: token(model.config(), 0), logits: GREEDY }],
-        )?;
-        let start = Start {
-            load: load_time,
-            first_token: load_time + before.elapsed(),
-            memory: machine::peak_memory(),
-        };
+    /// Takes the memory to read, and makes the sequences that the tests begin with.
+    pub(super) fn new(model: Model, start: Start, region: Option<usize>, tests: &[Test]) -> Outcome<Self> {
         let machine = Machine::look();
-        let region = region.unwrap_or_else(|| {
-            let free = machine.memory.map_or(REGION, |(_, free)| free / 4);
-            free.min(REGION) as usize
-        });
+        let free = machine.memory.map(|(_, free)| free);
+        let region = match (region, free) {
+            (Some(asked), Some(free)) if asked as u64 > free => {
+                let (asked, free) = (asked >> 20, free >> 20);
+                return Err(Failure::failed(format!(
+                    "--probe {asked}: expected less than the {free} MiB that are free"
+                )));
+            }
+            (Some(asked), _) => asked,
+            (None, free) => free.map_or(REGION, |free| REGION.min(free / 4)) as usize,
+        };
         let mut rows: Vec<usize> = tests.iter().map(Test::rows).collect();
         rows.sort_unstable();
         rows.dedup();
@@ -114,7 +118,7 @@ impl Bench {
             region: Region::new(region, model.pool()),
             cached: rows.into_iter().map(|rows| (rows, Cached::new(packing, cols, rows))).collect(),
             filled: Vec::new(),
-            scratch,
+            scratch: Scratch::default(),
             tests: tests.iter().map(|&test| Measured { test, rounds: Vec::new() }).collect(),
             model,
         };
