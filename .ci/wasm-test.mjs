@@ -42,7 +42,9 @@ async function runInPage(browser) {
 
   const profile = mkdtempSync(join(tmpdir(), "tern-page-"));
   const options = ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${profile}`];
-  const chromium = spawn(browser, [...options, `http://127.0.0.1:${server.address().port}/`], { stdio: "ignore" });
+  const url = `http://127.0.0.1:${server.address().port}/`;
+  // A process group of its own, so that its many processes can be ended together.
+  const chromium = spawn(browser, [...options, url], { stdio: "ignore", detached: true });
   const ended = new Promise((resolve) => chromium.once("close", resolve).once("error", resolve));
   ended.then((why) => tell(`the browser ended: ${why}`));
   const timer = setTimeout(tell, MINUTES * 60_000, `no answer in ${MINUTES} minutes`);
@@ -50,11 +52,15 @@ async function runInPage(browser) {
     return await outcome;
   } finally {
     clearTimeout(timer);
-    chromium.kill();
+    if (chromium.pid && chromium.exitCode === null) process.kill(-chromium.pid, "SIGKILL");
     await ended;
     server.closeAllConnections();
     server.close();
-    rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+    try {
+      rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+    } catch (error) {
+      console.log(`${profile} stays: ${error.message}`);
+    }
   }
 }
 

@@ -178,6 +178,18 @@ pub(crate) trait Isa: Copy + Send + Sync {
     }
 }
 
+/// For numbers below 27 the digits of base 3 as 2-bit codes: `d0 | d1 << 2 | d2 << 4`.
+#[allow(dead_code)] // for sets of 16-byte registers with a permutation of bytes
+const THREE_DIGITS: [u8; 32] = {
+    let mut codes = [0; 32];
+    let mut v = 0;
+    while v < 27 {
+        codes[v] = (v % 3 | (v / 3 % 3) << 2 | (v / 9) << 4) as u8;
+        v += 1;
+    }
+    codes
+};
+
 /// Inside `impl Isa` of a set that brings only products to a smaller one, field 0 of it: everything else, taken over.
 #[allow(unused_macros)] // on processors of which there is one set at most
 macro_rules! extend {
@@ -212,6 +224,14 @@ macro_rules! extend {
         #[inline(always)]
         fn digit(self, v: Self::Bytes, weight: u8) -> (Self::Bytes, Self::Bytes) {
             self.0.digit(v, weight)
+        }
+        #[inline(always)]
+        fn split5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
+            self.0.split5(bytes)
+        }
+        #[inline(always)]
+        fn prefetch(self, blocks: &[Block], at: usize) {
+            self.0.prefetch(blocks, at)
         }
         #[inline(always)]
         fn sums(self) -> Self::Sums {

@@ -34,7 +34,7 @@ impl WasmRelaxed {
 impl Isa for WasmRelaxed {
     const NAME: &'static str = "wasm-relaxed";
     const DOTS: usize = usize::MAX;
-    const PANEL: (usize, usize) = (1, 4);
+    const PANEL: (usize, usize) = (1, 3);
     const STREAMS: usize = 1;
     const SCALED: bool = false;
     const OFFSET8: i32 = 128;

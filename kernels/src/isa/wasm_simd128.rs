@@ -6,7 +6,7 @@
 
 use std::arch::wasm32::*;
 
-use super::{Block, Isa};
+use super::{Block, Isa, THREE_DIGITS};
 use crate::cpu::Kernel;
 
 /// Proof that this was compiled with `-C target-feature=+simd128`.
@@ -84,6 +84,23 @@ impl Isa for WasmSimd128 {
         }
         (v, taken)
     }
+    /// The upper two digits by compares, the lower three by a table, of which a swizzle reads one half and gives 0 for
+    /// the other.
+    #[inline(always)]
+    fn split5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
+        let (rest, d4) = self.digit(bytes, 84);
+        let (mut codes, d3) = self.digit(rest, 28);
+        let (halves, _) = THREE_DIGITS.as_chunks::<16>();
+        // SAFETY: each half is the 16 bytes read, an unaligned load is allowed.
+        let (low, high) =
+            unsafe { (v128_load(halves[0].as_ptr().cast()), v128_load(halves[1].as_ptr().cast())) };
+        for i in 0..4 {
+            let above = u8x16_swizzle(high, u8x16_sub(codes[i], u8x16_splat(16)));
+            codes[i] = v128_or(u8x16_swizzle(low, codes[i]), above);
+        }
+        let [d0, d1, d2, _] = self.split2(codes);
+        [d0, d1, d2, d3, d4]
+    }
     #[inline(always)]
     fn sums(self) -> Self::Sums {
         [i32x4_splat(0); 4]
@@ -92,12 +109,14 @@ impl Isa for WasmSimd128 {
     fn part(self) -> Self::Part {
         [i16x8_splat(0); 8]
     }
+    /// By widening and multiplying: x86 needs three to five instructions for each `extmul`, and here both halves of the
+    /// activations are the same. In Node on x86-64 this is 1.3 to 1.4 times as fast.
     #[inline(always)]
     fn dot(self, mut part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part {
-        let x = i32x4_splat(Self::lane(activations));
+        let x = i16x8_extend_low_i8x16(i32x4_splat(Self::lane(activations)));
         for i in 0..4 {
-            part[2 * i] = i16x8_add(part[2 * i], i16x8_extmul_low_i8x16(codes[i], x));
-            part[2 * i + 1] = i16x8_add(part[2 * i + 1], i16x8_extmul_high_i8x16(codes[i], x));
+            part[2 * i] = i16x8_add(part[2 * i], i16x8_mul(i16x8_extend_low_u8x16(codes[i]), x));
+            part[2 * i + 1] = i16x8_add(part[2 * i + 1], i16x8_mul(i16x8_extend_high_u8x16(codes[i]), x));
         }
         part
     }
