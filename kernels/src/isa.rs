@@ -184,7 +184,7 @@ const THREE_DIGITS: [u8; 32] = {
     let mut codes = [0; 32];
     let mut v = 0;
     while v < 27 {
-        codes[v] = (v % 3 | (v / 3 % 3) << 2 | (v / 9) << 4) as u8;
+        codes[v] = ((v % 3) | ((v / 3 % 3) << 2) | ((v / 9) << 4)) as u8;
         v += 1;
     }
     codes
