@@ -33,7 +33,7 @@ pub(crate) struct MachineArgs {
     /// The instruction set to use; `tern doctor` lists them [default: the fastest]
     #[arg(long, value_name = "NAME", value_parser = cpu)]
     cpu: Option<String>,
-    /// How weights lie in memory: `i2` (2 bits) or `t5` (1.6 bits) [default: as in the file, or i2]
+    /// How weights lie in memory: `i2` (2 bits) or `t5` (1.6 bits) [default: as in the file, or what is quickest here]
     #[arg(long, value_name = "NAME", value_parser = packing)]
     packing: Option<Packing>,
     /// The output head: `int8`, screened where only the likeliest tokens matter (the same tokens, fewer bytes), or

@@ -160,7 +160,7 @@ impl Model {
         let norm = layer.attn_sub_norm.as_deref();
         self.quantise(&mut s.codes, &s.heads, q_dim, norm, || at("attention output"))?;
         self.products(&mut s.codes, [(&layer.o, &mut s.out)]);
-        s.x.iter_mut().zip(&s.out).for_each(|(x, out)| *x += out);
+        self.add(&mut s.x, &s.out);
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Model {
         let norm = layer.ffn_sub_norm.as_deref();
         self.quantise(&mut s.codes, &s.gate, hidden, norm, || at("feed-forward output"))?;
         self.products(&mut s.codes, [(&layer.down, &mut s.out)]);
-        s.x.iter_mut().zip(&s.out).for_each(|(x, out)| *x += out);
+        self.add(&mut s.x, &s.out);
         Ok(())
     }
 
@@ -209,6 +209,14 @@ impl Model {
         let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
         let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
         codes.quantise(self.cpu, &self.pool, x, cols, norm).map_err(broken)
+    }
+
+    /// `x += out`, rows of `dim`.
+    fn add(&self, x: &mut [f32], out: &[f32]) {
+        let dim = self.config.dim;
+        self.pool.for_chunks(x, dim, |row, x| {
+            x.iter_mut().zip(&out[row * dim..]).for_each(|(x, out)| *x += out);
+        });
     }
 
     /// Several products of the same activations in one pass.

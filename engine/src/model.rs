@@ -20,7 +20,7 @@ pub struct Options {
     pub cpu: Option<String>,
     /// Threads; the physical cores that this process may use if `None`.
     pub threads: Option<usize>,
-    /// The packing of the weights in memory; the file's own, else I2, if `None`.
+    /// The packing of the weights in memory; the file's own where it is quick here, else the quickest, if `None`.
     pub packing: Option<Packing>,
     /// How the output head is held.
     pub head: Head,
@@ -75,6 +75,7 @@ impl Model {
             cpu,
             pool: &pool,
             packing: options.packing,
+            quickest: Packing::quickest(cpu),
             head: options.head,
         }
         .load()?;

@@ -125,8 +125,10 @@ pub(crate) struct Loader<'a> {
     pub detected: &'a Detected,
     pub cpu: Cpu,
     pub pool: &'a Pool,
-    /// Packing for weights that do not come packed; a packed file keeps its own unless one is asked for.
+    /// The packing that was asked for.
     pub packing: Option<Packing>,
+    /// The packing for weights that do not come packed, unless one is asked for.
+    pub quickest: Packing,
     pub head: Head,
 }
 
@@ -220,12 +222,14 @@ impl Loader<'_> {
             if let Some(at) = self.invalid(&mapped) {
                 return Err(error(format!("byte {at} of the blocks stands for no trits")));
             }
-            if self.packing.is_none_or(|packing| packing == mapped.packing()) {
+            // I2 is quick everywhere; T5 is repacked where it is not.
+            let good = mapped.packing() == Packing::I2 || self.quickest == Packing::T5;
+            if self.packing.map_or(good, |packing| packing == mapped.packing()) {
                 return Ok(mapped);
             }
         }
         let trits = Trits::open(tensor).map_err(error)?;
-        let packing = self.packing.unwrap_or(Packing::I2);
+        let packing = self.packing.unwrap_or(self.quickest);
         let row = |row: usize, out: &mut [i8]| trits.row(row, out);
         Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error)
     }

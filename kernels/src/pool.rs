@@ -128,8 +128,8 @@ impl Pool {
 
     /// Calls `f` with each of `0..count`, on whichever thread is free; a single one on the caller's.
     pub fn for_each(&self, count: usize, f: impl Fn(usize) + Sync) {
-        if count == 1 {
-            return f(0);
+        if count <= 1 {
+            return (0..count).for_each(f);
         }
         let shares = Shares::new(count, self.threads());
         self.run(|_| {
@@ -142,13 +142,10 @@ impl Pool {
     /// Cuts `data` into chunks of `len` (the last may be shorter) and gives each to one thread as `f(index, chunk)`.
     pub fn for_chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let total = data.len();
-        let chunks = total.div_ceil(len);
         let data = Disjoint::new(data);
-        self.run(|worker| {
-            for index in self.share(chunks, worker) {
-                // SAFETY: chunks of different indices do not overlap, and `share` gives an index to one worker.
-                f(index, unsafe { data.slice(index * len..((index + 1) * len).min(total)) });
-            }
+        self.for_each(total.div_ceil(len), |index| {
+            // SAFETY: chunks of different indices do not overlap, and `for_each` gives an index to one thread.
+            f(index, unsafe { data.slice(index * len..((index + 1) * len).min(total)) });
         });
     }
 }

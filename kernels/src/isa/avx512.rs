@@ -56,7 +56,7 @@ const TABLES: Tables = {
         t.third[i] = (i % 21 / 7) as u8;
         t.fourth84[i] = 84 * t.fourth[i];
         t.third28[i] = 28 * t.third[i];
-        t.codes[i] = (i % 3 | (i / 3 % 3) << 2 | (i / 9 % 3) << 4) as u8;
+        t.codes[i] = ((i % 3) | ((i / 3 % 3) << 2) | ((i / 9 % 3) << 4)) as u8;
         i += 1;
     }
     t
