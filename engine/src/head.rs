@@ -83,18 +83,25 @@ impl Model {
         const CHUNK: usize = 64;
         let (dim, vocab) = (self.config.dim, self.config.vocab);
         let failure = Mutex::new(None);
-        let mut columns: Vec<Vec<&mut [f32]>> = (0..vocab.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
-        for logits in logits.chunks_exact_mut(vocab) {
-            columns.iter_mut().zip(logits.chunks_mut(CHUNK)).for_each(|(column, chunk)| column.push(chunk));
-        }
-        self.pool.for_chunks(&mut columns, 1, |chunk, column| {
-            for (out, normed) in column[0].iter_mut().zip(normed.chunks_exact(dim)) {
-                let first = chunk * CHUNK;
-                if let Err(what) = head.dots(self.cpu, first..first + out.len(), normed, out) {
-                    failure.lock().expect("no panic under this lock").get_or_insert(what);
-                }
+        let dots = |chunk: usize, normed: &[f32], out: &mut [f32]| {
+            let first = chunk * CHUNK;
+            if let Err(what) = head.dots(self.cpu, first..first + out.len(), normed, out) {
+                failure.lock().expect("no panic under this lock").get_or_insert(what);
             }
-        });
+        };
+        if normed.len() == dim {
+            self.pool.for_chunks(logits, CHUNK, |chunk, out| dots(chunk, normed, out));
+        } else {
+            let mut columns: Vec<Vec<&mut [f32]>> = (0..vocab.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
+            for logits in logits.chunks_exact_mut(vocab) {
+                columns.iter_mut().zip(logits.chunks_mut(CHUNK)).for_each(|(column, out)| column.push(out));
+            }
+            self.pool.for_chunks(&mut columns, 1, |chunk, column| {
+                for (out, normed) in column[0].iter_mut().zip(normed.chunks_exact(dim)) {
+                    dots(chunk, normed, out);
+                }
+            });
+        }
         match failure.into_inner().expect("no panic under this lock") {
             Some(what) => Err(Error::Numeric(format!("output head: {what}"))),
             None => Ok(()),

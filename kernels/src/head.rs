@@ -20,7 +20,7 @@ use crate::buffer::Buffer;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
 use crate::packing::ROWS;
-use crate::pool::{Disjoint, Pool};
+use crate::pool::{Disjoint, Pool, Shares};
 use chance::{CELL, Dither, PAD, WEIGHT_DITHER, guess};
 
 /// Most columns: their sums fit 32 bits.
@@ -78,9 +78,10 @@ impl OutputHead {
         let failure = Mutex::new(None);
         let (codes, screen) = (Disjoint::new(&mut head.codes), Disjoint::new(&mut head.screen));
         let (scales, norms) = (Disjoint::new(&mut head.scales), Disjoint::new(&mut head.norms));
-        pool.run(|worker| {
+        let shares = Shares::new(groups, pool.threads());
+        pool.run(|_| {
             let (mut values, mut digits) = (vec![0f32; cols], vec![0u8; stride]);
-            for g in pool.share(groups, worker) {
+            for g in std::iter::from_fn(|| shares.take()).flatten() {
                 let own = g * ROWS..rows.min((g + 1) * ROWS);
                 // SAFETY: each row group, and so each of its rows, belongs to one worker.
                 let (codes, group, scales, norms) = unsafe {

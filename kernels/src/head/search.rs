@@ -9,7 +9,7 @@ use super::screen::Scan;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
 use crate::packing::ROWS;
-use crate::pool::{Disjoint, Pool};
+use crate::pool::{Disjoint, Pool, Shares};
 
 /// Hidden states that share one pass.
 const BATCH: usize = 32;
@@ -134,13 +134,16 @@ impl Batch<'_> {
         s.counts.clear();
         s.counts.resize(self.pool.threads(), Computed::default());
         let (out, counts) = (Disjoint::new(out), Disjoint::new(&mut s.counts));
+        let shares = Shares::new(head.groups(), self.pool.threads());
         self.pool.run(|worker| {
-            let groups = self.pool.share(head.groups(), worker);
             let (screened, floors, sums) = (&s.screened, &s.floors, &s.sums);
-            let count = self.cpu.run(Finish { batch: self, screened, floors, sums, groups, out: &out });
             // SAFETY: each worker has its own element.
             let own = unsafe { counts.slice(worker..worker + 1) };
-            own[0] = count;
+            while let Some(groups) = shares.take() {
+                let count = self.cpu.run(Finish { batch: self, screened, floors, sums, groups, out: &out });
+                own[0].rows += count.rows;
+                own[0].screened += count.screened;
+            }
         });
         let computed: u64 = s.counts.iter().map(|count| count.rows).sum();
         s.computed += computed;
@@ -159,25 +162,28 @@ impl Batch<'_> {
         let lists = pool.threads() * screened.len();
         s.best.resize_with(s.best.len().max(lists), Vec::new);
         let (sums, best) = (Disjoint::new(&mut s.sums), Disjoint::new(&mut s.best));
+        let shares = Shares::new(head.groups(), pool.threads());
         pool.run(|worker| {
-            let groups = pool.share(head.groups(), worker);
-            let share = groups.start * ROWS..head.rows.min(groups.end * ROWS);
-            let blocks = &head.screen;
-            cpu.run(Scan { blocks, x, first, vectors: screened, groups, sums: &sums, padded_rows });
             // SAFETY: each worker has its own lists.
             let lists = unsafe { best.slice(worker * screened.len()..(worker + 1) * screened.len()) };
-            for (n, (list, &v)) in lists.iter_mut().zip(screened).enumerate() {
-                let at = n * padded_rows;
-                // SAFETY: these are sums of this worker's row groups, which nobody writes any more.
-                let sums = unsafe { sums.slice(at + share.start..at + share.end) };
-                cpu.run(Best {
-                    head,
-                    sums,
-                    row: x.row(first + v),
-                    first: share.start,
-                    k: trials(tops[v]),
-                    list,
-                });
+            lists.iter_mut().for_each(Vec::clear);
+            while let Some(groups) = shares.take() {
+                let rows = groups.start * ROWS..head.rows.min(groups.end * ROWS);
+                let blocks = &head.screen;
+                cpu.run(Scan { blocks, x, first, vectors: screened, groups, sums: &sums, padded_rows });
+                for (n, (list, &v)) in lists.iter_mut().zip(screened).enumerate() {
+                    let at = n * padded_rows;
+                    // SAFETY: these are sums of row groups that this worker took, which nobody writes any more.
+                    let sums = unsafe { sums.slice(at + rows.start..at + rows.end) };
+                    cpu.run(Best {
+                        head,
+                        sums,
+                        row: x.row(first + v),
+                        first: rows.start,
+                        k: trials(tops[v]),
+                        list,
+                    });
+                }
             }
         });
     }
@@ -225,13 +231,19 @@ fn keep_best(list: &mut Vec<(f32, u32)>, k: usize) {
     }
 }
 
-/// The `k` rows of a share with the largest estimates.
+/// The least estimate of a list.
+#[inline(always)]
+fn least(list: &[(f32, u32)]) -> f32 {
+    list.iter().fold(f32::INFINITY, |least, (estimate, _)| least.min(*estimate))
+}
+
+/// Keeps the `k` rows with the largest estimates, those of one more piece among them.
 struct Best<'a> {
     head: &'a OutputHead,
-    /// Of the rows of the share.
+    /// Of the rows of the piece.
     sums: &'a [i32],
     row: Row,
-    /// The first row of the share.
+    /// The first row of the piece; pieces come in rising order.
     first: usize,
     k: usize,
     list: &'a mut Vec<(f32, u32)>,
@@ -242,26 +254,24 @@ impl Kernel for Best<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
-        self.list.clear();
         let (cell, shift) = (CELL as f32, self.row.shift as f32);
         let scales = &self.head.scales[self.first..][..self.sums.len()];
-        let mut bound = f32::NEG_INFINITY;
-        let (full, last) = self.sums.as_chunks::<ROWS>();
-        for block in 0..full.len() + 1 {
-            let mut sums = [0; ROWS];
-            let mut block_scales = [0f32; ROWS];
-            let count = if block < full.len() { ROWS } else { last.len() };
-            if block < full.len() {
-                sums = full[block];
-                block_scales.copy_from_slice(&scales[block * ROWS..][..ROWS]);
-            } else {
-                sums[..count].copy_from_slice(last);
-                block_scales[..count].copy_from_slice(&scales[block * ROWS..]);
-            }
+        let mut bound = if self.list.len() < self.k { f32::NEG_INFINITY } else { least(self.list) };
+        let ((sums, last_sums), (scales, last_scales)) = (self.sums.as_chunks(), scales.as_chunks());
+        // The rows past the last whole group, filled up.
+        let (mut rest_sums, mut rest_scales) = ([0; ROWS], [0f32; ROWS]);
+        for (i, (&sum, &scale)) in last_sums.iter().zip(last_scales).enumerate() {
+            (rest_sums[i], rest_scales[i]) = (sum, scale);
+        }
+        for block in 0..sums.len() + 1 {
+            let (sums, scales, count) = match sums.get(block) {
+                Some(sums) => (sums, &scales[block], ROWS),
+                None => (&rest_sums, &rest_scales, last_sums.len()),
+            };
             let mut estimates = [0f32; ROWS];
             let mut above = false;
             for i in 0..ROWS {
-                estimates[i] = (cell * sums[i] as f32 + shift) * block_scales[i];
+                estimates[i] = (cell * sums[i] as f32 + shift) * scales[i];
                 above |= estimates[i] > bound;
             }
             if !above {
@@ -272,8 +282,7 @@ impl Kernel for Best<'_> {
                     self.list.push((estimate, (self.first + block * ROWS + at) as u32));
                     if self.list.len() >= 2 * self.k {
                         keep_best(self.list, self.k);
-                        bound =
-                            self.list.iter().fold(f32::INFINITY, |least, (estimate, _)| least.min(*estimate));
+                        bound = least(self.list);
                     }
                 }
             }
@@ -300,7 +309,7 @@ impl Kernel for One<'_> {
     }
 }
 
-/// Writes the logits of a share of the row groups: those that can reach the floor, minus infinity for the others.
+/// Writes the logits of some row groups: those that can reach the floor, minus infinity for the others.
 struct Finish<'a> {
     batch: Batch<'a>,
     screened: &'a [usize],
