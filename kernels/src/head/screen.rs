@@ -25,6 +25,9 @@ const PLANES: usize = COLS / 4;
 /// Blocks of a piece.
 const BLOCKS: usize = 3;
 
+/// Pieces by which one vector's pass asks for memory before it needs it: 3 KB.
+const AHEAD: usize = 16;
+
 /// Bytes of a group of 16 rows.
 pub(super) fn group_len(cols: usize) -> usize {
     cols.div_ceil(COLS) * BLOCKS * size_of::<Block>()
@@ -112,6 +115,11 @@ impl Scan<'_> {
             let end = start.saturating_add(step).min(pieces);
             let (mut single, mut double) = ([isa.part(); C], [isa.part(); C]);
             for piece in start..end {
+                if C == 1 {
+                    for i in 0..BLOCKS {
+                        isa.prefetch(blocks.as_flattened(), BLOCKS * (piece + AHEAD) + i);
+                    }
+                }
                 let planes = split(isa, &blocks[piece]);
                 for p in 0..PLANES / 2 {
                     for j in 0..C {

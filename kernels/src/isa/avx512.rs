@@ -165,6 +165,10 @@ impl Isa for Avx512 {
             unsafe {
                 let mut sums = [[_mm512_setzero_si512(); 2]; V];
                 for i in start..end {
+                    if V == 1 {
+                        // 2 KB on, in the next row as a rule; a prefetch reads nothing, any address is allowed.
+                        _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(i + 64).cast());
+                    }
                     let wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes[i].as_ptr().cast()));
                     for v in 0..V {
                         let x = _mm512_loadu_si512(pieces[v][i].as_ptr().cast());
