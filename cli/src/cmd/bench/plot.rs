@@ -22,8 +22,8 @@ text{font:13px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#576
 .paper{fill:#fff}.axis{stroke:#8c959f;fill:none}.grid{stroke:#d8dee4;fill:none}\
 .prompt{stroke:#0969da;fill:#0969da}.text{stroke:#bc4c00;fill:#bc4c00}\
 polyline{fill:none!important;stroke-width:2}.ceiling{stroke-dasharray:5 4;stroke-width:1.5}\
-.other{fill:none!important;stroke-width:1.5}.figure{paint-order:stroke;stroke:#fff;stroke-width:3px}\
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.paper{fill:#0d1117}.figure{stroke:#0d1117}.axis{stroke:#6e7681}\
+.other{fill:none!important;stroke-width:1.5}.figure{paint-order:stroke;stroke:#fff!important;stroke-width:3px}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.paper{fill:#0d1117}.figure{stroke:#0d1117!important}.axis{stroke:#6e7681}\
 .grid{stroke:#30363d}.prompt{stroke:#58a6ff;fill:#58a6ff}.text{stroke:#f0883e;fill:#f0883e}}";
 
 /// One line of a panel.
@@ -268,12 +268,12 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
             let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
             let _ = writeln!(
                 figures,
-                "<text class=\"small figure\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
+                "<text class=\"small figure {class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
                 speed(*value)
             );
         }
     }
-    // On top of all lines, with a rim in the colour of the paper.
+    // On top of all lines, in the colour of their own, with a rim in that of the paper.
     out.push_str(&figures);
 }
 
