@@ -33,7 +33,7 @@ impl Neon {
 impl Isa for Neon {
     const NAME: &'static str = "neon";
     const DOTS: usize = 128;
-    const PANEL: (usize, usize) = (1, 3);
+    const PANEL: (usize, usize) = (1, 2);
     const STREAMS: usize = 1;
     const SCALED: bool = false;
     const OFFSET8: i32 = 0;
