@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 use tern::file::{self, File, Metadata, OpenOptions};
 use tern::{Head, MAX_THREADS, Model, Options, STORY, Tokenizer};
-use tern_kernels::{Cpu, Packing};
+use tern_kernels::{Cpu, KvFormat, Packing};
 
 use crate::failure::{Failure, Outcome};
 use crate::sampling::{expected, number};
@@ -40,6 +40,9 @@ pub(crate) struct MachineArgs {
     /// `stored`, as it is in the file
     #[arg(long, value_name = "FORM", default_value = "int8", value_parser = head)]
     head: Head,
+    /// How keys and values are kept: `f32`, `f16` or `int8` (half the memory of f16, and faster in long contexts)
+    #[arg(long, value_name = "NAME", default_value = "f16", value_parser = kv)]
+    kv: KvFormat,
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     pub(crate) i2s_arm: bool,
@@ -47,13 +50,8 @@ pub(crate) struct MachineArgs {
 
 impl MachineArgs {
     fn options(&self, threads: Option<usize>) -> Options {
-        Options {
-            cpu: self.cpu.clone(),
-            threads,
-            packing: self.packing,
-            head: self.head,
-            i2s_arm: self.i2s_arm,
-        }
+        let Self { packing, head, kv, i2s_arm, .. } = *self;
+        Options { cpu: self.cpu.clone(), threads, packing, head, kv, i2s_arm }
     }
 }
 
@@ -177,4 +175,8 @@ fn head(text: &str) -> Result<Head, String> {
 
 fn packing(text: &str) -> Result<Packing, String> {
     Packing::from_name(text).ok_or_else(|| expected(&Packing::ALL.map(Packing::name)))
+}
+
+fn kv(text: &str) -> Result<KvFormat, String> {
+    KvFormat::from_name(text).ok_or_else(|| expected(&KvFormat::ALL.map(KvFormat::name)))
 }

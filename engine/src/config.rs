@@ -1,16 +1,8 @@
 //! What a model is: the numbers and choices of its architecture. Nothing here is guessed; `family` reads it all from
 //! the file.
 
-use tern_kernels::{Activation, MAX_HEAD_DIM};
-
-/// Which elements of a head rotate together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// Element `j` with `j + head_dim / 2`: Hugging Face checkpoints and the `bitnet` GGUFs.
-    Halves,
-    /// Element `2j` with `2j + 1`: GGUFs of architecture `llama`, whose q and k rows were permuted to suit.
-    Neighbours,
-}
+pub use tern_kernels::Pairing;
+use tern_kernels::{Activation, Heads, KvFormat, MAX_HEAD_DIM};
 
 /// Rotary positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +11,14 @@ pub struct Rope {
     pub base: f32,
     /// Which elements rotate together.
     pub pairing: Pairing,
+}
+
+impl Rope {
+    /// What a position turns each pair of a head by: `base^(-2j / head_dim)`, `j` in `0..head_dim / 2`.
+    pub(crate) fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+        let exponent = |j: usize| -(2.0 * j as f64) / head_dim as f64;
+        (0..head_dim / 2).map(|j| f64::from(self.base).powf(exponent(j)) as f32).collect()
+    }
 }
 
 /// The architecture of a model.
@@ -97,7 +97,12 @@ impl Config {
     }
 
     /// Bytes of key-value cache for one position.
-    pub fn kv_bytes(&self) -> usize {
-        self.layers * 2 * self.kv_dim() * size_of::<f32>()
+    pub fn kv_bytes(&self, format: KvFormat) -> usize {
+        self.layers * self.kv_heads * format.bytes(self.head_dim)
+    }
+
+    /// The heads of its attention.
+    pub(crate) fn attention_heads(&self) -> Heads {
+        Heads { query: self.heads, kv: self.kv_heads, dim: self.head_dim, pairing: self.rope.pairing }
     }
 }

@@ -4,10 +4,10 @@
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
 use tern_kernels::{
-    Activations, Attention, HeadScratch, Norm, Product, Ternary, attend, gate, products, rms_norm,
+    Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Ternary, Unstorable, gate, products, rms_norm,
 };
 
-use crate::config::{Config, Pairing, Rope};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::head::{HeadBuffers, Logits};
 use crate::model::Model;
@@ -40,6 +40,7 @@ pub struct Scratch {
     logits: Vec<f32>, // (rows that want them, vocab)
     head: HeadBuffers,
     places: Vec<Place>,
+    attention: Attention,
     codes: Activations,
 }
 
@@ -49,13 +50,6 @@ impl Scratch {
         let read = if self.head.tops.is_empty() { &HeadScratch::default() } else { &self.head.scratch };
         (read.bytes(), read.computed())
     }
-}
-
-/// Where a row stands.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    sequence: usize,
-    position: usize,
 }
 
 impl Model {
@@ -72,7 +66,6 @@ impl Model {
         if let Err(error) = result {
             for (sequence, len) in sequences.iter_mut().zip(before) {
                 sequence.truncate(len);
-                sequence.settle();
             }
             return Err(error);
         }
@@ -90,26 +83,28 @@ impl Model {
 
     /// Embeds the tokens, notes where they stand and how far their heads are to be rotated.
     fn enter(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
-        let Config { dim, vocab, head_dim, rope, .. } = self.config;
+        let Config { dim, vocab, head_dim, .. } = self.config;
         if let Some(row) = rows.iter().find(|row| row.token as usize >= vocab) {
             let what = format!("token {} is not in the vocabulary of {vocab}", row.token);
             return Err(Error::Input(what));
         }
         for (index, sequence) in sequences.iter_mut().enumerate() {
-            sequence.reserve(rows.iter().filter(|row| row.sequence == index).count())?;
+            sequence.reserve(self, rows.iter().filter(|row| row.sequence == index).count())?;
         }
         s.x.resize(rows.len() * dim, 0.0);
-        s.angles.resize(rows.len() * head_dim, 0.0);
         s.places.clear();
-        let rows_out = s.x.chunks_exact_mut(dim).zip(s.angles.chunks_exact_mut(head_dim));
-        for (row, (x, angles)) in rows.iter().zip(rows_out) {
+        for (row, x) in rows.iter().zip(s.x.chunks_exact_mut(dim)) {
             let position = sequences[row.sequence].tokens().len();
             sequences[row.sequence].push(row.token);
             s.places.push(Place { sequence: row.sequence, position });
             let embedded = self.weights.embedding.row(row.token as usize, x);
             embedded.map_err(|what| Error::Numeric(format!("embedding of token {}: {what}", row.token)))?;
-            angles_at(rope, position, angles);
         }
+        s.angles.resize(rows.len() * head_dim, 0.0);
+        self.pool.for_chunks(&mut s.angles, head_dim, |row, angles| {
+            angles_at(&self.frequencies, s.places[row].position, angles);
+        });
+        s.attention.plan(self.config.attention_heads(), self.kv(), self.threads(), s.places.iter().copied());
         Ok(())
     }
 
@@ -120,42 +115,25 @@ impl Model {
         index: usize,
         layer: &Layer,
     ) -> Result<()> {
-        let Config { dim, heads, kv_heads, head_dim, rope, .. } = self.config;
-        let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), s.places.len());
+        let dim = self.config.dim;
+        let (q_dim, rows) = (self.config.q_dim(), s.places.len());
         let at = |what: &str| format!("layer {index}, {what}");
 
         self.quantise(&mut s.codes, &s.x, dim, Some(&layer.attn_norm), || at("attention input"))?;
         self.products(&mut s.codes, [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)]);
 
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        for row in 0..rows {
-            let angles = &s.angles[row * head_dim..][..head_dim];
-            let (q, k) = (&mut s.q[row * q_dim..][..q_dim], &mut s.k[row * kv_dim..][..kv_dim]);
-            q.chunks_exact_mut(head_dim)
-                .chain(k.chunks_exact_mut(head_dim))
-                .for_each(|head| rotate(rope, angles, head));
-            q.iter_mut().for_each(|q| *q *= scale);
-            let cache = sequences[s.places[row].sequence].cache(index);
-            cache.keys.extend_from_slice(k);
-            cache.values.extend_from_slice(&s.v[row * kv_dim..][..kv_dim]);
-        }
-
         s.heads.resize(rows * q_dim, 0.0);
-        let (q, places, sequences) = (&s.q, &s.places, &*sequences);
-        self.pool.for_chunks(&mut s.heads, head_dim, |chunk, out| {
-            let (row, head) = (chunk / heads, chunk % heads);
-            let cache = sequences[places[row].sequence].cached(index);
-            let first = head / (heads / kv_heads) * head_dim;
-            let attention = Attention {
-                query: &q[chunk * head_dim..][..head_dim],
-                keys: &cache.keys[first..],
-                values: &cache.values[first..],
-                stride: kv_dim,
-                positions: places[row].position + 1,
-                out,
-            };
-            attend(self.cpu, attention);
-        });
+        let attended = Rows { q: &mut s.q, k: &s.k, v: &s.v, angles: &s.angles, out: &mut s.heads };
+        s.attention.run(self.cpu, &self.pool, index, attended, sequences).map_err(|what| {
+            Error::Numeric(match what {
+                Unstorable::NotFinite => {
+                    at("keys and values: a value is not a number: the weights are broken")
+                }
+                Unstorable::BeyondF16 => {
+                    at("keys and values: a value is beyond f16; `f32` and `int8` caches can hold it")
+                }
+            })
+        })?;
 
         let norm = layer.attn_sub_norm.as_deref();
         self.quantise(&mut s.codes, &s.heads, q_dim, norm, || at("attention output"))?;
@@ -230,28 +208,12 @@ impl Model {
     }
 }
 
-/// Cosines and then sines of `position * base^(-2j / head_dim)`, `j` in `0..head_dim / 2`; the angle is rounded to f32
-/// before its cosine is taken, as the models were trained.
-fn angles_at(rope: Rope, position: usize, out: &mut [f32]) {
-    let dim = out.len();
-    let (cosines, sines) = out.split_at_mut(dim / 2);
-    for (j, (cosine, sine)) in cosines.iter_mut().zip(sines).enumerate() {
-        let frequency = f64::from(rope.base).powf(-(2.0 * j as f64) / dim as f64) as f32;
+/// Cosines and then sines of `position * frequency`; the angle is rounded to f32 before its cosine is taken, as the
+/// models were trained.
+fn angles_at(frequencies: &[f32], position: usize, out: &mut [f32]) {
+    let (cosines, sines) = out.split_at_mut(frequencies.len());
+    for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
         let (s, c) = f64::from(position as f32 * frequency).sin_cos();
         (*cosine, *sine) = (c as f32, s as f32);
-    }
-}
-
-/// Rotates one head by its angles.
-fn rotate(rope: Rope, angles: &[f32], head: &mut [f32]) {
-    let half = head.len() / 2;
-    let (cosines, sines) = angles.split_at(half);
-    for j in 0..half {
-        let (a, b) = match rope.pairing {
-            Pairing::Halves => (j, j + half),
-            Pairing::Neighbours => (2 * j, 2 * j + 1),
-        };
-        (head[a], head[b]) =
-            (head[a] * cosines[j] - head[b] * sines[j], head[b] * cosines[j] + head[a] * sines[j]);
     }
 }

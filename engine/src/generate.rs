@@ -56,7 +56,7 @@ impl<'m> Generation<'m> {
         let wanted = sampling.wanted();
         Ok(Self {
             model,
-            sequence: [Sequence::new(model.config(), context)],
+            sequence: [Sequence::new(model, context)],
             scratch: Scratch::default(),
             sampler: Sampler::new(sampling)?,
             wanted,

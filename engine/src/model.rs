@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tern_kernels::{Cpu, Packing, Pool, default_threads};
+use tern_kernels::{Cpu, KvFormat, Packing, Pool, default_threads};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ pub struct Options {
     pub packing: Option<Packing>,
     /// How the output head is held.
     pub head: Head,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
 }
@@ -38,6 +40,9 @@ pub struct Model {
     pub(crate) weights: Weights,
     pub(crate) cpu: Cpu,
     pub(crate) pool: Pool,
+    /// What a position turns each pair of a head by, `(head_dim / 2)`.
+    pub(crate) frequencies: Vec<f32>,
+    kv: KvFormat,
     /// Or why there is none: ids can be run without one.
     tokenizer: std::result::Result<Tokenizer, String>,
     load_time: Duration,
@@ -79,7 +84,10 @@ impl Model {
             head: options.head,
         }
         .load()?;
-        Ok(Model { config: detected.config, weights, cpu, pool, tokenizer, load_time: start.elapsed() })
+        let config = detected.config;
+        let frequencies = config.rope.frequencies(config.head_dim);
+        let (kv, load_time) = (options.kv, start.elapsed());
+        Ok(Model { config, weights, cpu, pool, frequencies, kv, tokenizer, load_time })
     }
 
     /// The numbers of its architecture.
@@ -109,6 +117,10 @@ impl Model {
     /// How its output head is held.
     pub fn head_form(&self) -> Head {
         if matches!(self.weights.output, Output::Int8(_)) { Head::Int8 } else { Head::Stored }
+    }
+    /// How its sequences keep keys and values.
+    pub fn kv(&self) -> KvFormat {
+        self.kv
     }
     /// Threads it runs on.
     pub fn threads(&self) -> usize {

@@ -1,33 +1,26 @@
 //! One text in the making: its tokens and their keys and values.
 
-use crate::config::Config;
+use tern_kernels::Cache;
+
 use crate::error::{Error, Result};
+use crate::model::Model;
 
 /// Tokens that went through the model, and what attention keeps of them.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     tokens: Vec<u32>,
-    /// For each layer keys and values, `(positions, kv_dim)` each.
-    layers: Vec<Cache>,
-    kv_dim: usize,
+    /// Keys and values of every layer. It may hold more positions than there are tokens: what is past the last token is
+    /// written anew before it is read.
+    cache: Cache,
     context: usize,
 }
 
-/// Keys (rotated) and values of one layer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Cache {
-    pub keys: Vec<f32>,
-    pub values: Vec<f32>,
-}
-
-/// Positions by which the caches grow.
-const GROWTH: usize = 256;
-
 impl Sequence {
-    /// An empty sequence for at most `context` positions.
-    pub fn new(config: &Config, context: usize) -> Self {
-        let layers = (0..config.layers).map(|_| Cache::default()).collect();
-        Self { tokens: Vec::new(), layers, kv_dim: config.kv_dim(), context }
+    /// An empty sequence of this model, for at most `context` positions.
+    pub fn new(model: &Model, context: usize) -> Self {
+        let config = model.config();
+        let cache = Cache::new(model.kv(), config.layers, config.kv_heads, config.head_dim);
+        Self { tokens: Vec::new(), cache, context }
     }
 
     /// The tokens so far.
@@ -43,45 +36,37 @@ impl Sequence {
     /// Forgets all after the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
-        for cache in &mut self.layers {
-            cache.keys.truncate(self.tokens.len() * self.kv_dim);
-            cache.values.truncate(self.tokens.len() * self.kv_dim);
-        }
     }
 
-    /// Makes room for `count` more tokens in every cache; refuses past the context, and where memory runs out.
-    pub(crate) fn reserve(&mut self, count: usize) -> Result<()> {
+    /// Makes room for `count` more tokens of `model`; refuses past the context, where memory runs out, and a model that
+    /// keeps its keys and values otherwise.
+    pub(crate) fn reserve(&mut self, model: &Model, count: usize) -> Result<()> {
         let needed = self.tokens.len() + count;
         if needed > self.context {
             let what = format!("{needed} tokens do not fit into a context of {}", self.context);
             return Err(Error::Input(what));
         }
-        let room = needed.next_multiple_of(GROWTH).min(self.context) * self.kv_dim;
-        for cache in &mut self.layers {
-            for values in [&mut cache.keys, &mut cache.values] {
-                let more = room.saturating_sub(values.len());
-                if values.capacity() < needed * self.kv_dim && values.try_reserve_exact(more).is_err() {
-                    return Err(Error::Input(format!("no memory for the cache of {needed} tokens")));
-                }
-            }
+        let config = model.config();
+        if !self.cache.fits(model.kv(), config.layers, config.kv_heads, config.head_dim) {
+            return Err(Error::Input("a sequence was begun with another model".to_owned()));
         }
-        Ok(())
+        let full = |_| Error::Input(format!("no memory for the cache of {needed} tokens"));
+        self.cache.reserve(needed).map_err(full)
     }
 
     pub(crate) fn push(&mut self, token: u32) {
         self.tokens.push(token);
     }
+}
 
-    pub(crate) fn cache(&mut self, layer: usize) -> &mut Cache {
-        &mut self.layers[layer]
+impl AsRef<Cache> for Sequence {
+    fn as_ref(&self) -> &Cache {
+        &self.cache
     }
+}
 
-    pub(crate) fn cached(&self, layer: usize) -> &Cache {
-        &self.layers[layer]
-    }
-
-    /// Brings the caches back to the tokens: after a step that failed half way they may hold more.
-    pub(crate) fn settle(&mut self) {
-        self.truncate(self.tokens.len());
+impl AsMut<Cache> for Sequence {
+    fn as_mut(&mut self) -> &mut Cache {
+        &mut self.cache
     }
 }

@@ -123,7 +123,7 @@ fn floats_keep_their_values() {
 fn logits(path: &Path) -> Vec<f32> {
     let model = Model::open(path, &Options { head: Head::Stored, ..Options::default() })
         .unwrap_or_else(|e| panic!("{e}"));
-    let mut sequences = [Sequence::new(model.config(), 8)];
+    let mut sequences = [Sequence::new(&model, 8)];
     let rows: Vec<Row> = (1..9).map(|token| Row { sequence: 0, token, logits: Logits::All }).collect();
     model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
 }

@@ -82,7 +82,7 @@ fn the_logits_of_a_short_prompt_are_the_known_ones() {
                 logits: if n == ids.len() { Logits::All } else { Logits::None },
             })
             .collect();
-        let mut sequences = [Sequence::new(model.config(), 8)];
+        let mut sequences = [Sequence::new(&model, 8)];
         let mut scratch = Scratch::default();
         let got = model.forward(&mut scratch, &mut sequences, &rows).unwrap();
         assert_eq!(got.len(), want.len());

@@ -9,7 +9,7 @@ const LANES: usize = 16;
 
 /// Sums the lanes pairwise: 8 apart, 4 apart, 2 apart, neighbours.
 #[inline(always)]
-fn sum(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn sum(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -250,72 +250,6 @@ pub fn gate(cpu: Cpu, activation: Activation, gate: &mut [f32], up: &[f32]) {
     cpu.run(Gate { activation, gate, up });
 }
 
-/// Widest head that [`attend`] takes.
-pub const MAX_HEAD_DIM: usize = 512;
-
-/// One query against the keys and values of the positions it sees.
-pub struct Attention<'a> {
-    /// The query, already multiplied by the attention scale; as long as a head is wide.
-    pub query: &'a [f32],
-    /// Keys: position `p` at `p * stride`.
-    pub keys: &'a [f32],
-    /// Values, laid out like the keys.
-    pub values: &'a [f32],
-    /// Distance between positions.
-    pub stride: usize,
-    /// Number of positions.
-    pub positions: usize,
-    /// The weighted mean of the values.
-    pub out: &'a mut [f32],
-}
-
-impl Kernel for Attention<'_> {
-    type Output = ();
-
-    /// Softmax in one pass: a block of positions at a time, with the running sums rescaled when the maximum grows.
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        const BLOCK: usize = 32;
-        let dim = self.query.len();
-        let mut sums = [0f32; MAX_HEAD_DIM];
-        let sums = &mut sums[..dim];
-        let (mut top, mut total) = (f32::NEG_INFINITY, 0f32);
-        for start in (0..self.positions).step_by(BLOCK) {
-            let count = BLOCK.min(self.positions - start);
-            let mut scores = [f32::NEG_INFINITY; BLOCK];
-            for (i, score) in scores[..count].iter_mut().enumerate() {
-                *score = dot_lanes(self.query, &self.keys[(start + i) * self.stride..][..dim]);
-            }
-            let block_top = scores.iter().fold(top, |top, &score| if score > top { score } else { top });
-            let rescale = if top == f32::NEG_INFINITY { 0.0 } else { exp(top - block_top) };
-            top = block_top;
-            total *= rescale;
-            sums.iter_mut().for_each(|sum| *sum *= rescale);
-            for (i, score) in scores[..count].iter().enumerate() {
-                let weight = exp(score - top);
-                total += weight;
-                let value = &self.values[(start + i) * self.stride..][..dim];
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum += weight * value;
-                }
-            }
-        }
-        for (out, sum) in self.out.iter_mut().zip(sums) {
-            *out = *sum / total;
-        }
-    }
-}
-
-/// Attention of one head for one token.
-pub fn attend(cpu: Cpu, attention: Attention<'_>) {
-    let (dim, last) =
-        (attention.query.len(), attention.positions.checked_sub(1).expect("a token sees itself"));
-    assert!(dim <= MAX_HEAD_DIM && dim <= attention.stride && attention.out.len() == dim, "head of {dim}");
-    let needed = last * attention.stride + dim;
-    assert!(attention.keys.len() >= needed && attention.values.len() >= needed, "{needed} cached values");
-    cpu.run(attention);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,25 +273,14 @@ mod tests {
         for len in [1, 15, 16, 17, 100, 128] {
             let x: Vec<f32> = (0..len).map(value).collect();
             let weight: Vec<f32> = (0..len).map(|i| value(i + 31)).collect();
-            let keys: Vec<f32> = (0..len * 70).map(|i| value(i + 7)).collect();
-            let bytes: Vec<u8> = keys[..len * 3].iter().flat_map(|v| v.to_le_bytes()).collect();
+            let bytes: Vec<u8> = (0..len * 3).flat_map(|i| value(i + 7).to_le_bytes()).collect();
             let results: Vec<Vec<u32>> = Cpu::available()
                 .into_iter()
                 .map(|cpu| {
-                    let mut all = vec![0f32; len * 3 + 3];
+                    let mut all = vec![0f32; len * 2 + 3];
                     let (norm, rest) = all.split_at_mut(len);
-                    let (head, rest) = rest.split_at_mut(len);
                     let (gated, rest) = rest.split_at_mut(len);
                     rms_norm(cpu, &x, &weight, 1e-5, norm);
-                    let attention = Attention {
-                        query: &x,
-                        keys: &keys,
-                        values: &keys,
-                        stride: len,
-                        positions: 70,
-                        out: head,
-                    };
-                    attend(cpu, attention);
                     gated.copy_from_slice(&x);
                     gate(cpu, Activation::Silu, gated, &weight);
                     dots(cpu, FloatFormat::F32, &bytes, &x, rest);
@@ -365,25 +288,6 @@ mod tests {
                 })
                 .collect();
             assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "length {len}");
-        }
-    }
-
-    #[test]
-    fn attention_is_the_softmax_mean() {
-        let (dim, positions) = (8, 77);
-        let q: Vec<f32> = (0..dim).map(|i| i as f32 * 0.3 - 1.0).collect();
-        let k: Vec<f32> = (0..dim * positions).map(|i| ((i * 37 % 101) as f32 - 50.0) / 20.0).collect();
-        let v: Vec<f32> = (0..dim * positions).map(|i| ((i * 53 % 89) as f32 - 44.0) / 30.0).collect();
-        let mut out = vec![0.0; dim];
-        let attention = Attention { query: &q, keys: &k, values: &v, stride: dim, positions, out: &mut out };
-        attend(Cpu::best(), attention);
-        let scores: Vec<f64> = (0..positions)
-            .map(|p| (0..dim).map(|i| f64::from(q[i]) * f64::from(k[p * dim + i])).sum::<f64>().exp())
-            .collect();
-        let total: f64 = scores.iter().sum();
-        for i in 0..dim {
-            let want: f64 = (0..positions).map(|p| scores[p] / total * f64::from(v[p * dim + i])).sum();
-            assert!((f64::from(out[i]) - want).abs() < 1e-6, "{} {want}", out[i]);
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) use wasm_relaxed::WasmRelaxed;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use wasm_simd128::WasmSimd128;
 
+use crate::half::f16_to_f32;
+
 // No closures around vectors in here and in the kernels (`map`, `from_fn`): a closure is a function of its own, compiled
 // without the frame's instructions, and where it is not inlined every step becomes a call.
 
@@ -120,6 +122,30 @@ pub(crate) trait Isa: Copy + Send + Sync {
             start = end;
         }
         totals
+    }
+
+    /// [`Isa::dot8`] where no activation is beyond ±64: a pair of products fits 16 bits.
+    #[inline(always)]
+    fn dot7(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
+        self.dot8(sums, bytes, activations)
+    }
+    /// 16 numbers in f16, little endian.
+    #[inline(always)]
+    fn halves(self, bytes: &[u8; 32]) -> [f32; 16] {
+        let mut values = [0f32; 16];
+        for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *value = f16_to_f32(u16::from_le_bytes(*bytes));
+        }
+        values
+    }
+    /// `sums + x * factor`, each product rounded before it is added.
+    #[inline(always)]
+    fn add_scaled(self, sums: [f32; 16], x: &[f32; 16], factor: f32) -> [f32; 16] {
+        let mut sums = sums;
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += x * factor;
+        }
+        sums
     }
 
     /// Four activations as the 32-bit lane that holds them.
@@ -244,6 +270,14 @@ macro_rules! extend {
         #[inline(always)]
         fn store(self, sums: Self::Sums) -> [i32; 16] {
             self.0.store(sums)
+        }
+        #[inline(always)]
+        fn halves(self, bytes: &[u8; 32]) -> [f32; 16] {
+            self.0.halves(bytes)
+        }
+        #[inline(always)]
+        fn add_scaled(self, sums: [f32; 16], x: &[f32; 16], factor: f32) -> [f32; 16] {
+            self.0.add_scaled(sums, x, factor)
         }
     };
 }

@@ -21,6 +21,7 @@
 //! ```
 
 mod activations;
+mod attention;
 mod buffer;
 mod bytes;
 pub mod ceiling;
@@ -35,12 +36,13 @@ mod pool;
 mod ternary;
 
 pub use activations::{Activations, Norm, NotFinite};
+pub use attention::{
+    Attention, Cache, Heads, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place, Rows, Unstorable,
+};
 pub use buffer::Buffer;
 pub use bytes::{Bytes, Memory, Owner};
 pub use cpu::Cpu;
-pub use float::{
-    Activation, Attention, FloatFormat, MAX_HEAD_DIM, attend, decode, dot, dots, exp, gate, rms_norm,
-};
+pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm};
 pub use head::{BadHead, HeadInput, HeadScratch, OutputHead};
 pub use matmul::{Product, products};
 pub use packing::Packing;

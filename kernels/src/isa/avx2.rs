@@ -6,20 +6,20 @@ use std::arch::x86_64::*;
 use super::{Block, Isa};
 use crate::cpu::Kernel;
 
-/// Proof that the CPU has AVX2.
+/// Proof that the CPU has AVX2 and F16C (every CPU with AVX2 so far does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// The proof, if the CPU has it.
+    /// The proof, if the CPU has both.
     pub(crate) fn new() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(Self(()))
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")).then_some(Self(()))
     }
 
     /// Runs `kernel` compiled for AVX2.
     #[inline]
     pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2")]
+        #[target_feature(enable = "avx2,f16c")]
         fn inner<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
             kernel.run(isa)
         }
@@ -119,6 +119,45 @@ impl Isa for Avx2 {
                 let low = _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), _mm256_set1_epi16(1));
                 _mm256_add_epi32(sums[half], _mm256_add_epi32(high, low))
             };
+        }
+        sums
+    }
+    #[inline(always)]
+    fn dot7(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
+        let mut sums = sums;
+        for half in 0..2 {
+            // SAFETY: AVX2 by `self`.
+            sums[half] = unsafe {
+                let x = _mm256_set1_epi32(Self::lane(activations));
+                // |pair| <= 2 * 255 * 64 = 32640.
+                let pairs = _mm256_maddubs_epi16(bytes[half], x);
+                _mm256_add_epi32(sums[half], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            };
+        }
+        sums
+    }
+    #[inline(always)]
+    fn halves(self, bytes: &[u8; 32]) -> [f32; 16] {
+        let mut values = [0f32; 16];
+        for half in 0..2 {
+            // SAFETY: AVX2 and F16C by `self`; each half is 16 of the bytes and 8 of the values.
+            unsafe {
+                let halves = _mm_loadu_si128(bytes.as_ptr().cast::<__m128i>().add(half));
+                _mm256_storeu_ps(values.as_mut_ptr().add(8 * half), _mm256_cvtph_ps(halves));
+            }
+        }
+        values
+    }
+    #[inline(always)]
+    fn add_scaled(self, sums: [f32; 16], x: &[f32; 16], factor: f32) -> [f32; 16] {
+        let mut sums = sums;
+        for half in [0, 8] {
+            // SAFETY: AVX2 by `self`; each half is 8 of the 16 values of both arrays.
+            unsafe {
+                let product = _mm256_mul_ps(_mm256_loadu_ps(x.as_ptr().add(half)), _mm256_set1_ps(factor));
+                let at = sums.as_mut_ptr().add(half);
+                _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), product));
+            }
         }
         sums
     }

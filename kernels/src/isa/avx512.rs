@@ -147,6 +147,28 @@ impl Isa for Avx512 {
         out
     }
 
+    #[inline(always)]
+    fn halves(self, bytes: &[u8; 32]) -> [f32; 16] {
+        let mut values = [0f32; 16];
+        // SAFETY: AVX-512F by `self`; 32 bytes are read and 64 written, all of both arrays.
+        unsafe {
+            let halves = _mm256_loadu_si256(bytes.as_ptr().cast());
+            _mm512_storeu_ps(values.as_mut_ptr(), _mm512_cvtph_ps(halves));
+        }
+        values
+    }
+    #[inline(always)]
+    fn add_scaled(self, sums: [f32; 16], x: &[f32; 16], factor: f32) -> [f32; 16] {
+        let mut sums = sums;
+        // SAFETY: AVX-512F by `self`; both arrays are the 64 bytes of a register.
+        unsafe {
+            let product = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), _mm512_set1_ps(factor));
+            let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), product);
+            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+        }
+        sums
+    }
+
     /// 32 columns a step for all inputs, two steps apart in two registers each, so that no sum waits for itself.
     #[inline(always)]
     fn row_products<const V: usize>(self, codes: &[u8], x: [&[i16]; V]) -> [i64; V] {

@@ -31,11 +31,11 @@ impl<const EVEX: bool> Vnni<EVEX> {
     /// Runs `kernel` compiled for these instructions.
     #[inline]
     pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,avxvnni")]
+        #[target_feature(enable = "avx2,f16c,avxvnni")]
         fn vex<K: Kernel>(isa: AvxVnni, kernel: K) -> K::Output {
             kernel.run(isa)
         }
-        #[target_feature(enable = "avx2,avx512f,avx512vl,avx512vnni")]
+        #[target_feature(enable = "avx2,f16c,avx512f,avx512vl,avx512vnni")]
         fn evex<K: Kernel>(isa: Avx512Vl, kernel: K) -> K::Output {
             kernel.run(isa)
         }

@@ -1,8 +1,8 @@
 //! Every kernel of a CPU against its definition: bit for bit, on odd shapes and on the values that overflow if anything does.
 
 use tern_kernels::{
-    Activation, Activations, Attention, Cpu, FloatFormat, Packing, Pool, Scales, Ternary, attend, dots, gate,
-    rms_norm,
+    Activation, Activations, Attention, Cache, Cpu, FloatFormat, Heads, KvFormat, Packing, Pairing, Place,
+    Pool, Rows, Scales, Ternary, dots, gate, rms_norm,
 };
 
 /// Rows and columns: one, one block of either packing (16 and 20 columns), one more, primes, and one long row.
@@ -158,18 +158,31 @@ pub(super) fn floats(cpu: Cpu) -> Result<String, String> {
                 y
             })?;
         }
-        if n <= tern_kernels::MAX_HEAD_DIM {
-            let positions = 37;
-            let (keys, values) = (random.floats(positions * n), random.floats(positions * n));
-            check("attention", n, &|cpu| {
-                let mut out = vec![0.0; n];
-                let (keys, values, query) = (&keys, &values, &weight);
-                attend(cpu, Attention { query, keys, values, stride: n, positions, out: &mut out });
-                out
-            })?;
+    }
+    for dim in [2, 16, 18, 128] {
+        for format in KvFormat::ALL {
+            let heads = Heads { query: 4, kv: 2, dim, pairing: Pairing::Halves };
+            let positions = 300;
+            let input = random.floats(positions * dim * 9);
+            check("attention", dim, &|cpu| attention(cpu, format, heads, positions, &input))?;
         }
     }
     Ok(format!("{compared} numbers equal"))
+}
+
+/// All positions of a sequence at once; `input` holds the projections and the angles.
+fn attention(cpu: Cpu, format: KvFormat, heads: Heads, positions: usize, input: &[f32]) -> Vec<f32> {
+    let (q, rest) = input.split_at(positions * heads.query * heads.dim);
+    let (k, rest) = rest.split_at(positions * heads.kv * heads.dim);
+    let (v, angles) = rest.split_at(k.len());
+    let (mut q, mut out) = (q.to_vec(), vec![0.0; q.len()]);
+    let mut cache = Cache::new(format, 1, heads.kv, heads.dim);
+    cache.reserve(positions).expect("memory for some hundred positions");
+    let mut attention = Attention::default();
+    attention.plan(heads, format, 1, (0..positions).map(|position| Place { sequence: 0, position }));
+    let rows = Rows { q: &mut q, k, v, angles, out: &mut out };
+    attention.run(cpu, &Pool::new(1), 0, rows, &mut [cache]).expect("finite keys and values");
+    out
 }
 
 /// One number as bytes of a format.

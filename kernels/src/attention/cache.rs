@@ -1,0 +1,332 @@
+//! Where the keys and values of a sequence are kept: chunks of 256 positions, allocated as the sequence grows.
+//!
+//! A chunk holds, layer after layer and in a layer head after head, one part of fixed size:
+//!
+//! ```text
+//! keys          16 positions at a time, so that one register holds the same elements of 16 positions
+//!   f32, f16      for each element of the head: its 16 values, position by position
+//!   int8          for each 4 elements a 64-byte block: 16 lanes of 4 bytes, position by position
+//! values        16 elements of the head at a time, so that one register holds them
+//!   f32, f16      for each position: its values, filled up with zeros to a multiple of 16
+//!   int8          for each 4 positions and 16 elements a block: 16 lanes of 4 bytes, element by element
+//! scales        int8 only: f32 for each position, those of the keys and then those of the values
+//! ```
+//!
+//! An int8 byte is `code + 128`; code times scale is the value. No sum over a head or over positions ever crosses lanes.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use crate::half::f32_to_f16;
+
+/// Positions of a chunk. Attention combines chunk by chunk, so this number decides the order of its additions.
+pub(super) const CHUNK: usize = 256;
+/// Positions, or elements of a head, that lie side by side.
+pub(super) const LANES: usize = 16;
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// As they are computed.
+    F32,
+    /// Rounded to IEEE binary16.
+    #[default]
+    F16,
+    /// Codes of 8 bits with one scale for each position and head: its largest magnitude / 127.
+    Int8,
+}
+
+impl KvFormat {
+    /// Every one, the most exact first.
+    pub const ALL: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8];
+
+    /// The name used in `--kv`, logs and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvFormat::F32 => "f32",
+            KvFormat::F16 => "f16",
+            KvFormat::Int8 => "int8",
+        }
+    }
+
+    /// The one of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Bytes that one position of one head of width `dim` takes, key and value.
+    pub fn bytes(self, dim: usize) -> usize {
+        Sizes::new(self, dim).part() / CHUNK
+    }
+}
+
+/// A key or value that the cache cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unstorable {
+    /// A NaN or an infinity.
+    NotFinite,
+    /// Beyond 65504, the largest f16.
+    BeyondF16,
+}
+
+/// The bytes of one head in a chunk.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    keys: usize,
+    values: usize,
+    scales: usize,
+}
+
+impl Sizes {
+    fn new(format: KvFormat, dim: usize) -> Self {
+        let (wide, scales) = (dim.next_multiple_of(LANES), CHUNK * size_of::<f32>());
+        match format {
+            KvFormat::F32 => Self { keys: 4 * dim * CHUNK, values: 4 * wide * CHUNK, scales: 0 },
+            KvFormat::F16 => Self { keys: 2 * dim * CHUNK, values: 2 * wide * CHUNK, scales: 0 },
+            KvFormat::Int8 => Self { keys: dim.next_multiple_of(4) * CHUNK, values: wide * CHUNK, scales },
+        }
+    }
+
+    fn part(self) -> usize {
+        self.keys + self.values + 2 * self.scales
+    }
+}
+
+/// Keys (rotated) and values of one sequence, all layers.
+#[derive(Debug)]
+pub struct Cache {
+    format: KvFormat,
+    layers: usize,
+    heads: usize,
+    dim: usize,
+    chunks: Vec<Chunk>,
+}
+
+/// There was no memory for more positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl Cache {
+    /// Room for no position yet; `heads` counts those of keys and values, `dim` is their width.
+    pub fn new(format: KvFormat, layers: usize, heads: usize, dim: usize) -> Self {
+        Self { format, layers, heads, dim, chunks: Vec::new() }
+    }
+
+    /// Makes room for this many positions. What was written stays where it is.
+    pub fn reserve(&mut self, positions: usize) -> Result<(), OutOfMemory> {
+        let more = positions.div_ceil(CHUNK).saturating_sub(self.chunks.len());
+        self.chunks.try_reserve(more).map_err(|_| OutOfMemory)?;
+        let len = self.part().checked_mul(self.heads * self.layers).ok_or(OutOfMemory)?;
+        for _ in 0..more {
+            self.chunks.push(Chunk::new(len).ok_or(OutOfMemory)?);
+        }
+        Ok(())
+    }
+
+    /// Positions that there is room for.
+    pub fn positions(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    /// How it keeps them.
+    pub fn format(&self) -> KvFormat {
+        self.format
+    }
+
+    /// Whether it was made with these numbers.
+    pub fn fits(&self, format: KvFormat, layers: usize, heads: usize, dim: usize) -> bool {
+        (self.format, self.layers, self.heads, self.dim) == (format, layers, heads, dim)
+    }
+
+    fn part(&self) -> usize {
+        Sizes::new(self.format, self.dim).part()
+    }
+
+    /// Keys and values of one head in one chunk.
+    pub(super) fn head(&self, layer: usize, head: usize, chunk: usize) -> Part<'_> {
+        let (sizes, len) = (Sizes::new(self.format, self.dim), self.part());
+        let bytes = &self.chunks[chunk].bytes()[(layer * self.heads + head) * len..][..len];
+        let (keys, rest) = bytes.split_at(sizes.keys);
+        let (values, scales) = rest.split_at(sizes.values);
+        let (key_scales, value_scales) = scales.split_at(sizes.scales);
+        Part { keys, values, key_scales, value_scales }
+    }
+
+    /// The parts of all heads of a layer in one chunk, and the length of one.
+    pub(super) fn layer_mut(&mut self, layer: usize, chunk: usize) -> (&mut [u8], usize) {
+        let len = self.part();
+        let range = layer * self.heads * len..(layer + 1) * self.heads * len;
+        (&mut self.chunks[chunk].bytes_mut()[range], len)
+    }
+
+    /// Who writes into a part.
+    pub(super) fn writer(&self) -> Writer {
+        Writer { format: self.format, dim: self.dim, sizes: Sizes::new(self.format, self.dim) }
+    }
+}
+
+impl AsRef<Cache> for Cache {
+    fn as_ref(&self) -> &Cache {
+        self
+    }
+}
+
+impl AsMut<Cache> for Cache {
+    fn as_mut(&mut self) -> &mut Cache {
+        self
+    }
+}
+
+/// One head in one chunk.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) keys: &'a [u8],
+    pub(super) values: &'a [u8],
+    pub(super) key_scales: &'a [u8],
+    pub(super) value_scales: &'a [u8],
+}
+
+/// Writes one position's key and value into a part.
+#[derive(Clone, Copy)]
+pub(super) struct Writer {
+    format: KvFormat,
+    dim: usize,
+    sizes: Sizes,
+}
+
+impl Writer {
+    /// `at` is the position in the chunk. On an error nothing was written that a later reading would notice: keys and
+    /// values of positions past the end are never weighed, but they must be finite.
+    #[inline(always)]
+    pub(super) fn write(
+        self,
+        part: &mut [u8],
+        at: usize,
+        key: &[f32],
+        value: &[f32],
+    ) -> Result<(), Unstorable> {
+        let top = magnitude(key).max(magnitude(value));
+        if top >= f32::INFINITY {
+            return Err(Unstorable::NotFinite);
+        }
+        let (keys, rest) = part.split_at_mut(self.sizes.keys);
+        let (values, scales) = rest.split_at_mut(self.sizes.values);
+        let (group, lane) = (at / LANES, at % LANES);
+        match self.format {
+            KvFormat::F32 => {
+                let keys = &mut keys.as_chunks_mut::<4>().0[group * LANES * self.dim..];
+                for (to, key) in keys.chunks_exact_mut(LANES).zip(key) {
+                    to[lane] = key.to_le_bytes();
+                }
+                let values = &mut values.as_chunks_mut::<4>().0[at * self.dim.next_multiple_of(LANES)..];
+                for (to, value) in values.iter_mut().zip(value) {
+                    *to = value.to_le_bytes();
+                }
+            }
+            KvFormat::F16 => {
+                if top >= 65520.0 {
+                    return Err(Unstorable::BeyondF16);
+                }
+                let keys = &mut keys.as_chunks_mut::<2>().0[group * LANES * self.dim..];
+                for (to, key) in keys.chunks_exact_mut(LANES).zip(key) {
+                    to[lane] = f32_to_f16(*key).to_le_bytes();
+                }
+                let values = &mut values.as_chunks_mut::<2>().0[at * self.dim.next_multiple_of(LANES)..];
+                for (to, value) in values.iter_mut().zip(value) {
+                    *to = f32_to_f16(*value).to_le_bytes();
+                }
+            }
+            KvFormat::Int8 => {
+                let mut codes = [0u8; super::MAX_HEAD_DIM];
+                let (key_scales, value_scales) = scales.split_at_mut(self.sizes.scales);
+                let step = codes_of(key, &mut codes);
+                key_scales.as_chunks_mut::<4>().0[at] = step.to_le_bytes();
+                let quads = self.dim.div_ceil(4);
+                let blocks = &mut keys.as_chunks_mut::<64>().0[group * quads..][..quads];
+                for (block, quad) in blocks.iter_mut().zip(codes.as_chunks::<4>().0) {
+                    block.as_chunks_mut::<4>().0[lane] = *quad;
+                }
+                let step = codes_of(value, &mut codes);
+                value_scales.as_chunks_mut::<4>().0[at] = step.to_le_bytes();
+                let wide = self.dim.div_ceil(LANES);
+                let blocks = &mut values.as_chunks_mut::<64>().0[at / 4 * wide..][..wide];
+                for (block, codes) in blocks.iter_mut().zip(codes.as_chunks::<LANES>().0) {
+                    for (quad, code) in block.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
+                        quad[at % 4] = *code;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The largest magnitude; infinite where a value is not finite.
+#[inline(always)]
+fn magnitude(values: &[f32]) -> f32 {
+    // As integers the magnitudes of floats are in the floats' order, with infinity and NaN on top.
+    let top = values.iter().fold(0u32, |top, value| top.max(value.to_bits() & 0x7fff_ffff));
+    f32::from_bits(top.min(f32::INFINITY.to_bits()))
+}
+
+/// Below it a row counts as zeros: its reciprocal times 127 must stay finite.
+pub(super) const TINY: f32 = 1e-30;
+/// Adding it to a number below 2^22 leaves that number, rounded half to even, in the low bits of the mantissa.
+pub(super) const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+
+/// The bytes of a row; returns what a code is worth. What fills up the row is the byte of zero.
+#[inline(always)]
+fn codes_of(values: &[f32], bytes: &mut [u8; super::MAX_HEAD_DIM]) -> f32 {
+    let top = magnitude(values).max(TINY);
+    let scale = 127.0 / top;
+    bytes.fill(128);
+    for (byte, value) in bytes.iter_mut().zip(values) {
+        *byte = ((value * scale + ROUND).to_bits() as u8).wrapping_add(128);
+    }
+    top / 127.0
+}
+
+/// Zeroed memory at a multiple of 64 bytes, which the system hands out page by page as it is touched.
+#[derive(Debug)]
+struct Chunk {
+    start: NonNull<u8>,
+    layout: Layout,
+    /// The first multiple of 64 from `start`, and the length from there.
+    aligned: Range<usize>,
+}
+
+// SAFETY: it owns its memory like a `Box<[u8]>`: shared by `&`, changed by `&mut`.
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    fn new(len: usize) -> Option<Self> {
+        // An alignment above 16 would make the system's allocator write the zeros itself.
+        let layout = Layout::from_size_align(len.checked_add(64)?, 16).ok()?;
+        // SAFETY: the size is at least 64.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let skip = start.as_ptr().addr().next_multiple_of(64) - start.as_ptr().addr();
+        Some(Self { start, layout, aligned: skip..skip + len })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `aligned` lies inside the allocation (`skip` is below 64), whose bytes were zeroed, hence initialised.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.aligned.start), self.aligned.len()) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` makes the reference the only one.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.as_ptr().add(self.aligned.start), self.aligned.len())
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` by the same allocator with this layout, and not freed before.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}

@@ -1,0 +1,175 @@
+//! Attention over an f32 or f16 cache: every sum runs in one order, over the elements of a head for a score and over the
+//! positions of a chunk for a value, 16 of them side by side.
+
+use super::cache::{LANES, Part};
+use super::softmax::weigh;
+use super::tile::Tile;
+use crate::isa::Isa;
+
+/// Queries whose sums run together.
+const QUERIES: usize = 4;
+
+/// How a cache keeps floats.
+pub(super) trait Stored {
+    /// The bytes of 16 of them.
+    type Bytes: Copy;
+    /// Cuts bytes into those of 16 floats each.
+    fn cut(bytes: &[u8]) -> &[Self::Bytes];
+    /// Their values.
+    fn read<I: Isa>(isa: I, bytes: &Self::Bytes) -> [f32; LANES];
+}
+
+/// As f32.
+pub(super) struct F32;
+/// As f16.
+pub(super) struct F16;
+
+impl Stored for F32 {
+    type Bytes = [u8; 64];
+
+    #[inline(always)]
+    fn cut(bytes: &[u8]) -> &[[u8; 64]] {
+        bytes.as_chunks().0
+    }
+    #[inline(always)]
+    fn read<I: Isa>(_: I, bytes: &[u8; 64]) -> [f32; LANES] {
+        let mut values = [0f32; LANES];
+        for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+        values
+    }
+}
+
+impl Stored for F16 {
+    type Bytes = [u8; 32];
+
+    #[inline(always)]
+    fn cut(bytes: &[u8]) -> &[[u8; 32]] {
+        bytes.as_chunks().0
+    }
+    #[inline(always)]
+    fn read<I: Isa>(isa: I, bytes: &[u8; 32]) -> [f32; LANES] {
+        isa.halves(bytes)
+    }
+}
+
+impl Tile<'_> {
+    /// Takes chunk `part` into the sums of columns `first..`; `groups` of 16 positions are looked at.
+    #[inline(always)]
+    pub(super) fn floats<I: Isa, S: Stored>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
+        let keys = &S::cut(part.keys)[..groups * self.dim];
+        let mut g = 0;
+        while g < groups {
+            let wide = I::TILE.0 >= 4 && groups - g >= 4;
+            let count = if wide { 4 } else { 1 };
+            let keys = &keys[g * self.dim..][..count * self.dim];
+            let mut c = first;
+            while c < self.columns {
+                let four = self.columns - c >= QUERIES;
+                match (wide, four) {
+                    (true, true) => self.scores_floats::<I, S, 4, QUERIES>(isa, keys, g, c),
+                    (true, false) => self.scores_floats::<I, S, 4, 1>(isa, keys, g, c),
+                    (false, true) => self.scores_floats::<I, S, 1, QUERIES>(isa, keys, g, c),
+                    (false, false) => self.scores_floats::<I, S, 1, 1>(isa, keys, g, c),
+                }
+                c += if four { QUERIES } else { 1 };
+            }
+            g += count;
+        }
+
+        let mut factors = [(0f32, 0f32); super::COLUMNS];
+        for c in first..self.columns {
+            self.hide(c, groups);
+            let sum = weigh(&mut self.buffers.scores[c][..groups]);
+            factors[c] = self.sums[c].join(sum);
+        }
+
+        let wide = self.dim.div_ceil(LANES);
+        let values = &S::cut(part.values)[..groups * LANES * wide];
+        let mut d = 0;
+        while d < wide {
+            let many = I::TILE.0 >= 4 && wide - d >= 4;
+            let mut c = first;
+            while c < self.columns {
+                let four = self.columns - c >= QUERIES;
+                match (many, four) {
+                    (true, true) => self.values_floats::<I, S, 4, QUERIES>(isa, values, d, c, &factors),
+                    (true, false) => self.values_floats::<I, S, 4, 1>(isa, values, d, c, &factors),
+                    (false, true) => self.values_floats::<I, S, 1, QUERIES>(isa, values, d, c, &factors),
+                    (false, false) => self.values_floats::<I, S, 1, 1>(isa, values, d, c, &factors),
+                }
+                c += if four { QUERIES } else { 1 };
+            }
+            d += if many { 4 } else { 1 };
+        }
+    }
+
+    /// Scores of `G` groups of positions for `C` queries, element after element of the head.
+    #[inline(always)]
+    fn scores_floats<I: Isa, S: Stored, const G: usize, const C: usize>(
+        &mut self,
+        isa: I,
+        keys: &[S::Bytes],
+        g: usize,
+        c: usize,
+    ) {
+        let dim = self.dim;
+        let mut groups: [&[S::Bytes]; G] = [&[]; G];
+        for i in 0..G {
+            groups[i] = &keys[i * dim..][..dim];
+        }
+        let mut queries: [&[f32]; C] = [&[]; C];
+        for j in 0..C {
+            queries[j] = &self.queries.floats[self.query[c + j] * dim..][..dim];
+        }
+        let mut sums = [[[0f32; LANES]; C]; G];
+        for k in 0..dim {
+            for i in 0..G {
+                let key = S::read(isa, &groups[i][k]);
+                for j in 0..C {
+                    sums[i][j] = isa.add_scaled(sums[i][j], &key, queries[j][k]);
+                }
+            }
+        }
+        for j in 0..C {
+            for i in 0..G {
+                self.buffers.scores[c + j][g + i] = sums[i][j];
+            }
+        }
+    }
+
+    /// Adds the weighted values of `D` times 16 elements for `C` queries, position after position.
+    #[inline(always)]
+    fn values_floats<I: Isa, S: Stored, const D: usize, const C: usize>(
+        &mut self,
+        isa: I,
+        values: &[S::Bytes],
+        d: usize,
+        c: usize,
+        factors: &[(f32, f32); super::COLUMNS],
+    ) {
+        let wide = self.dim.div_ceil(LANES);
+        let positions = values.len() / wide;
+        let mut weights: [&[f32]; C] = [&[]; C];
+        for j in 0..C {
+            weights[j] = &self.buffers.scores[c + j].as_flattened()[..positions];
+        }
+        let mut sums = [[[0f32; LANES]; C]; D];
+        for (k, row) in values.chunks_exact(wide).enumerate().take(positions) {
+            let row = &row[d..d + D];
+            for i in 0..D {
+                let value = S::read(isa, &row[i]);
+                for j in 0..C {
+                    sums[i][j] = isa.add_scaled(sums[i][j], &value, weights[j][k]);
+                }
+            }
+        }
+        for j in 0..C {
+            let (mine, theirs) = factors[c + j];
+            for i in 0..D {
+                self.add(c + j, d + i, &sums[i][j], mine, theirs);
+            }
+        }
+    }
+}

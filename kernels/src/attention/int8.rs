@@ -1,0 +1,197 @@
+//! Attention over an int8 cache in exact integers.
+//!
+//! Queries and weights are rounded to 14 bits (against 8 of the cache their error does not count) and split into two
+//! signed bytes, so that both products are the byte products of the ternary kernels: 16 positions, or 16 elements of the
+//! values, side by side, and four of the other dimension in each lane.
+//!
+//! ```text
+//! |score|  <= dim * 8191 * 128        <= 5.4e8 for a head of 512
+//! |output| <= CHUNK * 8191 * 128      <= 2.7e8
+//! ```
+
+use super::cache::{CHUNK, LANES, Part, TINY};
+use super::softmax::{LEVELS, Sum, level, parts, quantise, weigh};
+use super::tile::{Query, Tile};
+use crate::isa::{Block, Isa};
+
+/// Most queries whose products run together.
+const PAIR: usize = 2;
+
+/// What a weight of each query is worth, and what their offsets add up to.
+type Steps = [(f32, i32); super::COLUMNS];
+
+/// Rounds a query: `high` and `low` are as long as the padded head.
+#[inline(always)]
+pub(super) fn round(query: &[f32], high: &mut [i8], low: &mut [i8]) -> Query {
+    let mut top = 0f32;
+    for value in query {
+        let magnitude = value.abs();
+        top = if magnitude > top { magnitude } else { top };
+    }
+    // Comparisons pass a NaN by; a product with zero does not.
+    let mut broken = 0f32;
+    for value in query {
+        broken += value * 0.0;
+    }
+    let top = if top > TINY { top } else { TINY };
+    let scale = LEVELS / top;
+    let mut sum = 0i32;
+    for ((value, high), low) in query.iter().zip(high).zip(low) {
+        let n = level(*value, scale);
+        sum = sum.wrapping_add(n);
+        (*high, *low) = parts(n);
+    }
+    Query { step: top / LEVELS + broken, sum }
+}
+
+impl Tile<'_> {
+    /// Takes chunk `part` into the sums of columns `first..`; `groups` of 16 positions are looked at.
+    #[inline(always)]
+    pub(super) fn int8<I: Isa>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
+        let quads = self.dim.div_ceil(4);
+        let keys: &[Block] = &part.keys.as_chunks().0[..groups * quads];
+        let scales: &[[[u8; 4]; LANES]] = part.key_scales.as_chunks::<4>().0.as_chunks::<LANES>().0;
+        let mut g = 0;
+        while g < groups {
+            let wide = I::TILE.0 >= 4 && groups - g >= 4;
+            let count = if wide { 4 } else { 1 };
+            let (keys, scales) = (&keys[g * quads..][..count * quads], &scales[g..][..count]);
+            let mut c = first;
+            while c < self.columns {
+                let pair = I::TILE.1 >= 2 && self.columns - c >= PAIR;
+                match (wide, pair) {
+                    (true, true) => self.scores_int8::<I, 4, 2>(isa, keys, scales, g, c),
+                    (true, false) => self.scores_int8::<I, 4, 1>(isa, keys, scales, g, c),
+                    (false, true) => self.scores_int8::<I, 1, 2>(isa, keys, scales, g, c),
+                    (false, false) => self.scores_int8::<I, 1, 1>(isa, keys, scales, g, c),
+                }
+                c += if pair { PAIR } else { 1 };
+            }
+            g += count;
+        }
+
+        let mut steps: Steps = [(0.0, 0); super::COLUMNS];
+        let mut factors = [(0f32, 0f32); super::COLUMNS];
+        let scales: &[[[u8; 4]; LANES]] =
+            &part.value_scales.as_chunks::<4>().0.as_chunks::<LANES>().0[..groups];
+        for c in first..self.columns {
+            self.hide(c, groups);
+            let scores = &mut self.buffers.scores[c][..groups];
+            let sum: Sum = weigh(scores);
+            let [high, low] = &mut self.buffers.codes[c];
+            let (step, total) = quantise(scores, scales, &mut high[..groups], &mut low[..groups]);
+            steps[c] = (step, total.wrapping_mul(I::OFFSET8));
+            factors[c] = self.sums[c].join(sum);
+        }
+
+        let wide = self.dim.div_ceil(LANES);
+        let values: &[Block] = &part.values.as_chunks().0[..groups * 4 * wide];
+        let mut d = 0;
+        while d < wide {
+            let four = I::TILE.0 >= 4 && wide - d >= 4;
+            let mut c = first;
+            while c < self.columns {
+                let pair = I::TILE.1 >= 2 && self.columns - c >= PAIR;
+                match (four, pair) {
+                    (true, true) => self.values_int8::<I, 4, 2>(isa, values, d, c, &steps, &factors),
+                    (true, false) => self.values_int8::<I, 4, 1>(isa, values, d, c, &steps, &factors),
+                    (false, true) => self.values_int8::<I, 1, 2>(isa, values, d, c, &steps, &factors),
+                    (false, false) => self.values_int8::<I, 1, 1>(isa, values, d, c, &steps, &factors),
+                }
+                c += if pair { PAIR } else { 1 };
+            }
+            d += if four { 4 } else { 1 };
+        }
+    }
+
+    /// Scores of `G` groups of positions for `C` queries: `2 * G * C` registers of sums.
+    #[inline(always)]
+    fn scores_int8<I: Isa, const G: usize, const C: usize>(
+        &mut self,
+        isa: I,
+        keys: &[Block],
+        scales: &[[[u8; 4]; LANES]],
+        g: usize,
+        c: usize,
+    ) {
+        let quads = self.dim.div_ceil(4);
+        let mut groups: [&[Block]; G] = [&[]; G];
+        for i in 0..G {
+            groups[i] = &keys[i * quads..][..quads];
+        }
+        let (mut high, mut low): ([&[[i8; 4]]; C], [&[[i8; 4]]; C]) = ([&[]; C], [&[]; C]);
+        for j in 0..C {
+            (high[j], low[j]) = self.queries.codes(self.query[c + j], quads);
+        }
+        let mut sums = [[[isa.sums(); 2]; C]; G];
+        for k in 0..quads {
+            for i in 0..G {
+                let bytes = isa.load(&groups[i][k]);
+                for j in 0..C {
+                    sums[i][j][0] = isa.dot7(sums[i][j][0], bytes, high[j][k]);
+                    sums[i][j][1] = isa.dot7(sums[i][j][1], bytes, low[j][k]);
+                }
+            }
+        }
+        for j in 0..C {
+            let Query { step, sum } = self.queries.rounded[self.query[c + j]];
+            let offset = sum.wrapping_mul(I::OFFSET8);
+            for i in 0..G {
+                let (high, low) = (isa.store(sums[i][j][0]), isa.store(sums[i][j][1]));
+                let scores = &mut self.buffers.scores[c + j][g + i];
+                for lane in 0..LANES {
+                    let n = (high[lane] << 7).wrapping_add(low[lane]).wrapping_sub(offset);
+                    scores[lane] = n as f32 * (f32::from_le_bytes(scales[i][lane]) * step);
+                }
+            }
+        }
+    }
+
+    /// Adds the weighted values of `D` times 16 elements for `C` queries.
+    #[inline(always)]
+    fn values_int8<I: Isa, const D: usize, const C: usize>(
+        &mut self,
+        isa: I,
+        values: &[Block],
+        d: usize,
+        c: usize,
+        steps: &Steps,
+        factors: &[(f32, f32); super::COLUMNS],
+    ) {
+        let wide = self.dim.div_ceil(LANES);
+        let quads = values.len() / wide;
+        let (mut high, mut low): ([&[[i8; 4]]; C], [&[[i8; 4]]; C]) = ([&[]; C], [&[]; C]);
+        for j in 0..C {
+            let [h, l] = &self.buffers.codes[c + j];
+            high[j] = &h.as_flattened().as_chunks().0[..quads];
+            low[j] = &l.as_flattened().as_chunks().0[..quads];
+        }
+        let mut sums = [[[isa.sums(); 2]; C]; D];
+        for (k, blocks) in values.chunks_exact(wide).enumerate().take(quads) {
+            let blocks = &blocks[d..d + D];
+            for i in 0..D {
+                let bytes = isa.load(&blocks[i]);
+                for j in 0..C {
+                    sums[i][j][0] = isa.dot7(sums[i][j][0], bytes, high[j][k]);
+                    sums[i][j][1] = isa.dot7(sums[i][j][1], bytes, low[j][k]);
+                }
+            }
+        }
+        for j in 0..C {
+            let (step, offset) = steps[c + j];
+            let (mine, theirs) = factors[c + j];
+            for i in 0..D {
+                let (high, low) = (isa.store(sums[i][j][0]), isa.store(sums[i][j][1]));
+                let mut values = [0f32; LANES];
+                for lane in 0..LANES {
+                    let n = (high[lane] << 7).wrapping_add(low[lane]).wrapping_sub(offset);
+                    values[lane] = n as f32 * step;
+                }
+                self.add(c + j, d + i, &values, mine, theirs);
+            }
+        }
+    }
+}
+
+/// Positions of a chunk as groups of lanes.
+pub(super) type Codes = [[[i8; LANES]; CHUNK / LANES]; 2];

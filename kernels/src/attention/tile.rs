@@ -1,0 +1,137 @@
+//! Some queries of one key-value head on their way over the chunks of a sequence.
+
+use super::COLUMNS;
+use super::cache::{CHUNK, Cache, KvFormat, LANES};
+use super::floats::{F16, F32};
+use super::int8::Codes;
+use super::softmax::{Lanes, Sum};
+use crate::isa::Isa;
+use crate::pool::Disjoint;
+
+/// A query rounded to integers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Query {
+    /// What 1 is worth.
+    pub(super) step: f32,
+    /// The sum of its elements.
+    pub(super) sum: i32,
+}
+
+/// The queries of a forward pass, rotated and scaled: query `row * heads + head`.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    /// `(queries, dim)`.
+    pub(super) floats: &'a [f32],
+    /// `(queries, 2, padded)`: high and low parts; int8 only.
+    pub(super) codes: &'a [i8],
+    pub(super) rounded: &'a [Query],
+}
+
+impl<'a> Queries<'a> {
+    /// The parts of one query, each of `quads` times four.
+    #[inline(always)]
+    pub(super) fn codes(&self, query: usize, quads: usize) -> (&'a [[i8; 4]], &'a [[i8; 4]]) {
+        self.codes.as_chunks().0[query * 2 * quads..][..2 * quads].split_at(quads)
+    }
+}
+
+/// What a worker needs room for.
+pub(super) struct Buffers {
+    pub(super) scores: [Lanes; COLUMNS],
+    pub(super) codes: [Codes; COLUMNS],
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self {
+            scores: [[[0.0; LANES]; CHUNK / LANES]; COLUMNS],
+            codes: [[[[0; LANES]; CHUNK / LANES]; 2]; COLUMNS],
+        }
+    }
+}
+
+/// At most 16 queries, their positions ascending.
+pub(super) struct Tile<'a> {
+    pub(super) dim: usize,
+    pub(super) columns: usize,
+    pub(super) queries: Queries<'a>,
+    /// For each column which query it is, and its position.
+    pub(super) query: [usize; COLUMNS],
+    pub(super) position: [usize; COLUMNS],
+    /// For each column, positions of the present chunk that it sees.
+    pub(super) seen: [usize; COLUMNS],
+    pub(super) sums: [Sum; COLUMNS],
+    /// For each column, where in `out` its weighted sum of values is.
+    pub(super) at: [usize; COLUMNS],
+    pub(super) out: &'a Disjoint<'a, f32>,
+    pub(super) buffers: &'a mut Buffers,
+}
+
+impl Tile<'_> {
+    /// Sums over the chunks in order, beginning with nothing. Columns that do not reach a chunk are left alone.
+    #[inline(always)]
+    pub(super) fn run<I: Isa>(
+        &mut self,
+        isa: I,
+        cache: &Cache,
+        layer: usize,
+        head: usize,
+        chunks: std::ops::Range<usize>,
+    ) {
+        for c in 0..self.columns {
+            self.sums[c] = Sum::EMPTY;
+            self.out(c).fill(0.0);
+        }
+        for chunk in chunks {
+            let start = chunk * CHUNK;
+            let mut first = 0;
+            while self.position[first] < start {
+                first += 1;
+            }
+            for c in first..self.columns {
+                self.seen[c] = (self.position[c] + 1 - start).min(CHUNK);
+            }
+            // The last column sees most.
+            let groups = self.seen[self.columns - 1].div_ceil(LANES);
+            let part = cache.head(layer, head, chunk);
+            match cache.format() {
+                KvFormat::F32 => self.floats::<I, F32>(isa, part, groups, first),
+                KvFormat::F16 => self.floats::<I, F16>(isa, part, groups, first),
+                KvFormat::Int8 => self.int8(isa, part, groups, first),
+            }
+        }
+    }
+
+    /// Gives positions that a column does not see a score of minus infinity: their weights are zeros, which add exactly
+    /// nothing.
+    #[inline(always)]
+    pub(super) fn hide(&mut self, c: usize, groups: usize) {
+        self.buffers.scores[c].as_flattened_mut()[self.seen[c]..groups * LANES].fill(f32::NEG_INFINITY);
+    }
+
+    /// `out = out * mine + values * theirs` for elements `16 * d..` of a column.
+    #[inline(always)]
+    pub(super) fn add(&mut self, c: usize, d: usize, values: &[f32; LANES], mine: f32, theirs: f32) {
+        let out = &mut self.out(c)[d * LANES..];
+        match out.first_chunk_mut::<LANES>() {
+            Some(out) => {
+                for i in 0..LANES {
+                    out[i] = out[i] * mine + values[i] * theirs;
+                }
+            }
+            None => {
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = *out * mine + value * theirs;
+                }
+            }
+        }
+    }
+
+    /// The weighted sum of a column.
+    #[inline(always)]
+    pub(super) fn out(&mut self, c: usize) -> &mut [f32] {
+        // SAFETY: a query and a chunk belong to one item of the plan, an item to one worker, and columns of a tile are
+        // different queries; `&mut self` keeps this worker from taking a second part while this one lives.
+        unsafe { self.out.slice(self.at[c]..self.at[c] + self.dim) }
+    }
+}
