@@ -95,8 +95,9 @@ fn greedy_continuations_equal_the_reference() {
 
 #[test]
 fn smaller_caches_stay_close_to_the_reference() {
-    // Measured on 2026-11-21, as shares of the largest logit: see `docs/decisions.md`.
-    for (format, bound) in [(KvFormat::F16, 1.0), (KvFormat::Int8, 1.0)] {
+    // As shares of the largest logit; measured: 0.02 to 0.03 and 0.03 to 0.04. In models this small it is not the cache's
+    // own error but codes of later activations that fall on the other side of a rounding.
+    for (format, bound) in [(KvFormat::F16, 0.05), (KvFormat::Int8, 0.07)] {
         for (name, _) in MODELS {
             let reference = Golden::open(name);
             let (ids, want) = (reference.ids("input_ids"), reference.floats("logits"));
