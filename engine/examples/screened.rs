@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     while compared < count {
         // Another first token for each text.
         let start = (compared / LENGTH * 7919 % model.config().vocab) as u32;
-        let mut sequences = [Sequence::new(model.config(), LENGTH), Sequence::new(model.config(), LENGTH)];
+        let mut sequences = [Sequence::new(&model, LENGTH), Sequence::new(&model, LENGTH)];
         let mut token = start;
         for _ in 0..LENGTH.min(count - compared) {
             let mut step = |sequence: usize, logits: Logits| {

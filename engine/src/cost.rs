@@ -57,7 +57,7 @@ impl Model {
             scales: matrices().map(scales).sum::<u64>() + 4 * norms as u64,
             head,
             embedding: (self.weights.embedding.bytes() / config.vocab) as u64,
-            position: config.kv_bytes() as u64,
+            position: config.kv_bytes(self.kv()) as u64,
             ternary_macs: matrices().map(|matrix| matrix.rows() as u64 * matrix.cols() as u64).sum(),
             head_macs: config.vocab as u64 * config.dim as u64,
             position_macs: 2 * config.layers as u64 * config.q_dim() as u64,

@@ -4,7 +4,8 @@
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
 use tern_kernels::{
-    Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Ternary, Unstorable, gate, products, rms_norm,
+    Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Ternary, Unstorable, gate, products,
+    rms_norm,
 };
 
 use crate::config::Config;

@@ -69,7 +69,7 @@ fn rows_with_different_wishes_share_a_pass() {
     let model = open(&models(dir.path())[4], Head::Int8);
     let vocab = model.config().vocab;
     let forward = |wishes: &[Logits]| {
-        let mut sequences = [Sequence::new(model.config(), 16)];
+        let mut sequences = [Sequence::new(&model, 16)];
         let rows: Vec<Row> =
             (1..).zip(wishes).map(|(token, &logits)| Row { sequence: 0, token, logits }).collect();
         let mut scratch = Scratch::default();

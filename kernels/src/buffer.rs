@@ -1,6 +1,8 @@
 //! Memory for large arrays: zeroed when first touched, whole cache lines, huge pages where the system gives them.
 
-use std::ops::{Deref, DerefMut};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
 
 use crate::bytes::{Bytes, Memory};
 
@@ -9,26 +11,59 @@ const LINE: usize = 64;
 /// A huge page of x86 and ARM. Buffers of several are laid on their borders.
 const HUGE: usize = 2 << 20;
 
-/// A fixed run of bytes, zero at first.
+/// A fixed run of bytes, zero at first. The system hands them out page by page as they are touched, to whoever does.
 pub struct Buffer {
-    /// Longer than needed, so that an aligned part of the right length lies inside. The allocator takes zeroed memory of
-    /// this size from the system untouched, so whoever writes a page first, brings it in.
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
+    start: NonNull<u8>,
+    layout: Layout,
+    /// The part of the allocation that is the buffer: it begins at the alignment wanted.
+    part: Range<usize>,
 }
 
+// SAFETY: it owns its memory like a `Box<[u8]>`: shared by `&`, changed by `&mut`.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
 impl Buffer {
-    /// `len` zero bytes.
+    /// `len` zero bytes; ends the process where the system does not give them.
     pub fn zeroed(len: usize) -> Self {
+        match Self::try_zeroed(len) {
+            Some(buffer) => buffer,
+            None => {
+                handle_alloc_error(Layout::from_size_align(len, LINE).unwrap_or(Layout::new::<[u8; LINE]>()))
+            }
+        }
+    }
+
+    /// `len` zero bytes; `None` where the system does not give them.
+    pub fn try_zeroed(len: usize) -> Option<Self> {
         let align = if len >= 2 * HUGE { HUGE } else { LINE };
-        let memory = vec![0; len + align - 1];
-        let start = memory.as_ptr().align_offset(align);
-        let buffer = Self { memory, start, len };
+        // Longer than needed, so that an aligned part of the right length lies inside: with an alignment above 16 the
+        // system's allocator would write the zeros itself.
+        let layout = Layout::from_size_align(len.checked_add(align)?, 16).ok()?;
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let skip = start.as_ptr().addr().next_multiple_of(align) - start.as_ptr().addr();
+        let buffer = Self { start, layout, part: skip..skip + len };
         if align == HUGE {
             ask_for_huge_pages(&buffer);
         }
-        buffer
+        Some(buffer)
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut clone = Self::zeroed(self.len());
+        clone.copy_from_slice(self);
+        clone
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated by the same allocator with this layout, and not freed before.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
@@ -49,13 +84,16 @@ fn ask_for_huge_pages(_: &[u8]) {}
 impl Deref for Buffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
+        // SAFETY: `part` lies inside the allocation (the skip is below the alignment), whose bytes were zeroed, hence
+        // initialised.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.part.start), self.part.len()) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len]
+        // SAFETY: as in `deref`, and `&mut self` makes the reference the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(self.part.start), self.part.len()) }
     }
 }
 
@@ -76,7 +114,7 @@ impl From<Buffer> for Bytes {
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({})", self.len)
+        write!(f, "Buffer({})", self.len())
     }
 }
 
@@ -91,6 +129,8 @@ mod tests {
             assert_eq!((buffer.len(), buffer.as_ptr().addr() % align), (len, 0));
             assert!(buffer.iter().all(|&byte| byte == 0));
             buffer.fill(1);
+            assert_eq!(&*buffer.clone(), &*buffer);
         }
+        assert!(Buffer::try_zeroed(usize::MAX / 2).is_none());
     }
 }

@@ -14,10 +14,7 @@
 //!
 //! An int8 byte is `code + 128`; code times scale is the value. No sum over a head or over positions ever crosses lanes.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ops::Range;
-use std::ptr::NonNull;
-
+use crate::Buffer;
 use crate::half::f32_to_f16;
 
 /// Positions of a chunk. Attention combines chunk by chunk, so this number decides the order of its additions.
@@ -94,13 +91,13 @@ impl Sizes {
 }
 
 /// Keys (rotated) and values of one sequence, all layers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cache {
     format: KvFormat,
     layers: usize,
     heads: usize,
     dim: usize,
-    chunks: Vec<Chunk>,
+    chunks: Vec<Buffer>,
 }
 
 /// There was no memory for more positions.
@@ -119,7 +116,7 @@ impl Cache {
         self.chunks.try_reserve(more).map_err(|_| OutOfMemory)?;
         let len = self.part().checked_mul(self.heads * self.layers).ok_or(OutOfMemory)?;
         for _ in 0..more {
-            self.chunks.push(Chunk::new(len).ok_or(OutOfMemory)?);
+            self.chunks.push(Buffer::try_zeroed(len).ok_or(OutOfMemory)?);
         }
         Ok(())
     }
@@ -146,7 +143,7 @@ impl Cache {
     /// Keys and values of one head in one chunk.
     pub(super) fn head(&self, layer: usize, head: usize, chunk: usize) -> Part<'_> {
         let (sizes, len) = (Sizes::new(self.format, self.dim), self.part());
-        let bytes = &self.chunks[chunk].bytes()[(layer * self.heads + head) * len..][..len];
+        let bytes = &self.chunks[chunk][(layer * self.heads + head) * len..][..len];
         let (keys, rest) = bytes.split_at(sizes.keys);
         let (values, scales) = rest.split_at(sizes.values);
         let (key_scales, value_scales) = scales.split_at(sizes.scales);
@@ -157,7 +154,7 @@ impl Cache {
     pub(super) fn layer_mut(&mut self, layer: usize, chunk: usize) -> (&mut [u8], usize) {
         let len = self.part();
         let range = layer * self.heads * len..(layer + 1) * self.heads * len;
-        (&mut self.chunks[chunk].bytes_mut()[range], len)
+        (&mut self.chunks[chunk][range], len)
     }
 
     /// Who writes into a part.
@@ -285,48 +282,4 @@ fn codes_of(values: &[f32], bytes: &mut [u8; super::MAX_HEAD_DIM]) -> f32 {
         *byte = ((value * scale + ROUND).to_bits() as u8).wrapping_add(128);
     }
     top / 127.0
-}
-
-/// Zeroed memory at a multiple of 64 bytes, which the system hands out page by page as it is touched.
-#[derive(Debug)]
-struct Chunk {
-    start: NonNull<u8>,
-    layout: Layout,
-    /// The first multiple of 64 from `start`, and the length from there.
-    aligned: Range<usize>,
-}
-
-// SAFETY: it owns its memory like a `Box<[u8]>`: shared by `&`, changed by `&mut`.
-unsafe impl Send for Chunk {}
-// SAFETY: as above.
-unsafe impl Sync for Chunk {}
-
-impl Chunk {
-    fn new(len: usize) -> Option<Self> {
-        // An alignment above 16 would make the system's allocator write the zeros itself.
-        let layout = Layout::from_size_align(len.checked_add(64)?, 16).ok()?;
-        // SAFETY: the size is at least 64.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let skip = start.as_ptr().addr().next_multiple_of(64) - start.as_ptr().addr();
-        Some(Self { start, layout, aligned: skip..skip + len })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `aligned` lies inside the allocation (`skip` is below 64), whose bytes were zeroed, hence initialised.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(self.aligned.start), self.aligned.len()) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `&mut self` makes the reference the only one.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.start.as_ptr().add(self.aligned.start), self.aligned.len())
-        }
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` by the same allocator with this layout, and not freed before.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
 }

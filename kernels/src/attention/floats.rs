@@ -61,7 +61,7 @@ impl Tile<'_> {
         let keys = &S::cut(part.keys)[..groups * self.dim];
         let mut g = 0;
         while g < groups {
-            let wide = I::TILE.0 >= 4 && groups - g >= 4;
+            let wide = I::PANEL.0 >= 4 && groups - g >= 4;
             let count = if wide { 4 } else { 1 };
             let keys = &keys[g * self.dim..][..count * self.dim];
             let mut c = first;
@@ -89,7 +89,7 @@ impl Tile<'_> {
         let values = &S::cut(part.values)[..groups * LANES * wide];
         let mut d = 0;
         while d < wide {
-            let many = I::TILE.0 >= 4 && wide - d >= 4;
+            let many = I::PANEL.0 >= 4 && wide - d >= 4;
             let mut c = first;
             while c < self.columns {
                 let four = self.columns - c >= QUERIES;

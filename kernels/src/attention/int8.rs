@@ -53,12 +53,12 @@ impl Tile<'_> {
         let scales: &[[[u8; 4]; LANES]] = part.key_scales.as_chunks::<4>().0.as_chunks::<LANES>().0;
         let mut g = 0;
         while g < groups {
-            let wide = I::TILE.0 >= 4 && groups - g >= 4;
+            let wide = I::PANEL.0 >= 4 && groups - g >= 4;
             let count = if wide { 4 } else { 1 };
             let (keys, scales) = (&keys[g * quads..][..count * quads], &scales[g..][..count]);
             let mut c = first;
             while c < self.columns {
-                let pair = I::TILE.1 >= 2 && self.columns - c >= PAIR;
+                let pair = I::PANEL.1 >= 2 && self.columns - c >= PAIR;
                 match (wide, pair) {
                     (true, true) => self.scores_int8::<I, 4, 2>(isa, keys, scales, g, c),
                     (true, false) => self.scores_int8::<I, 4, 1>(isa, keys, scales, g, c),
@@ -88,10 +88,10 @@ impl Tile<'_> {
         let values: &[Block] = &part.values.as_chunks().0[..groups * 4 * wide];
         let mut d = 0;
         while d < wide {
-            let four = I::TILE.0 >= 4 && wide - d >= 4;
+            let four = I::PANEL.0 >= 4 && wide - d >= 4;
             let mut c = first;
             while c < self.columns {
-                let pair = I::TILE.1 >= 2 && self.columns - c >= PAIR;
+                let pair = I::PANEL.1 >= 2 && self.columns - c >= PAIR;
                 match (four, pair) {
                     (true, true) => self.values_int8::<I, 4, 2>(isa, values, d, c, &steps, &factors),
                     (true, false) => self.values_int8::<I, 4, 1>(isa, values, d, c, &steps, &factors),

@@ -71,7 +71,7 @@ impl Start {
     pub(super) fn measure(loaded: &Loaded) -> Outcome<Self> {
         let (model, load) = (&loaded.model, loaded.load_time);
         let before = Instant::now();
-        let mut sequence = [Sequence::new(model.config(), 1)];
+        let mut sequence = [Sequence::new(model, 1)];
         read(model, &mut Scratch::default(), &mut sequence, &[token(model.config(), 0)], true)?;
         Ok(Self { load, first_token: load + before.elapsed(), memory: machine::peak_memory() })
     }
@@ -132,7 +132,7 @@ impl Bench {
         depths.sort_unstable();
         depths.dedup();
         let config = self.model.config();
-        let mut sequence = [Sequence::new(config, config.context)];
+        let mut sequence = [Sequence::new(&self.model, config.context)];
         for depth in depths {
             let first = sequence[0].tokens().len();
             let tokens: Vec<u32> = (first..depth).map(|at| token(config, at)).collect();
