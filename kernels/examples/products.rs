@@ -14,8 +14,8 @@ fn main() {
     let (rows, cols) = (6912, 2560);
     for cpu in Cpu::available().into_iter().filter(|cpu| args.get(2).is_none_or(|name| cpu.name() == name)) {
         for packing in Packing::ALL {
-            // 24 matrices are far larger than a core's own cache; a small one stays in it.
-            let many: Vec<Ternary> = (0..24).map(|_| matrix(packing, rows, cols, &pool)).collect();
+            // 200 matrices (0.8 GB) are far larger than any cache; a small one stays in it.
+            let many: Vec<Ternary> = (0..200).map(|_| matrix(packing, rows, cols, &pool)).collect();
             let small = matrix(packing, 1024, cols, &pool);
             print!("{:>8} {}", cpu.name(), packing.name());
             for (label, matrices, tokens) in [

@@ -66,7 +66,7 @@ impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const DOTS: usize = usize::MAX;
     const PANEL: (usize, usize) = (4, 6);
-    const STREAMS: usize = 2;
+    const STREAMS: usize = 4;
     const SCALED: bool = true;
     const MASKED5: [i32; 5] = [1, 4, 16, 28, 84];
     const OFFSET8: i32 = 128;

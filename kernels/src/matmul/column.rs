@@ -42,6 +42,10 @@ impl<L: Layout> Kernel for Column<'_, L> {
     }
 }
 
+/// Blocks that two of the rows go on for before the other two have their turn: the sums of two fit the registers, and
+/// four streams keep the memory busier than two.
+const RUN: usize = 8;
+
 /// What divides a multiple of `by` exactly: a shift, then a product with the inverse of the odd part mod 2^32.
 #[inline(always)]
 const fn divisor(by: i32) -> (u32, i32) {
@@ -57,14 +61,14 @@ const fn divisor(by: i32) -> (u32, i32) {
     (shift, inverse)
 }
 
-/// Blocks ahead of the one in use that are asked for: 1.5 kB a stream.
-const AHEAD: usize = 24;
+/// Blocks ahead of the one in use that are asked for: 1 kB a stream.
+const AHEAD: usize = 16;
 
-/// The block to ask for while block `b` of the rows is in use: past their end it is one of the `G` groups after these,
+/// The block to ask for while block `b` of the rows is in use: past their end it is one of the groups after these,
 /// which follow in memory.
 #[inline(always)]
-fn ahead<const G: usize>(b: usize, blocks: usize) -> usize {
-    if b + AHEAD < blocks { b + AHEAD } else { b + AHEAD + (G - 1) * blocks }
+fn ahead(b: usize, blocks: usize, side_by_side: usize) -> usize {
+    if b + AHEAD < blocks { b + AHEAD } else { b + AHEAD + (side_by_side - 1) * blocks }
 }
 
 impl<L: Layout> Column<'_, L> {
@@ -84,16 +88,19 @@ impl<L: Layout> Column<'_, L> {
         let (weights, x) = self.operands::<G>(g);
         let blocks = weights[0].len();
         let mut sums = [[isa.part(); 5]; G];
-        for b in 0..blocks {
-            let ahead = ahead::<G>(b, blocks);
-            let quads = &x[b * L::PLANES..][..L::PLANES];
-            for i in 0..G {
-                isa.prefetch(weights[i], ahead);
-                let planes = L::mask(isa, isa.load(&weights[i][b]));
-                for p in 0..L::PLANES {
-                    sums[i][p] = isa.dot(sums[i][p], planes.as_ref()[p], quads[p]);
+        let mut start = 0;
+        while start < blocks {
+            let end = (start + RUN).min(blocks);
+            for pair in sums.chunks_mut(2).zip(weights.chunks(2)) {
+                let (sums, weights) = pair;
+                if let (&[first, second], &[one, two]) = (&*sums, weights) {
+                    let [first, second] = self.run_of(isa, [first, second], [one, two], x, start..end, G);
+                    (sums[0], sums[1]) = (first, second);
+                } else if let (&[only], &[one]) = (&*sums, weights) {
+                    [sums[0]] = self.run_of(isa, [only], [one], x, start..end, G);
                 }
             }
+            start = end;
         }
         for i in 0..G {
             let mut total = [0i32; ROWS];
@@ -108,6 +115,31 @@ impl<L: Layout> Column<'_, L> {
         }
     }
 
+    /// Some blocks of `W` of the rows, with their sums in registers.
+    #[inline(always)]
+    fn run_of<I: Isa, const W: usize>(
+        &self,
+        isa: I,
+        mut sums: [[I::Part; 5]; W],
+        weights: [&[Block]; W],
+        x: &[[i8; 4]],
+        blocks: Range<usize>,
+        side_by_side: usize,
+    ) -> [[I::Part; 5]; W] {
+        for b in blocks {
+            let ahead = ahead(b, weights[0].len(), side_by_side);
+            let quads = &x[b * L::PLANES..][..L::PLANES];
+            for i in 0..W {
+                isa.prefetch(weights[i], ahead);
+                let planes = L::mask(isa, isa.load(&weights[i][b]));
+                for p in 0..L::PLANES {
+                    sums[i][p] = isa.dot(sums[i][p], planes.as_ref()[p], quads[p]);
+                }
+            }
+        }
+        sums
+    }
+
     /// Planes shifted down to codes, one sum for all.
     #[inline(always)]
     fn plain<I: Isa, const G: usize>(&self, isa: I, g: usize) {
@@ -120,7 +152,7 @@ impl<L: Layout> Column<'_, L> {
             let end = start.saturating_add(step).min(blocks);
             let mut part = [isa.part(); G];
             for b in start..end {
-                let ahead = ahead::<G>(b, blocks);
+                let ahead = ahead(b, blocks, G);
                 let quads = &x[b * L::PLANES..][..L::PLANES];
                 for i in 0..G {
                     isa.prefetch(weights[i], ahead);
