@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use tern::{Generation, Head, Logits, Model, Options, Row, Sampling, Scratch, Sequence, Specials, Stop};
-use tern_kernels::{Cpu, Packing};
+use tern_kernels::{Cpu, KvFormat, Packing};
 
 fn answers() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/story/answers.json");
@@ -25,6 +25,7 @@ fn models(head: Head) -> impl Iterator<Item = Model> {
                 packing: Some(packing),
                 threads: Some(2),
                 head,
+                kv: KvFormat::F32,
                 ..Options::default()
             };
             Model::story(&options).unwrap()

@@ -119,7 +119,8 @@ impl Tile<'_> {
         for i in 0..G {
             groups[i] = &keys[i * quads..][..quads];
         }
-        let (mut high, mut low): ([&[[i8; 4]]; C], [&[[i8; 4]]; C]) = ([&[]; C], [&[]; C]);
+        let mut high: [&[[i8; 4]]; C] = [&[]; C];
+        let mut low: [&[[i8; 4]]; C] = [&[]; C];
         for j in 0..C {
             (high[j], low[j]) = self.queries.codes(self.query[c + j], quads);
         }
@@ -160,7 +161,8 @@ impl Tile<'_> {
     ) {
         let wide = self.dim.div_ceil(LANES);
         let quads = values.len() / wide;
-        let (mut high, mut low): ([&[[i8; 4]]; C], [&[[i8; 4]]; C]) = ([&[]; C], [&[]; C]);
+        let mut high: [&[[i8; 4]]; C] = [&[]; C];
+        let mut low: [&[[i8; 4]]; C] = [&[]; C];
         for j in 0..C {
             let [h, l] = &self.buffers.codes[c + j];
             high[j] = &h.as_flattened().as_chunks().0[..quads];
