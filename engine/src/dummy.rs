@@ -36,12 +36,14 @@ pub struct DummyOptions {
     pub embedding: Floats,
     /// How the output head is written, where it is not the embedding; [`Floats::Keep`] is f16.
     pub head: Floats,
+    /// The longest context that the file claims; the shape's own if `None`.
+    pub context: Option<usize>,
 }
 
 impl DummyOptions {
     /// In this format, with 16-bit floats.
     pub fn new(to: Target) -> Self {
-        Self { to, seed: 0, embedding: Floats::Keep, head: Floats::Keep }
+        Self { to, seed: 0, embedding: Floats::Keep, head: Floats::Keep, context: None }
     }
 }
 
@@ -53,6 +55,9 @@ pub fn dummy(
     options: &DummyOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
+    let mut shape = shape.clone();
+    shape.config.context = options.context.unwrap_or(shape.config.context);
+    let shape = &shape;
     let family = FAMILIES.iter().copied().find(|family| family.name == shape.config.family);
     let family =
         family.ok_or_else(|| Error::Input(format!("no family is called {}", shape.config.family)))?;

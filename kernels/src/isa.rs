@@ -83,9 +83,9 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// For each byte: `v >= k` gives `(v - k, 1)`, else `(v, 0)`.
     fn take(self, v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes);
 
-    /// Asks for block `at` to be brought near, if there is one.
+    /// Asks for what lies at `data[at]`, or would lie there, to be brought near.
     #[inline(always)]
-    fn prefetch(self, _blocks: &[Block], _at: usize) {}
+    fn prefetch<T>(self, _data: &[T], _at: usize) {}
 
     /// Sums of zero.
     fn sums(self) -> Self::Sums;
@@ -256,8 +256,8 @@ macro_rules! extend {
             self.0.split5(bytes)
         }
         #[inline(always)]
-        fn prefetch(self, blocks: &[Block], at: usize) {
-            self.0.prefetch(blocks, at)
+        fn prefetch<T>(self, data: &[T], at: usize) {
+            self.0.prefetch(data, at)
         }
         #[inline(always)]
         fn sums(self) -> Self::Sums {

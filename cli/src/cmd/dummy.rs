@@ -10,7 +10,7 @@ use tern::dummy::{DummyOptions, Shape, dummy};
 use super::convert::{TargetArgs, floats, report};
 use crate::failure::Outcome;
 use crate::progress::Bar;
-use crate::sampling::expected;
+use crate::sampling::{expected, number};
 use crate::signal;
 
 const EXAMPLES: &str = "\
@@ -40,6 +40,9 @@ pub(crate) struct Dummy {
     /// How to write the output head, where it is not the embedding [default: f16]
     #[arg(long, value_name = "TYPE", value_parser = floats)]
     head: Option<Floats>,
+    /// The longest context that the file claims [default: the shape's own]
+    #[arg(long, value_name = "N", value_parser = context)]
+    context: Option<usize>,
 }
 
 impl Dummy {
@@ -51,6 +54,7 @@ impl Dummy {
             seed: self.seed,
             embedding: self.embedding.unwrap_or_default(),
             head: self.head.unwrap_or_default(),
+            context: self.context,
         };
         let start = Instant::now();
         let mut bar = Bar::new("writing");
@@ -59,6 +63,11 @@ impl Dummy {
         report(&summary?, &self.output, to, start);
         Ok(())
     }
+}
+
+fn context(text: &str) -> Result<usize, String> {
+    number(text, "", |n| (1..=1 << 20).contains(n))
+        .map_err(|_| "expected a whole number from 1 to 1048576".to_owned())
 }
 
 fn names() -> Vec<&'static str> {

@@ -109,9 +109,9 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
-    fn prefetch(self, blocks: &[Block], at: usize) {
+    fn prefetch<T>(self, data: &[T], at: usize) {
         // SAFETY: a prefetch reads nothing; any address is allowed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(blocks.as_ptr().wrapping_add(at).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast()) }
     }
     #[inline(always)]
     fn sums(self) -> __m512i {

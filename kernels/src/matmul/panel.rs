@@ -260,10 +260,15 @@ impl<L: Layout> Panel<'_, L> {
         for j in 0..C {
             x[j] = &self.task.x.padded(first + j).as_chunks().0[at..at + panel.len()];
         }
+        let stride = self.task.x.padded(first).len();
         let mut part = [[isa.part(); G]; C];
         for (q, codes) in panel.iter().enumerate() {
             if let Some((weights, next)) = ahead {
                 isa.prefetch(weights[q % G], next + q / G);
+            }
+            // What the next tile wants of its activations: four lines a token, 240 bytes and their place in a line.
+            if q < 4 * C {
+                isa.prefetch(self.task.x.padded(first), (C + q / 4) * stride + 4 * at + 64 * (q % 4));
             }
             for j in 0..C {
                 for i in 0..G {
