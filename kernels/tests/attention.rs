@@ -174,9 +174,15 @@ fn definition(format: KvFormat, input: &Input, position: usize) -> Vec<f64> {
 const SHAPES: [(usize, usize, usize); 8] =
     [(1, 1, 2), (4, 2, 8), (3, 1, 10), (6, 3, 18), (20, 5, 64), (8, 2, 128), (40, 2, 36), (2, 1, 256)];
 
+/// Other processors than the one at hand are emulated here, slowly: the widest shapes are left to the real one.
+const EMULATED: bool = !cfg!(target_arch = "x86_64");
+
 #[test]
 fn attention_equals_its_definition() {
     for (index, (query, kv, dim)) in SHAPES.into_iter().enumerate() {
+        if EMULATED && query * dim > 512 {
+            continue;
+        }
         let pairing = if index % 2 == 0 { Pairing::Halves } else { Pairing::Neighbours };
         let heads = Heads { query, kv, dim, pairing };
         let input = Input::random(heads, 600, index as u64);
@@ -200,6 +206,9 @@ fn attention_equals_its_definition() {
 #[test]
 fn threads_pieces_and_instruction_sets_do_not_change_a_bit() {
     for (query, kv, dim) in [(4, 2, 8), (6, 3, 18), (40, 2, 36), (8, 2, 128)] {
+        if EMULATED && query * dim > 512 {
+            continue;
+        }
         let heads = Heads { query, kv, dim, pairing: Pairing::Halves };
         let input = Input::random(heads, 300, 7);
         for format in KvFormat::ALL {
