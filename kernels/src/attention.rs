@@ -220,6 +220,7 @@ impl Attention {
                 out: &out,
                 partial: &partial,
                 next: &next,
+                threads: pool.threads(),
                 sequences,
                 layer,
             });
@@ -314,6 +315,7 @@ struct Work<'a, S> {
     out: &'a Disjoint<'a, f32>,
     partial: &'a Disjoint<'a, f32>,
     next: &'a AtomicUsize,
+    threads: usize,
     sequences: &'a [S],
     layer: usize,
 }
@@ -324,15 +326,25 @@ impl<S: AsRef<Cache>> Kernel for Work<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let mut buffers = Buffers::new();
-        while let Some(item) = self.plan.items.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            self.item(isa, item, &mut buffers);
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = self.plan.items.get(index) else { return };
+            // The items that the others take meanwhile are about as long.
+            let next = self.plan.items.get(index + self.threads).map_or(&[][..], |item| self.keys(item));
+            self.item(isa, item, next, &mut buffers);
         }
     }
 }
 
 impl<S: AsRef<Cache>> Work<'_, S> {
+    /// The first keys that an item reads.
+    fn keys(&self, item: &Item) -> &[u8] {
+        let sequence = self.plan.places[self.plan.order[item.first_row]].sequence;
+        self.sequences[sequence].as_ref().head(self.layer, item.head, item.chunks.start).keys
+    }
+
     #[inline(always)]
-    fn item<I: Isa>(&self, isa: I, item: &Item, buffers: &mut Buffers) {
+    fn item<I: Isa>(&self, isa: I, item: &Item, next: &[u8], buffers: &mut Buffers) {
         let Heads { query: heads, kv, dim, .. } = self.heads;
         let group = heads / kv;
         let columns = item.columns.len();
@@ -351,7 +363,7 @@ impl<S: AsRef<Cache>> Work<'_, S> {
         let out = if item.split { self.partial } else { self.out };
         let queries = self.queries;
         let (seen, sums) = ([0; COLUMNS], [Sum::EMPTY; COLUMNS]);
-        let mut tile = Tile { dim, columns, queries, query, position, seen, sums, at, out, buffers };
+        let mut tile = Tile { dim, columns, queries, query, position, seen, sums, at, out, buffers, next };
         tile.run(isa, self.sequences[sequence].as_ref(), self.layer, item.head, item.chunks.clone());
         for c in 0..columns {
             let Sum { top, total } = tile.sums[c];

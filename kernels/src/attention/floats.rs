@@ -8,6 +8,8 @@ use crate::isa::Isa;
 
 /// Queries whose sums run together.
 const QUERIES: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// How a cache keeps floats.
 pub(super) trait Stored {
@@ -66,12 +68,13 @@ impl Tile<'_> {
             let keys = &keys[g * self.dim..][..count * self.dim];
             let mut c = first;
             while c < self.columns {
+                let ahead = (c == first).then_some(part.values);
                 let four = self.columns - c >= QUERIES;
                 match (wide, four) {
-                    (true, true) => self.scores_floats::<I, S, 4, QUERIES>(isa, keys, g, c),
-                    (true, false) => self.scores_floats::<I, S, 4, 1>(isa, keys, g, c),
-                    (false, true) => self.scores_floats::<I, S, 1, QUERIES>(isa, keys, g, c),
-                    (false, false) => self.scores_floats::<I, S, 1, 1>(isa, keys, g, c),
+                    (true, true) => self.scores_floats::<I, S, 4, QUERIES>(isa, keys, g, c, ahead),
+                    (true, false) => self.scores_floats::<I, S, 4, 1>(isa, keys, g, c, ahead),
+                    (false, true) => self.scores_floats::<I, S, 1, QUERIES>(isa, keys, g, c, ahead),
+                    (false, false) => self.scores_floats::<I, S, 1, 1>(isa, keys, g, c, ahead),
                 }
                 c += if four { QUERIES } else { 1 };
             }
@@ -92,12 +95,17 @@ impl Tile<'_> {
             let many = I::PANEL.0 >= 4 && wide - d >= 4;
             let mut c = first;
             while c < self.columns {
+                let ahead = (d, c) == (0, first);
                 let four = self.columns - c >= QUERIES;
                 match (many, four) {
-                    (true, true) => self.values_floats::<I, S, 4, QUERIES>(isa, values, d, c, &factors),
-                    (true, false) => self.values_floats::<I, S, 4, 1>(isa, values, d, c, &factors),
-                    (false, true) => self.values_floats::<I, S, 1, QUERIES>(isa, values, d, c, &factors),
-                    (false, false) => self.values_floats::<I, S, 1, 1>(isa, values, d, c, &factors),
+                    (true, true) => {
+                        self.values_floats::<I, S, 4, QUERIES>(isa, values, d, c, &factors, ahead)
+                    }
+                    (true, false) => self.values_floats::<I, S, 4, 1>(isa, values, d, c, &factors, ahead),
+                    (false, true) => {
+                        self.values_floats::<I, S, 1, QUERIES>(isa, values, d, c, &factors, ahead)
+                    }
+                    (false, false) => self.values_floats::<I, S, 1, 1>(isa, values, d, c, &factors, ahead),
                 }
                 c += if four { QUERIES } else { 1 };
             }
@@ -113,6 +121,7 @@ impl Tile<'_> {
         keys: &[S::Bytes],
         g: usize,
         c: usize,
+        ahead: Option<&[u8]>,
     ) {
         let dim = self.dim;
         let mut groups: [&[S::Bytes]; G] = [&[]; G];
@@ -126,6 +135,10 @@ impl Tile<'_> {
         let mut sums = [[[0f32; LANES]; C]; G];
         for k in 0..dim {
             for i in 0..G {
+                let at = ((g + i) * dim + k) * size_of::<S::Bytes>();
+                if let Some(values) = ahead.filter(|_| at.is_multiple_of(LINE)) {
+                    isa.prefetch(values, at);
+                }
                 let key = S::read(isa, &groups[i][k]);
                 for j in 0..C {
                     sums[i][j] = isa.add_scaled(sums[i][j], &key, queries[j][k]);
@@ -148,6 +161,7 @@ impl Tile<'_> {
         d: usize,
         c: usize,
         factors: &[(f32, f32); super::COLUMNS],
+        ahead: bool,
     ) {
         let wide = self.dim.div_ceil(LANES);
         let positions = values.len() / wide;
@@ -157,6 +171,11 @@ impl Tile<'_> {
         }
         let mut sums = [[[0f32; LANES]; C]; D];
         for (k, row) in values.chunks_exact(wide).enumerate().take(positions) {
+            if ahead {
+                for i in (0..wide).step_by(LINE / size_of::<S::Bytes>()) {
+                    isa.prefetch(self.next, (k * wide + i) * size_of::<S::Bytes>());
+                }
+            }
             let row = &row[d..d + D];
             for i in 0..D {
                 let value = S::read(isa, &row[i]);

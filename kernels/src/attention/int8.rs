@@ -58,12 +58,13 @@ impl Tile<'_> {
             let (keys, scales) = (&keys[g * quads..][..count * quads], &scales[g..][..count]);
             let mut c = first;
             while c < self.columns {
+                let ahead = (c == first).then_some(part.values);
                 let pair = I::PANEL.1 >= 2 && self.columns - c >= PAIR;
                 match (wide, pair) {
-                    (true, true) => self.scores_int8::<I, 4, 2>(isa, keys, scales, g, c),
-                    (true, false) => self.scores_int8::<I, 4, 1>(isa, keys, scales, g, c),
-                    (false, true) => self.scores_int8::<I, 1, 2>(isa, keys, scales, g, c),
-                    (false, false) => self.scores_int8::<I, 1, 1>(isa, keys, scales, g, c),
+                    (true, true) => self.scores_int8::<I, 4, 2>(isa, keys, scales, g, c, ahead),
+                    (true, false) => self.scores_int8::<I, 4, 1>(isa, keys, scales, g, c, ahead),
+                    (false, true) => self.scores_int8::<I, 1, 2>(isa, keys, scales, g, c, ahead),
+                    (false, false) => self.scores_int8::<I, 1, 1>(isa, keys, scales, g, c, ahead),
                 }
                 c += if pair { PAIR } else { 1 };
             }
@@ -91,12 +92,13 @@ impl Tile<'_> {
             let four = I::PANEL.0 >= 4 && wide - d >= 4;
             let mut c = first;
             while c < self.columns {
+                let ahead = (d, c) == (0, first);
                 let pair = I::PANEL.1 >= 2 && self.columns - c >= PAIR;
                 match (four, pair) {
-                    (true, true) => self.values_int8::<I, 4, 2>(isa, values, d, c, &steps, &factors),
-                    (true, false) => self.values_int8::<I, 4, 1>(isa, values, d, c, &steps, &factors),
-                    (false, true) => self.values_int8::<I, 1, 2>(isa, values, d, c, &steps, &factors),
-                    (false, false) => self.values_int8::<I, 1, 1>(isa, values, d, c, &steps, &factors),
+                    (true, true) => self.values_int8::<I, 4, 2>(isa, values, d, c, &steps, &factors, ahead),
+                    (true, false) => self.values_int8::<I, 4, 1>(isa, values, d, c, &steps, &factors, ahead),
+                    (false, true) => self.values_int8::<I, 1, 2>(isa, values, d, c, &steps, &factors, ahead),
+                    (false, false) => self.values_int8::<I, 1, 1>(isa, values, d, c, &steps, &factors, ahead),
                 }
                 c += if pair { PAIR } else { 1 };
             }
@@ -104,7 +106,8 @@ impl Tile<'_> {
         }
     }
 
-    /// Scores of `G` groups of positions for `C` queries: `2 * G * C` registers of sums.
+    /// Scores of `G` groups of positions for `C` queries: `2 * G * C` registers of sums. The first to pass the keys asks
+    /// `ahead` for the values.
     #[inline(always)]
     fn scores_int8<I: Isa, const G: usize, const C: usize>(
         &mut self,
@@ -113,6 +116,7 @@ impl Tile<'_> {
         scales: &[[[u8; 4]; LANES]],
         g: usize,
         c: usize,
+        ahead: Option<&[u8]>,
     ) {
         let quads = self.dim.div_ceil(4);
         let mut groups: [&[Block]; G] = [&[]; G];
@@ -127,6 +131,9 @@ impl Tile<'_> {
         let mut sums = [[[isa.sums(); 2]; C]; G];
         for k in 0..quads {
             for i in 0..G {
+                if let Some(values) = ahead {
+                    isa.prefetch(values, ((g + i) * quads + k) * size_of::<Block>());
+                }
                 let bytes = isa.load(&groups[i][k]);
                 for j in 0..C {
                     sums[i][j][0] = isa.dot7(sums[i][j][0], bytes, high[j][k]);
@@ -148,7 +155,9 @@ impl Tile<'_> {
         }
     }
 
-    /// Adds the weighted values of `D` times 16 elements for `C` queries.
+    /// Adds the weighted values of `D` times 16 elements for `C` queries; the first to pass the values asks for the keys
+    /// that come after them.
+    #[allow(clippy::too_many_arguments)] // the place of the products in elements and queries, and what they are scaled with
     #[inline(always)]
     fn values_int8<I: Isa, const D: usize, const C: usize>(
         &mut self,
@@ -158,6 +167,7 @@ impl Tile<'_> {
         c: usize,
         steps: &Steps,
         factors: &[(f32, f32); super::COLUMNS],
+        ahead: bool,
     ) {
         let wide = self.dim.div_ceil(LANES);
         let quads = values.len() / wide;
@@ -170,6 +180,11 @@ impl Tile<'_> {
         }
         let mut sums = [[[isa.sums(); 2]; C]; D];
         for (k, blocks) in values.chunks_exact(wide).enumerate().take(quads) {
+            if ahead {
+                for i in 0..wide {
+                    isa.prefetch(self.next, (k * wide + i) * size_of::<Block>());
+                }
+            }
             let blocks = &blocks[d..d + D];
             for i in 0..D {
                 let bytes = isa.load(&blocks[i]);

@@ -86,29 +86,22 @@ pub(super) fn quantise(
     high: &mut [[i8; LANES]],
     low: &mut [[i8; LANES]],
 ) -> (f32, i32) {
-    let mut tops = [0f32; LANES];
-    for (weights, scales) in weights.iter_mut().zip(scales) {
-        for i in 0..LANES {
-            weights[i] *= f32::from_le_bytes(scales[i]);
-        }
-        for i in 0..LANES {
-            tops[i] = if weights[i] > tops[i] { weights[i] } else { tops[i] };
-        }
+    // Flat loops and a maximum of integers, which compilers turn into vectors: as integers, numbers that are not negative
+    // are in the floats' order.
+    let mut top = 0u32;
+    for (weight, scale) in weights.as_flattened_mut().iter_mut().zip(scales.as_flattened()) {
+        *weight *= f32::from_le_bytes(*scale);
+        top = top.max(weight.to_bits());
     }
-    let top = largest(tops);
+    let top = f32::from_bits(top);
     let top = if top > TINY { top } else { TINY };
     let scale = LEVELS / top;
-    let mut sums = [0i32; LANES];
-    for ((weights, high), low) in weights.iter().zip(high).zip(low) {
-        for i in 0..LANES {
-            let n = level(weights[i], scale);
-            sums[i] = sums[i].wrapping_add(n);
-            (high[i], low[i]) = parts(n);
-        }
-    }
     let mut sum = 0i32;
-    for lane in sums {
-        sum = sum.wrapping_add(lane);
+    let codes = high.as_flattened_mut().iter_mut().zip(low.as_flattened_mut());
+    for (weight, (high, low)) in weights.as_flattened().iter().zip(codes) {
+        let n = level(*weight, scale);
+        sum = sum.wrapping_add(n);
+        (*high, *low) = parts(n);
     }
     (top / LEVELS, sum)
 }

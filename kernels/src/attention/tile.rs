@@ -65,24 +65,27 @@ pub(super) struct Tile<'a> {
     pub(super) at: [usize; COLUMNS],
     pub(super) out: &'a Disjoint<'a, f32>,
     pub(super) buffers: &'a mut Buffers,
+    /// The keys that will be wanted after the present chunk.
+    pub(super) next: &'a [u8],
 }
 
-impl Tile<'_> {
+impl<'a> Tile<'a> {
     /// Sums over the chunks in order, beginning with nothing. Columns that do not reach a chunk are left alone.
     #[inline(always)]
     pub(super) fn run<I: Isa>(
         &mut self,
         isa: I,
-        cache: &Cache,
+        cache: &'a Cache,
         layer: usize,
         head: usize,
         chunks: std::ops::Range<usize>,
     ) {
+        let after = self.next;
         for c in 0..self.columns {
             self.sums[c] = Sum::EMPTY;
             self.out(c).fill(0.0);
         }
-        for chunk in chunks {
+        for chunk in chunks.clone() {
             let start = chunk * CHUNK;
             let mut first = 0;
             while self.position[first] < start {
@@ -94,6 +97,8 @@ impl Tile<'_> {
             // The last column sees most.
             let groups = self.seen[self.columns - 1].div_ceil(LANES);
             let part = cache.head(layer, head, chunk);
+            let last = chunk + 1 == chunks.end;
+            self.next = if last { after } else { cache.head(layer, head, chunk + 1).keys };
             match cache.format() {
                 KvFormat::F32 => self.floats::<I, F32>(isa, part, groups, first),
                 KvFormat::F16 => self.floats::<I, F16>(isa, part, groups, first),
