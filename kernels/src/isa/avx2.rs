@@ -32,7 +32,7 @@ impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const DOTS: usize = 64;
     const PANEL: (usize, usize) = (1, 4);
-    const STREAMS: usize = 1;
+    const STREAMS: usize = 4;
     const SCALED: bool = false;
     const OFFSET8: i32 = 128;
     type Bytes = [__m256i; 2];
