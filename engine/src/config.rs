@@ -54,7 +54,7 @@ pub struct Config {
 
 impl Config {
     /// Says which number cannot be. Keys are those of Hugging Face's `config.json`, the field's common tongue.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
         let sizes = [
             ("hidden_size", self.dim, 1 << 20),
             ("intermediate_size", self.hidden, 1 << 22),

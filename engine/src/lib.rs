@@ -12,6 +12,7 @@ pub mod file;
 mod forward;
 mod generate;
 mod head;
+pub mod masters;
 mod model;
 mod sampler;
 mod sequence;

@@ -110,6 +110,21 @@ impl Cpu {
         }
     }
 
+    /// Runs plain loops compiled for this instruction set. The closure must be inlined for that:
+    /// `cpu.vectorised(#[inline(always)] || ...)`.
+    #[inline]
+    pub fn vectorised<T>(self, loops: impl FnOnce() -> T) -> T {
+        struct Loops<F>(F);
+        impl<T, F: FnOnce() -> T> Kernel for Loops<F> {
+            type Output = T;
+            #[inline(always)]
+            fn run<I: Isa>(self, _: I) -> T {
+                (self.0)()
+            }
+        }
+        self.run(Loops(loops))
+    }
+
     /// Runs a kernel inside this instruction set's frame.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {

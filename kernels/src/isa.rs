@@ -48,6 +48,14 @@ use crate::half::f16_to_f32;
 /// A 64-byte block of packed weights.
 pub(crate) type Block = [u8; 64];
 
+/// Part of a matrix of floats where it lies: element `(i, j)` is `data[i * row + j * col]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strided<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+}
+
 /// The instructions of one set. Implementors are proofs: they exist only if the CPU has the instructions.
 pub(crate) trait Isa: Copy + Send + Sync {
     /// Printed everywhere: logs, tables, `--cpu`.
@@ -144,6 +152,23 @@ pub(crate) trait Isa: Copy + Send + Sync {
         let mut sums = sums;
         for (sum, x) in sums.iter_mut().zip(x) {
             *sum += x * factor;
+        }
+        sums
+    }
+
+    /// A tile of a float product, `M` rows by `V` vectors of 16 columns: `Σ a[m][i] * b[i][16 v + lane]` over `depth`
+    /// steps `i`, in order. Sets may fuse the multiplication with the addition: only training uses it.
+    #[inline(always)]
+    fn float_tile<const M: usize, const V: usize>(self, depth: usize, a: Strided, b: Strided) -> [[[f32; 16]; V]; M] {
+        let mut sums = [[[0f32; 16]; V]; M];
+        for i in 0..depth {
+            let (row, _) = b.data[i * b.row..][..16 * V].as_chunks::<16>();
+            for m in 0..M {
+                let factor = a.data[m * a.row + i * a.col];
+                for v in 0..V {
+                    sums[m][v] = self.add_scaled(sums[m][v], &row[v], factor);
+                }
+            }
         }
         sums
     }

@@ -26,6 +26,8 @@ mod buffer;
 mod bytes;
 pub mod ceiling;
 mod cpu;
+mod dense;
+mod digits;
 mod float;
 pub mod half;
 mod head;
@@ -42,6 +44,8 @@ pub use attention::{
 pub use buffer::Buffer;
 pub use bytes::{Bytes, Memory, Owner};
 pub use cpu::Cpu;
+pub use dense::{Matrix, dense_product, dense_product_here, transpose};
+pub use digits::{ByteMatrix, Digits, digit_product};
 pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm};
 pub use head::{BadHead, HeadInput, HeadScratch, OutputHead};
 pub use matmul::{Product, products};

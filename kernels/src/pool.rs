@@ -148,6 +148,27 @@ impl Pool {
             f(index, unsafe { data.slice(index * len..((index + 1) * len).min(total)) });
         });
     }
+
+    /// [`Pool::for_chunks`] over several arrays at once, each with its own length of a chunk; they have the same number
+    /// of chunks.
+    pub fn for_rows<T: Send, const N: usize>(
+        &self,
+        arrays: [(&mut [T], usize); N],
+        f: impl Fn(usize, [&mut [T]; N]) + Sync,
+    ) {
+        let count = arrays.first().map_or(0, |(data, len)| data.len().div_ceil(*len));
+        let arrays = arrays.map(|(data, len)| {
+            assert_eq!(data.len().div_ceil(len), count, "chunks of {len}");
+            (data.len(), len, Disjoint::new(data))
+        });
+        self.for_each(count, |index| {
+            // SAFETY: as in `for_chunks`, for each of the arrays, which are distinct `&mut`.
+            let parts = arrays.each_ref().map(|(total, len, data)| unsafe {
+                data.slice(index * len..((index + 1) * len).min(*total))
+            });
+            f(index, parts);
+        });
+    }
 }
 
 /// Pieces of `0..count` for whoever comes next: large ones first, so that they lie together, small ones at the end, so

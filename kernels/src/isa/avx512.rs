@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Isa};
+use super::{Block, Isa, Strided};
 use crate::cpu::Kernel;
 
 /// Proof that the CPU has AVX-512 F, BW, VNNI and VBMI.
@@ -167,6 +167,42 @@ impl Isa for Avx512 {
             _mm512_storeu_ps(sums.as_mut_ptr(), sum);
         }
         sums
+    }
+
+    /// `M * V` sums stay in registers (24 of 32 for 6 by 4); each step loads `V` vectors of `b` and broadcasts `M` numbers
+    /// of `a`, so that 10 loads go with 24 multiplications.
+    #[inline(always)]
+    fn float_tile<const M: usize, const V: usize>(self, depth: usize, a: Strided, b: Strided) -> [[[f32; 16]; V]; M] {
+        let mut out = [[[0f32; 16]; V]; M];
+        if depth == 0 {
+            return out;
+        }
+        assert!((M - 1) * a.row + (depth - 1) * a.col < a.data.len(), "rows of a tile");
+        assert!((depth - 1) * b.row + 16 * V <= b.data.len(), "columns of a tile");
+        let (a_at, b_at) = (a.data.as_ptr(), b.data.as_ptr());
+        // SAFETY: AVX-512F by `self`. The indices into `a` and `b` grow with m, i and v, and the largest ones are in
+        // bounds by the assertions. The stores go to whole rows of 16.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); V]; M];
+            for i in 0..depth {
+                let mut row = [_mm512_setzero_ps(); V];
+                for v in 0..V {
+                    row[v] = _mm512_loadu_ps(b_at.add(i * b.row + 16 * v));
+                }
+                for m in 0..M {
+                    let factor = _mm512_set1_ps(*a_at.add(m * a.row + i * a.col));
+                    for v in 0..V {
+                        sums[m][v] = _mm512_fmadd_ps(factor, row[v], sums[m][v]);
+                    }
+                }
+            }
+            for m in 0..M {
+                for v in 0..V {
+                    _mm512_storeu_ps(out[m][v].as_mut_ptr(), sums[m][v]);
+                }
+            }
+        }
+        out
     }
 
     /// 32 columns a step for all inputs, two steps apart in two registers each, so that no sum waits for itself.

@@ -1,0 +1,237 @@
+//! Products of float matrices, for training: `out (rows, cols) = a (rows, depth) · b (depth, cols)`.
+//!
+//! `a` is read where it lies with any strides, so a transposed operand costs nothing; rows of `b` are contiguous. Every
+//! output is summed in the order of `depth` by one thread, so the number of threads changes no bit. Instruction sets
+//! that fuse multiplication and addition round differently from those that do not.
+
+use crate::cpu::{Cpu, Kernel};
+use crate::isa::{Isa, Strided};
+use crate::pool::{Disjoint, Pool};
+
+/// A matrix of floats where it lies: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// The numbers; more may lie around and between them.
+    pub data: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// From a row to the next.
+    pub row_stride: usize,
+    /// From a column to the next.
+    pub col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows of `cols` numbers one after another.
+    pub fn new(data: &'a [f32], cols: usize) -> Self {
+        Self { data, rows: data.len() / cols, cols, row_stride: cols, col_stride: 1 }
+    }
+    /// Columns become rows; nothing moves.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+    /// `count` columns from `start` on.
+    pub fn columns(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.cols, "columns {start} to {} of {}", start + count, self.cols);
+        Self { data: &self.data[start * self.col_stride..], cols: count, ..self }
+    }
+    /// `count` rows from `start` on.
+    pub fn rows(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.rows, "rows {start} to {} of {}", start + count, self.rows);
+        Self { data: &self.data[(start * self.row_stride).min(self.data.len())..], rows: count, ..self }
+    }
+    fn check(&self) {
+        let last = self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
+        assert!(self.rows * self.cols == 0 || last < self.data.len(), "a matrix reaches beyond its numbers");
+    }
+}
+
+/// Rows and vectors of 16 columns of a tile.
+const TILE: (usize, usize) = (6, 4);
+/// Tiles below each other that make a piece of work.
+const TILES: usize = 16;
+
+/// One product as the threads share it.
+struct Task<'a> {
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    out: &'a Disjoint<'a, f32>,
+    stride: usize,
+    add: bool,
+}
+
+/// The rows `rows.0..rows.1` of 64 columns from `col` on.
+struct Piece<'a, 'b> {
+    task: &'b Task<'a>,
+    rows: (usize, usize),
+    col: usize,
+}
+
+impl Kernel for Piece<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let cols = self.task.b.cols - self.col;
+        if cols >= 16 * TILE.1 {
+            self.down::<I, { TILE.1 }>(isa, self.col);
+            return;
+        }
+        let whole = cols / 16;
+        for v in 0..whole {
+            self.down::<I, 1>(isa, self.col + 16 * v);
+        }
+        self.rest(self.col + 16 * whole);
+    }
+}
+
+impl Piece<'_, '_> {
+    #[inline(always)]
+    fn down<I: Isa, const V: usize>(&self, isa: I, col: usize) {
+        let mut row = self.rows.0;
+        while row + TILE.0 <= self.rows.1 {
+            self.tile::<I, { TILE.0 }, V>(isa, row, col);
+            row += TILE.0;
+        }
+        while row < self.rows.1 {
+            self.tile::<I, 1, V>(isa, row, col);
+            row += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn tile<I: Isa, const M: usize, const V: usize>(&self, isa: I, row: usize, col: usize) {
+        let Task { a, b, out, stride, add } = self.task;
+        let strided = Strided { data: &a.data[row * a.row_stride..], row: a.row_stride, col: a.col_stride };
+        let sums = isa.float_tile::<M, V>(a.cols, strided, Strided { data: &b.data[col..], row: b.row_stride, col: 1 });
+        for m in 0..M {
+            let at = (row + m) * stride + col;
+            // SAFETY: the caller's piece of rows and columns is one thread's alone.
+            let out = unsafe { out.slice(at..at + 16 * V) };
+            let sums = sums[m].as_flattened();
+            if *add {
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+            } else {
+                out.copy_from_slice(sums);
+            }
+        }
+    }
+
+    /// Fewer than 16 columns at the right edge, one number at a time.
+    #[inline(always)]
+    fn rest(&self, col: usize) {
+        let Task { a, b, out, stride, add } = self.task;
+        for row in self.rows.0..self.rows.1 {
+            for col in col..b.cols {
+                let mut sum = 0.0;
+                for i in 0..a.cols {
+                    sum += a.data[row * a.row_stride + i * a.col_stride] * b.data[i * b.row_stride + col];
+                }
+                let at = row * stride + col;
+                // SAFETY: as in `tile`.
+                let out = &mut unsafe { out.slice(at..at + 1) }[0];
+                *out = if *add { *out + sum } else { sum };
+            }
+        }
+    }
+}
+
+fn check(a: &Matrix, b: &Matrix, out: usize, stride: usize) {
+    a.check();
+    b.check();
+    assert_eq!(a.cols, b.rows, "depth of a product");
+    assert!(b.rows > 0, "a product of no depth");
+    assert_eq!(b.col_stride, 1, "rows of the right operand are contiguous");
+    assert!(b.cols <= stride && (a.rows == 0 || (a.rows - 1) * stride + b.cols <= out), "room for a product");
+}
+
+/// `out = a · b`, or `out += a · b` with `add`, on all threads; rows of `out` are `stride` numbers apart.
+pub fn dense_product(cpu: Cpu, pool: &Pool, a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: bool) {
+    check(&a, &b, out.len(), stride);
+    let (height, width) = (TILES * TILE.0, 16 * TILE.1);
+    let (down, across) = (a.rows.div_ceil(height), b.cols.div_ceil(width));
+    let rows = a.rows;
+    let out = Disjoint::new(out);
+    let task = Task { a, b, out: &out, stride, add };
+    pool.for_each(down * across, |index| {
+        let (y, x) = (index / across * height, index % across * width);
+        cpu.run(Piece { task: &task, rows: (y, (y + height).min(rows)), col: x });
+    });
+}
+
+/// [`dense_product`] on the calling thread alone, for use inside of a job.
+pub fn dense_product_here(cpu: Cpu, a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: bool) {
+    check(&a, &b, out.len(), stride);
+    let (rows, cols) = (a.rows, b.cols);
+    let out = Disjoint::new(out);
+    let task = Task { a, b, out: &out, stride, add };
+    for col in (0..cols).step_by(16 * TILE.1) {
+        cpu.run(Piece { task: &task, rows: (0, rows), col });
+    }
+}
+
+/// `out (cols, rows)` = the transpose of `x (rows, cols)`, on the calling thread.
+pub fn transpose(cpu: Cpu, x: Matrix, out: &mut [f32]) {
+    x.check();
+    assert_eq!(out.len(), x.rows * x.cols, "numbers of a transposed matrix");
+    cpu.vectorised(
+        #[inline(always)]
+        || {
+            for start in (0..x.rows).step_by(16) {
+                let end = (start + 16).min(x.rows);
+                for col in 0..x.cols {
+                    let out = &mut out[col * x.rows + start..col * x.rows + end];
+                    for (row, out) in (start..end).zip(out) {
+                        *out = x.data[row * x.row_stride + col * x.col_stride];
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(i: usize) -> f32 {
+        ((i * 7919 % 1013) as f32 - 506.0) / 512.0
+    }
+
+    #[test]
+    fn every_shape_and_set_equals_the_plain_sum() {
+        for (m, n, k) in [(1, 1, 1), (6, 64, 5), (7, 65, 33), (13, 79, 64), (97, 130, 17), (3, 16, 1)] {
+            let a: Vec<f32> = (0..m * k).map(value).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| value(i + 5)).collect();
+            let mut at = vec![0.0; m * k];
+            let view = Matrix { data: &a, rows: m, cols: k, row_stride: k, col_stride: 1 };
+            transpose(Cpu::best(), view, &mut at);
+            let flipped = Matrix { data: &at, rows: k, cols: m, row_stride: m, col_stride: 1 };
+            let right = Matrix { data: &b, rows: k, cols: n, row_stride: n, col_stride: 1 };
+            for cpu in Cpu::available() {
+                for left in [view, flipped.transposed()] {
+                    for threads in [1, 3] {
+                        let mut out = vec![1f32; m * (n + 2)];
+                        dense_product(cpu, &Pool::new(threads), left, right, &mut out, n + 2, true);
+                        for (i, out) in out.iter().enumerate() {
+                            let (row, col) = (i / (n + 2), i % (n + 2));
+                            let want: f64 = match col < n {
+                                true => (0..k).map(|j| f64::from(a[row * k + j]) * f64::from(b[j * n + col])).sum(),
+                                false => 0.0,
+                            };
+                            assert!((f64::from(*out) - 1.0 - want).abs() < 1e-4, "{m} {n} {k} {}", cpu.name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

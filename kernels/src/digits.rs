@@ -1,0 +1,395 @@
+//! Products of floats with bytes, for the backward pass of ternary layers: both `g · W` (gradients by trits) and `gᵀ · x`
+//! (gradients by int8 activations).
+//!
+//! The floats are brought to 15-bit fixed point, one step a row, and split into two signed digits: `value = step * (128
+//! high + low)`. Then both products are exact sums of byte products, done by the dot-product instructions at twice the speed
+//! of float multiplications, and no order of additions matters. What rounding costs is 2^-15 of the largest number of
+//! a row; bfloat16 would round each number by 2^-9 of itself.
+//!
+//! ```text
+//! Digits      tiles of 6 rows:      [depth / 4] [6 rows] [high, low] [4]   signed bytes
+//! ByteMatrix  panels of 32 columns: [depth / 4] [32 columns]         [4]   bytes, value + 128
+//! ```
+
+use crate::activations::Activations;
+use crate::cpu::{Cpu, Kernel};
+use crate::isa::{Block, Isa};
+use crate::pool::{Disjoint, Pool};
+
+/// Rows of a tile: 6 rows by 2 digits by 2 vectors of columns are 24 running sums.
+const ROWS: usize = 6;
+/// Bytes of a tile for four steps of depth.
+const STEP: usize = ROWS * 8;
+/// Columns of a panel.
+const COLS: usize = 32;
+/// Largest value of 128 high + low.
+const TOP: f32 = 127.0 * 128.0;
+/// Most steps of depth: 255 * 127 * 65536 < 2^31.
+const MAX_DEPTH: usize = 1 << 16;
+/// See `activations.rs`.
+const ROUND: f32 = 12_582_912.0;
+
+/// The float operand `(rows, depth)`.
+#[derive(Clone, Debug, Default)]
+pub struct Digits {
+    rows: usize,
+    depth: usize,
+    tiles: Vec<u8>,
+    meta: Vec<Row>,
+}
+
+/// What belongs to a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    step: f32,
+    high: i32,
+    low: i32,
+}
+
+impl Digits {
+    fn shape(&mut self, rows: usize, depth: usize) {
+        assert!(depth <= MAX_DEPTH, "{depth} steps of depth: expected at most {MAX_DEPTH}");
+        if (self.rows, self.depth) != (rows, depth) {
+            self.tiles.clear(); // zeros that fill up lie elsewhere now
+            self.meta.clear();
+        }
+        (self.rows, self.depth) = (rows, depth);
+        self.tiles.resize(rows.div_ceil(ROWS) * depth.div_ceil(4) * STEP, 0);
+        self.meta.resize(rows.next_multiple_of(ROWS), Row::default());
+    }
+
+    /// The rows of `x`, `depth` numbers each.
+    pub fn set_rows(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], depth: usize) {
+        assert!(depth > 0 && x.len().is_multiple_of(depth), "{} values are no rows of {depth}", x.len());
+        self.shape(x.len() / depth, depth);
+        let rows = self.rows;
+        let len = depth.div_ceil(4) * STEP;
+        let meta = Disjoint::new(&mut self.meta);
+        pool.for_chunks(&mut self.tiles, len, |tile, out| {
+            // SAFETY: a tile has its own six rows and belongs to one thread.
+            let meta = unsafe { meta.slice(tile * ROWS..(tile + 1) * ROWS) };
+            for m in 0..ROWS.min(rows - tile * ROWS) {
+                let x = &x[(tile * ROWS + m) * depth..][..depth];
+                meta[m] = cpu.vectorised(#[inline(always)] || set_row(x, m, out));
+            }
+        });
+    }
+
+    /// The columns of `x` as rows: `x` is `(depth, cols)`, and row `t` of it counts `factor(t)` times.
+    pub fn set_columns(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], cols: usize, factors: &[f32]) {
+        assert!(cols > 0 && x.len() == cols * factors.len(), "{} values are no rows of {cols}", x.len());
+        self.shape(cols, factors.len());
+        let len = factors.len().div_ceil(4) * STEP;
+        let meta = Disjoint::new(&mut self.meta);
+        pool.for_chunks(&mut self.tiles, STRIP * len, |strip, out| {
+            let first = strip * STRIP * ROWS;
+            let tiles = out.len() / len;
+            // SAFETY: a strip has its own rows and belongs to one thread.
+            let meta = unsafe { meta.slice(first..first + tiles * ROWS) };
+            let width = (tiles * ROWS).min(cols - first);
+            cpu.vectorised(
+                #[inline(always)]
+                || set_strip(x, cols, first, width, factors, out, meta),
+            );
+        });
+    }
+}
+
+/// One row into its place `m` in a tile.
+#[inline(always)]
+fn set_row(x: &[f32], m: usize, out: &mut [u8]) -> Row {
+    // As integers the magnitudes of floats are in the floats' order, and their largest is found in vectors.
+    let top = x.iter().fold(0u32, |top, x| top.max(x.to_bits() & 0x7fff_ffff));
+    let top = f32::from_bits(top);
+    let scale = if top > 0.0 { TOP / top } else { 0.0 };
+    let (mut high_sum, mut low_sum) = (0, 0);
+    for (x, out) in x.chunks(SPAN).zip(out.chunks_mut(SPAN / 4 * STEP)) {
+        let mut values = [0f32; SPAN];
+        values[..x.len()].copy_from_slice(x);
+        // Digits first, in whole vectors; then each four of them to their place.
+        let (mut high, mut low) = ([0u8; SPAN], [0u8; SPAN]);
+        for i in 0..SPAN {
+            let (h, l) = digits(values[i], scale);
+            high_sum += h;
+            low_sum += l;
+            (high[i], low[i]) = (h as u8, l as u8);
+        }
+        let quads = high.as_chunks::<4>().0.iter().zip(low.as_chunks::<4>().0);
+        for ((high, low), out) in quads.zip(out.chunks_exact_mut(STEP)) {
+            out[8 * m..8 * m + 4].copy_from_slice(high);
+            out[8 * m + 4..8 * m + 8].copy_from_slice(low);
+        }
+    }
+    Row { step: top / TOP, high: high_sum, low: low_sum }
+}
+
+/// Numbers that `set_row` takes at a time.
+const SPAN: usize = 64;
+
+/// The digits of a number that `scale` brings to at most `TOP`.
+#[inline(always)]
+fn digits(x: f32, scale: f32) -> (i32, i32) {
+    let value = (x * scale + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let high = (value + 64) >> 7;
+    (high, value - (high << 7))
+}
+
+/// Tiles that `set_columns` fills together, so that it reads whole cache lines: 48 columns are 192 bytes.
+const STRIP: usize = 8;
+const WIDE: usize = STRIP * ROWS;
+
+/// `width` columns of `x` from `first` on as rows of the tiles in `out`.
+#[inline(always)]
+fn set_strip(
+    x: &[f32],
+    cols: usize,
+    first: usize,
+    width: usize,
+    factors: &[f32],
+    out: &mut [u8],
+    meta: &mut [Row],
+) {
+    let mut top = [0f32; WIDE];
+    for (x, factor) in x.chunks_exact(cols).zip(factors) {
+        let x = &x[first..first + width];
+        for (top, x) in top.iter_mut().zip(x) {
+            *top = top.max((x * factor).abs());
+        }
+    }
+    let mut scale = [0f32; WIDE];
+    for c in 0..WIDE {
+        scale[c] = if top[c] > 0.0 { TOP / top[c] } else { 0.0 };
+    }
+    let (mut high_sums, mut low_sums) = ([0i32; WIDE], [0i32; WIDE]);
+    let quads = factors.len().div_ceil(4);
+    for quad in 0..quads {
+        // Four steps of depth, a byte of the lane each.
+        let (mut high, mut low) = ([0u32; WIDE], [0u32; WIDE]);
+        for j in 0..4.min(factors.len() - 4 * quad) {
+            let t = 4 * quad + j;
+            let mut row = [0f32; WIDE];
+            row[..width].copy_from_slice(&x[t * cols + first..][..width]);
+            let factor = factors[t];
+            for c in 0..WIDE {
+                let (h, l) = digits(row[c] * factor, scale[c]);
+                high_sums[c] += h;
+                low_sums[c] += l;
+                high[c] |= (h as u32 & 255) << (8 * j);
+                low[c] |= (l as u32 & 255) << (8 * j);
+            }
+        }
+        for (tile, out) in out.chunks_exact_mut(quads * STEP).enumerate() {
+            let (pairs, _) = out[quad * STEP..][..STEP].as_chunks_mut::<8>();
+            for m in 0..ROWS {
+                let c = tile * ROWS + m;
+                pairs[m] = (u64::from(high[c]) | u64::from(low[c]) << 32).to_le_bytes();
+            }
+        }
+    }
+    for (c, meta) in meta.iter_mut().enumerate() {
+        *meta = Row { step: top[c] / TOP, high: high_sums[c], low: low_sums[c] };
+    }
+}
+
+/// The operand of bytes `(depth, cols)`.
+#[derive(Clone, Debug, Default)]
+pub struct ByteMatrix {
+    depth: usize,
+    cols: usize,
+    panels: Vec<u8>,
+}
+
+impl ByteMatrix {
+    /// The signed bytes that `row(i)` gives, `cols` each, for `i` in `0..depth`.
+    pub fn set<'a>(
+        &mut self,
+        cpu: Cpu,
+        pool: &Pool,
+        depth: usize,
+        cols: usize,
+        row: impl Fn(usize) -> &'a [i8] + Sync,
+    ) {
+        (self.depth, self.cols) = (depth, cols);
+        let len = depth.div_ceil(4) * COLS * 4;
+        self.panels.resize(cols.div_ceil(COLS) * len, 0);
+        // Two panels are a cache line of each row.
+        pool.for_chunks(&mut self.panels, 2 * len, |pair, out| {
+            cpu.vectorised(
+                #[inline(always)]
+                || {
+                    for quad in 0..depth.div_ceil(4) {
+                        let mut rows: [&[i8]; 4] = [&[]; 4];
+                        for (j, slot) in rows.iter_mut().enumerate() {
+                            if 4 * quad + j < depth {
+                                *slot = row(4 * quad + j);
+                            }
+                        }
+                        for (panel, out) in out.chunks_exact_mut(len).enumerate() {
+                            let first = (2 * pair + panel) * COLS;
+                            let width = COLS.min(cols - first);
+                            let mut bytes = [[0i8; COLS]; 4];
+                            for j in 0..4 {
+                                if !rows[j].is_empty() {
+                                    bytes[j][..width].copy_from_slice(&rows[j][first..first + width]);
+                                }
+                            }
+                            let (out, _) = out[quad * COLS * 4..][..COLS * 4].as_chunks_mut::<4>();
+                            for c in 0..COLS {
+                                let word = u32::from(bytes[0][c] as u8)
+                                    | u32::from(bytes[1][c] as u8) << 8
+                                    | u32::from(bytes[2][c] as u8) << 16
+                                    | u32::from(bytes[3][c] as u8) << 24;
+                                // Adds 128 to every byte.
+                                out[c] = (word ^ 0x8080_8080).to_le_bytes();
+                            }
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    /// The codes of activations, a row a token; they count in [`Digits::set_columns`] by their steps.
+    pub fn set_codes(&mut self, cpu: Cpu, pool: &Pool, x: &Activations) {
+        self.set(cpu, pool, x.rows(), x.cols(), |row| x.codes(row));
+    }
+}
+
+/// Tiles below each other that make a piece of work.
+const TILES: usize = 16;
+
+struct Piece<'a, 'b> {
+    a: &'a Digits,
+    b: &'a ByteMatrix,
+    factor: f32,
+    add: bool,
+    out: &'b Disjoint<'a, f32>,
+    tiles: (usize, usize),
+    panel: usize,
+}
+
+impl Kernel for Piece<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Piece { a, b, .. } = self;
+        let quads = a.depth.div_ceil(4);
+        let (panel, _) = b.panels[self.panel * quads * COLS * 4..][..quads * COLS * 4].as_chunks::<128>();
+        let first = self.panel * COLS;
+        let width = COLS.min(b.cols - first);
+        for tile in self.tiles.0..self.tiles.1 {
+            let (steps, _) = a.tiles[tile * quads * STEP..][..quads * STEP].as_chunks::<STEP>();
+            let mut sums = [[[isa.sums(); 2]; 2]; ROWS];
+            for (bytes, step) in panel.iter().zip(steps) {
+                let (blocks, _): (&[Block], _) = bytes.as_chunks::<64>();
+                let left = isa.load(&blocks[0]);
+                let right = isa.load(&blocks[1]);
+                let (quads, _) = step.as_chunks::<4>();
+                for m in 0..ROWS {
+                    for digit in 0..2 {
+                        let [x0, x1, x2, x3] = quads[2 * m + digit];
+                        let x = [x0 as i8, x1 as i8, x2 as i8, x3 as i8];
+                        sums[m][digit][0] = isa.dot8(sums[m][digit][0], left, x);
+                        sums[m][digit][1] = isa.dot8(sums[m][digit][1], right, x);
+                    }
+                }
+            }
+            for m in 0..ROWS {
+                let row = tile * ROWS + m;
+                if row >= a.rows {
+                    break;
+                }
+                let meta = a.meta[row];
+                let factor = meta.step * self.factor;
+                let (high_off, low_off) =
+                    (I::OFFSET8.wrapping_mul(meta.high), I::OFFSET8.wrapping_mul(meta.low));
+                let mut values = [[0f32; 16]; 2];
+                for half in 0..2 {
+                    let (high, low) = (isa.store(sums[m][0][half]), isa.store(sums[m][1][half]));
+                    for i in 0..16 {
+                        let (high, low) = (high[i].wrapping_sub(high_off), low[i].wrapping_sub(low_off));
+                        values[half][i] = (high as f32 * 128.0 + low as f32) * factor;
+                    }
+                }
+                let at = row * b.cols + first;
+                // SAFETY: this piece of rows and columns is one thread's alone.
+                let out = unsafe { self.out.slice(at..at + width) };
+                let values = values.as_flattened();
+                if self.add {
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+                } else {
+                    out.copy_from_slice(&values[..width]);
+                }
+            }
+        }
+    }
+}
+
+/// `out (a.rows, b.cols) = factor * a · b`, or `+=` with `add`.
+pub fn digit_product(
+    cpu: Cpu,
+    pool: &Pool,
+    a: &Digits,
+    b: &ByteMatrix,
+    factor: f32,
+    out: &mut [f32],
+    add: bool,
+) {
+    assert_eq!(a.depth, b.depth, "depth of a product");
+    assert_eq!(out.len(), a.rows * b.cols, "outputs of the product");
+    let (tiles, panels) = (a.rows.div_ceil(ROWS), b.cols.div_ceil(COLS));
+    let out = Disjoint::new(out);
+    pool.for_each(tiles.div_ceil(TILES) * panels, |index| {
+        let first = index / panels * TILES;
+        let tiles = (first, (first + TILES).min(tiles));
+        cpu.run(Piece { a, b, factor, add, out: &out, tiles, panel: index % panels });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(i: usize) -> f32 {
+        ((i * 7919 % 1013) as f32 - 506.0) / 512.0 * if i % 7 == 0 { 4.0 } else { 0.5 }
+    }
+
+    #[test]
+    fn every_shape_and_set_equals_the_plain_sum_and_each_other() {
+        for (m, n, k) in [(1, 1, 1), (6, 32, 4), (7, 33, 5), (49, 64, 130), (100, 31, 9)] {
+            let x: Vec<f32> = (0..m * k).map(value).collect();
+            let bytes: Vec<i8> = (0..k * n).map(|i| (i * 37 % 255) as u8 as i8).collect();
+            let factors: Vec<f32> = (0..k).map(|t| 0.25 + t as f32 / 8.0).collect();
+            // The same operand by columns: element (t, row) = x[row][t] / factor.
+            let flipped: Vec<f32> = (0..k * m).map(|i| x[i % m * k + i / m] / factors[i / m]).collect();
+            let mut all = Vec::new();
+            for cpu in Cpu::available() {
+                for threads in [1, 3] {
+                    let pool = Pool::new(threads);
+                    let (mut a, mut b) = (Digits::default(), ByteMatrix::default());
+                    b.set(cpu, &pool, k, n, |row| &bytes[row * n..][..n]);
+                    let mut outs = [vec![0f32; m * n], vec![1f32; m * n]];
+                    a.set_rows(cpu, &pool, &x, k);
+                    digit_product(cpu, &pool, &a, &b, 0.5, &mut outs[0], false);
+                    a.set_columns(cpu, &pool, &flipped, m, &factors);
+                    digit_product(cpu, &pool, &a, &b, 0.5, &mut outs[1], true);
+                    for row in 0..m {
+                        let top = x[row * k..][..k].iter().fold(0f32, |top, x| top.max(x.abs()));
+                        let slack = f64::from(top) / 16256.0 * 127.0 * k as f64 * 0.5 + 1e-4;
+                        for col in 0..n {
+                            let terms = (0..k).map(|t| f64::from(x[row * k + t]) * f64::from(bytes[t * n + col]));
+                            let want = 0.5 * terms.sum::<f64>();
+                            let got = outs[0][row * n + col];
+                            assert!((f64::from(got) - want).abs() <= slack, "{m} {n} {k}: {got} {want}");
+                            let got = outs[1][row * n + col] - 1.0;
+                            assert!((f64::from(got) - want).abs() <= slack + 1e-3, "{m} {n} {k}: {got} {want}");
+                        }
+                    }
+                    all.push(outs);
+                }
+            }
+            assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{m} {n} {k}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Train ternary (BitNet b1.58) language models on ordinary CPUs: the engine's transformer forward and backward, AdamW,
+//! data, checkpoints, export.
+//!
+//! There is no graph and no automatic differentiation: each operation in [`ops`] is a forward function with its backward
+//! below it, and [`network`] calls them in order and in reverse.
+
+pub mod error;
+pub mod network;
+pub mod ops;
+pub mod optimiser;
+pub mod params;
+pub mod random;
+
+pub use error::{Error, Result};

@@ -1,0 +1,346 @@
+//! The whole transformer forward and backward: the engine's graph (`tern`'s `forward.rs`) over sequences of one length, and
+//! below it the same lines from the end to the beginning.
+
+use tern::Config;
+use tern_kernels::Norm;
+
+use crate::error::{Error, Result};
+use crate::ops::attention::{self, Saved, Shape};
+use crate::ops::linear::{self, Input, NotFinite, Weight};
+use crate::ops::loss::{self, RowLoss};
+use crate::ops::rope::{self, Angles, Heads};
+use crate::ops::{Machine, gate, norm};
+use crate::params::{Block, Layout};
+
+/// Whole sequences of tokens, one after another.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// `(rows)`, a multiple of the sequence's length.
+    pub tokens: &'a [u32],
+    /// What is to come next, or [`loss::NONE`].
+    pub targets: &'a [u32],
+    /// The position in its sequence where each token's document begins; attention does not reach before it.
+    pub starts: &'a [u32],
+}
+
+/// Where gradients go.
+#[derive(Debug)]
+pub struct Gradients<'a> {
+    /// As long as the parameters.
+    pub values: &'a mut [f32],
+    /// What a row's loss counts.
+    pub factor: f32,
+    /// Whether they are added to what is there (a later part of one step) or replace it.
+    pub add: bool,
+}
+
+/// What a layer's backward pass needs of its forward pass.
+#[derive(Debug)]
+struct State {
+    attn_in: Input,  // (rows, dim)
+    q: Vec<f32>,     // (sequence, head, position, head_dim), rotated
+    k: Vec<f32>,     // the same with kv heads
+    v: Vec<f32>,     // the same with kv heads
+    lse: Vec<f32>,   // (sequence, head, position)
+    heads: Vec<f32>, // (rows, q_dim)
+    o_in: Input,     // (rows, q_dim)
+    mid: Vec<f32>,   // (rows, dim), the stream between the halves
+    ffn_in: Input,   // (rows, dim)
+    gate: Vec<f32>,  // (rows, hidden)
+    up: Vec<f32>,    // (rows, hidden)
+    down_in: Input,  // (rows, hidden)
+}
+
+impl State {
+    fn new(is_ternary: bool) -> Self {
+        let input = || Input::new(is_ternary);
+        let none = Vec::new;
+        Self {
+            attn_in: input(),
+            q: none(),
+            k: none(),
+            v: none(),
+            lse: none(),
+            heads: none(),
+            o_in: input(),
+            mid: none(),
+            ffn_in: input(),
+            gate: none(),
+            up: none(),
+            down_in: input(),
+        }
+    }
+}
+
+/// Matrices of a layer, prepared for a step.
+#[derive(Debug)]
+struct Weights {
+    q: Weight,
+    k: Weight,
+    v: Weight,
+    o: Weight,
+    gate: Weight,
+    up: Weight,
+    down: Weight,
+}
+
+/// Buffers that no layer keeps.
+#[derive(Debug, Default)]
+struct Room {
+    a: Vec<f32>,       // (rows, the widest)
+    b: Vec<f32>,       // (rows, q_dim)
+    c: Vec<f32>,       // (rows, kv_dim)
+    d: Vec<f32>,       // (rows, kv_dim)
+    e: Vec<f32>,       // (rows, dim)
+    dq: Vec<f32>,      // as q
+    dk: Vec<f32>,      // as k
+    dv: Vec<f32>,      // as v
+    dx: Vec<f32>,      // (rows, dim), the gradient of the stream
+    partial: Vec<f32>, // of norms
+    linear: linear::Room,
+}
+
+/// A model in training.
+#[derive(Debug)]
+pub struct Network {
+    config: Config,
+    layout: Layout,
+    positions: usize,
+    recompute: bool,
+    angles: Angles,
+    weights: Vec<Weights>,
+    /// One of each layer, or a single one where layers are computed again.
+    states: Vec<State>,
+    /// The stream before each layer and after the last, `(rows, dim)`.
+    stream: Vec<Vec<f32>>,
+    normed: Vec<f32>, // (rows, dim)
+    room: Room,
+    head: loss::Room,
+    trits: Vec<i8>,
+}
+
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
+
+impl Network {
+    /// For sequences of `positions` tokens. Without `is_ternary` it is the float twin; with `recompute`, layers keep only
+    /// their input and are computed again for the backward pass.
+    pub fn new(config: &Config, layout: &Layout, positions: usize, is_ternary: bool, recompute: bool) -> Self {
+        let weight = || Weight::new(is_ternary);
+        let weights = |_| Weights {
+            q: weight(),
+            k: weight(),
+            v: weight(),
+            o: weight(),
+            gate: weight(),
+            up: weight(),
+            down: weight(),
+        };
+        let kept = if recompute { 1 } else { config.layers };
+        Self {
+            config: config.clone(),
+            layout: layout.clone(),
+            positions,
+            recompute,
+            angles: Angles::new(config.rope.base, config.head_dim, positions, config.rope.pairing),
+            weights: (0..config.layers).map(weights).collect(),
+            states: (0..kept).map(|_| State::new(is_ternary)).collect(),
+            stream: vec![Vec::new(); config.layers + 1],
+            normed: Vec::new(),
+            room: Room::default(),
+            head: loss::Room::default(),
+            trits: Vec::new(),
+        }
+    }
+
+    /// Takes new parameters in: quantises and packs every matrix.
+    pub fn prepare(&mut self, on: Machine, params: &[f32]) {
+        let Config { dim, hidden, .. } = self.config;
+        let q_dim = self.config.q_dim();
+        for (weights, block) in self.weights.iter_mut().zip(&self.layout.blocks) {
+            let Weights { q, k, v, o, gate, up, down } = weights;
+            let list = [
+                (q, &block.q, dim),
+                (k, &block.k, dim),
+                (v, &block.v, dim),
+                (o, &block.o, q_dim),
+                (gate, &block.gate, dim),
+                (up, &block.up, dim),
+                (down, &block.down, hidden),
+            ];
+            for (weight, range, inputs) in list {
+                weight.prepare(on, &params[range.clone()], inputs, &mut self.trits);
+            }
+        }
+        self.head.prepare(on, &params[self.layout.head.clone()], dim);
+    }
+
+    /// The loss of every row, and with `back` the gradients. [`Network::prepare`] has seen these parameters.
+    pub fn run(
+        &mut self,
+        on: Machine,
+        params: &[f32],
+        batch: Batch,
+        losses: &mut [RowLoss],
+        back: Option<Gradients>,
+    ) -> Result<()> {
+        let Config { dim, vocab, layers, norm_eps, .. } = self.config;
+        let rows = batch.tokens.len();
+        assert!(rows.is_multiple_of(self.positions), "{rows} tokens are no sequences of {}", self.positions);
+        assert!(batch.targets.len() == rows && batch.starts.len() == rows && losses.len() == rows, "rows");
+        let embedding = &params[self.layout.embedding.clone()];
+        let first = sized(&mut self.stream[0], rows * dim);
+        for (x, &token) in first.chunks_exact_mut(dim).zip(batch.tokens) {
+            assert!((token as usize) < vocab, "token {token} of a vocabulary of {vocab}");
+            x.copy_from_slice(&embedding[token as usize * dim..][..dim]);
+        }
+        for layer in 0..layers {
+            self.forward(on, params, batch.starts, layer).map_err(|NotFinite| Error::NotFinite(layer))?;
+        }
+        let x = &self.stream[layers];
+        let w = &params[self.layout.norm.clone()];
+        norm::forward(on, x, w, norm_eps, sized(&mut self.normed, rows * dim));
+        let Some(Gradients { values, factor, add }) = back else {
+            self.head.run(on, &self.normed, dim, batch.targets, losses, None);
+            return Ok(());
+        };
+
+        if !add {
+            for slice in self.layout.slices.iter().filter(|slice| slice.kind != crate::params::Kind::Matrix) {
+                values[slice.range.clone()].fill(0.0);
+            }
+        }
+        let room = &mut self.room;
+        let back = loss::Back {
+            e: &params[self.layout.head.clone()],
+            factor,
+            dx: sized(&mut room.e, rows * dim),
+            de: &mut values[self.layout.head.clone()],
+        };
+        self.head.run(on, &self.normed, dim, batch.targets, losses, Some(back));
+        let (dx, dw) = (sized(&mut room.dx, rows * dim), &mut values[self.layout.norm.clone()]);
+        norm::backward(on, x, w, norm_eps, &room.e, dx, false, dw, &mut room.partial);
+        for layer in (0..layers).rev() {
+            if self.recompute {
+                self.forward(on, params, batch.starts, layer).map_err(|NotFinite| Error::NotFinite(layer))?;
+            }
+            self.backward(on, params, batch.starts, layer, values, add);
+        }
+        let embedding = &mut values[self.layout.embedding.clone()];
+        for (dx, &token) in self.room.dx.chunks_exact(dim).zip(batch.tokens) {
+            let row = &mut embedding[token as usize * dim..][..dim];
+            row.iter_mut().zip(dx).for_each(|(row, dx)| *row += dx);
+        }
+        Ok(())
+    }
+
+    fn heads(&self, count: usize) -> Heads {
+        Heads { count, dim: self.config.head_dim, positions: self.positions }
+    }
+
+    fn shape(&self) -> Shape {
+        let Config { heads, kv_heads, head_dim, .. } = self.config;
+        Shape { kv: kv_heads, group: heads / kv_heads, dim: head_dim, positions: self.positions }
+    }
+
+    /// One layer, from `stream[layer]` to `stream[layer + 1]`.
+    fn forward(&mut self, on: Machine, params: &[f32], starts: &[u32], layer: usize) -> Result<(), NotFinite> {
+        let Config { dim, hidden, norm_eps: eps, activation, heads, kv_heads, .. } = self.config;
+        let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), starts.len());
+        let (query, kv, shape) = (self.heads(heads), self.heads(kv_heads), self.shape());
+        let block = &self.layout.blocks[layer];
+        let weight = |range: &std::ops::Range<usize>| Some(Norm { weight: &params[range.clone()], eps });
+        let s = &mut self.states[if self.recompute { 0 } else { layer }];
+        let (w, room) = (&self.weights[layer], &mut self.room);
+        let (before, after) = self.stream.split_at_mut(layer + 1);
+        let (x, out) = (&before[layer], sized(&mut after[0], rows * dim));
+
+        s.attn_in.set(on, x, dim, weight(&block.attn_norm))?;
+        let (q, k) = (sized(&mut room.b, rows * q_dim), sized(&mut room.c, rows * kv_dim));
+        let v = sized(&mut room.d, rows * kv_dim);
+        linear::forward(on, &mut s.attn_in, [(&w.q, &mut *q), (&w.k, &mut *k), (&w.v, &mut *v)]);
+        rope::forward(on, query, Some(&self.angles), q, sized(&mut s.q, rows * q_dim));
+        rope::forward(on, kv, Some(&self.angles), k, sized(&mut s.k, rows * kv_dim));
+        rope::forward(on, kv, None, v, sized(&mut s.v, rows * kv_dim));
+        let lse = sized(&mut s.lse, rows * heads);
+        attention::forward(on, shape, starts, &s.q, &s.k, &s.v, q, lse);
+        rope::backward(on, query, None, q, sized(&mut s.heads, rows * q_dim));
+        let sub_norm = block.attn_sub_norm.as_ref().and_then(weight);
+        s.o_in.set(on, &s.heads, q_dim, sub_norm)?;
+        let mid = sized(&mut s.mid, rows * dim);
+        linear::forward(on, &mut s.o_in, [(&w.o, &mut *mid)]);
+        on.add(mid, x);
+
+        s.ffn_in.set(on, mid, dim, weight(&block.ffn_norm))?;
+        let (gate, up) = (sized(&mut s.gate, rows * hidden), sized(&mut s.up, rows * hidden));
+        linear::forward(on, &mut s.ffn_in, [(&w.gate, &mut *gate), (&w.up, &mut *up)]);
+        let h = sized(&mut room.a, rows * hidden);
+        gate::forward(on, activation, hidden, gate, up, h);
+        let sub_norm = block.ffn_sub_norm.as_ref().and_then(weight);
+        s.down_in.set(on, h, hidden, sub_norm)?;
+        linear::forward(on, &mut s.down_in, [(&w.down, &mut *out)]);
+        on.add(out, mid);
+        Ok(())
+    }
+
+    /// The same layer backward: `room.dx` is the gradient of the stream, after it and then before it.
+    fn backward(
+        &mut self,
+        on: Machine,
+        params: &[f32],
+        starts: &[u32],
+        layer: usize,
+        grads: &mut [f32],
+        add: bool,
+    ) {
+        let Config { dim, hidden, norm_eps: eps, activation, heads, kv_heads, .. } = self.config;
+        let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), starts.len());
+        let (query, kv, shape) = (self.heads(heads), self.heads(kv_heads), self.shape());
+        let Block { attn_norm, q, k, v, attn_sub_norm, o, ffn_norm, gate, up, ffn_sub_norm, down } =
+            &self.layout.blocks[layer];
+        let s = &mut self.states[if self.recompute { 0 } else { layer }];
+        let (w, x) = (&self.weights[layer], &self.stream[layer]);
+        let Room { a, b, c, d, e, dq, dk, dv, dx, partial, linear } = &mut self.room;
+        let at = |range: &std::ops::Range<usize>| &params[range.clone()];
+
+        // out = mid + down(norm(act(gate) * up))
+        let dh = sized(a, rows * hidden);
+        linear.begin(on, &s.down_in);
+        linear.backward(on, &s.down_in, &w.down, at(down), dx, &mut grads[down.clone()], add, dh, false);
+        let sub_norm = ffn_sub_norm.as_ref().map(|range| gate::SubNorm { w: at(range), eps });
+        let dw = ffn_sub_norm.as_ref().map_or(&mut [][..], |range| &mut grads[range.clone()]);
+        gate::backward(on, activation, hidden, &mut s.gate, &mut s.up, sub_norm, dh, dw, partial);
+        let dn = sized(e, rows * dim);
+        linear.begin(on, &s.ffn_in);
+        linear.backward(on, &s.ffn_in, &w.gate, at(gate), &s.gate, &mut grads[gate.clone()], add, dn, false);
+        linear.backward(on, &s.ffn_in, &w.up, at(up), &s.up, &mut grads[up.clone()], add, dn, true);
+        norm::backward(on, &s.mid, at(ffn_norm), eps, dn, dx, true, &mut grads[ffn_norm.clone()], partial);
+
+        // mid = x + o(norm(attention(q, k, v)))
+        let dheads = sized(b, rows * q_dim);
+        linear.begin(on, &s.o_in);
+        linear.backward(on, &s.o_in, &w.o, at(o), dx, &mut grads[o.clone()], add, dheads, false);
+        let mut g: &[f32] = dheads;
+        if let Some(range) = attn_sub_norm {
+            let under = sized(a, rows * q_dim);
+            norm::backward(on, &s.heads, at(range), eps, g, under, false, &mut grads[range.clone()], partial);
+            g = under;
+        }
+        let saved = Saved { q: &s.q, k: &s.k, v: &s.v, o: &s.heads, lse: &s.lse };
+        let (dq, dk) = (sized(dq, rows * q_dim), sized(dk, rows * kv_dim));
+        let dv = sized(dv, rows * kv_dim);
+        attention::backward(on, shape, starts, saved, g, dq, dk, dv);
+        let (gq, gk, gv) = (sized(b, rows * q_dim), sized(c, rows * kv_dim), sized(d, rows * kv_dim));
+        rope::backward(on, query, Some(&self.angles), dq, gq);
+        rope::backward(on, kv, Some(&self.angles), dk, gk);
+        rope::backward(on, kv, None, dv, gv);
+        let dn = sized(e, rows * dim);
+        linear.begin(on, &s.attn_in);
+        linear.backward(on, &s.attn_in, &w.q, at(q), gq, &mut grads[q.clone()], add, dn, false);
+        linear.backward(on, &s.attn_in, &w.k, at(k), gk, &mut grads[k.clone()], add, dn, true);
+        linear.backward(on, &s.attn_in, &w.v, at(v), gv, &mut grads[v.clone()], add, dn, true);
+        norm::backward(on, x, at(attn_norm), eps, dn, dx, true, &mut grads[attn_norm.clone()], partial);
+    }
+}

@@ -1,0 +1,159 @@
+//! Every trained number of a model, in one buffer of named slices; gradients and the optimiser's moments are buffers of the
+//! same layout.
+
+use std::ops::Range;
+
+use tern::Config;
+
+use crate::random::Random;
+
+/// What a slice is, which decides how it is initialised and whether it decays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Embedding or output head.
+    Embedding,
+    /// A matrix of a block, ternary in the forward pass.
+    Matrix,
+    /// A norm's weight.
+    Norm,
+}
+
+/// One named slice.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The canonical (GGUF) name: `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Outputs; 1 for a norm.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Where it lies.
+    pub range: Range<usize>,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Slices of one block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// `(dim)`.
+    pub attn_norm: Range<usize>,
+    /// `(q_dim, dim)`.
+    pub q: Range<usize>,
+    /// `(kv_dim, dim)`.
+    pub k: Range<usize>,
+    /// `(kv_dim, dim)`.
+    pub v: Range<usize>,
+    /// `(q_dim)`, if the model has sub-norms.
+    pub attn_sub_norm: Option<Range<usize>>,
+    /// `(dim, q_dim)`.
+    pub o: Range<usize>,
+    /// `(dim)`.
+    pub ffn_norm: Range<usize>,
+    /// `(hidden, dim)`.
+    pub gate: Range<usize>,
+    /// `(hidden, dim)`.
+    pub up: Range<usize>,
+    /// `(hidden)`, if the model has sub-norms.
+    pub ffn_sub_norm: Option<Range<usize>>,
+    /// `(dim, hidden)`.
+    pub down: Range<usize>,
+}
+
+/// Where everything lies.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// In the order of the buffer.
+    pub slices: Vec<Slice>,
+    /// `(vocab, dim)`.
+    pub embedding: Range<usize>,
+    /// `(vocab, dim)`; the embedding itself where they are tied.
+    pub head: Range<usize>,
+    /// One of each layer.
+    pub blocks: Vec<Block>,
+    /// `(dim)`.
+    pub norm: Range<usize>,
+    /// Numbers in all.
+    pub len: usize,
+}
+
+impl Layout {
+    /// The layout of a model.
+    pub fn new(config: &Config, tied: bool) -> Self {
+        let mut slices = Vec::new();
+        let mut len = 0;
+        let mut add = |name: String, rows: usize, cols: usize, kind: Kind| {
+            let range = len..len + rows * cols;
+            len = range.end;
+            slices.push(Slice { name, rows, cols, range: range.clone(), kind });
+            range
+        };
+        let Config { dim, hidden, vocab, .. } = *config;
+        let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
+        let embedding = add("token_embd.weight".into(), vocab, dim, Kind::Embedding);
+        let blocks = (0..config.layers)
+            .map(|layer| {
+                let mut slice = |module: &str, rows, cols, kind| {
+                    add(format!("blk.{layer}.{module}.weight"), rows, cols, kind)
+                };
+                Block {
+                    attn_norm: slice("attn_norm", 1, dim, Kind::Norm),
+                    q: slice("attn_q", q_dim, dim, Kind::Matrix),
+                    k: slice("attn_k", kv_dim, dim, Kind::Matrix),
+                    v: slice("attn_v", kv_dim, dim, Kind::Matrix),
+                    attn_sub_norm: config.sub_norms.then(|| slice("attn_sub_norm", 1, q_dim, Kind::Norm)),
+                    o: slice("attn_output", dim, q_dim, Kind::Matrix),
+                    ffn_norm: slice("ffn_norm", 1, dim, Kind::Norm),
+                    gate: slice("ffn_gate", hidden, dim, Kind::Matrix),
+                    up: slice("ffn_up", hidden, dim, Kind::Matrix),
+                    ffn_sub_norm: config.sub_norms.then(|| slice("ffn_sub_norm", 1, hidden, Kind::Norm)),
+                    down: slice("ffn_down", dim, hidden, Kind::Matrix),
+                }
+            })
+            .collect();
+        let norm = add("output_norm.weight".into(), 1, dim, Kind::Norm);
+        let head =
+            if tied { embedding.clone() } else { add("output.weight".into(), vocab, dim, Kind::Embedding) };
+        Self { slices, embedding, head, blocks, norm, len }
+    }
+
+    /// Fresh numbers: norms 1; matrices normal with deviation `std`, those that write to the residual stream smaller by
+    /// the root of the number of such writes; the embedding normal with `std` too.
+    pub fn initial(&self, std: f32, seed: u64) -> Vec<f32> {
+        let mut values = vec![0f32; self.len];
+        let writes = (2.0 * self.blocks.len() as f32).sqrt();
+        for (nth, slice) in self.slices.iter().enumerate() {
+            let out = &mut values[slice.range.clone()];
+            let into_stream = slice.name.ends_with("attn_output.weight") || slice.name.ends_with("ffn_down.weight");
+            let std = if into_stream { std / writes } else { std };
+            match slice.kind {
+                Kind::Norm => out.fill(1.0),
+                _ => Random::new(seed, nth as u64).normals(std, out),
+            }
+        }
+        values
+    }
+
+    /// The tensors in the engine's terms, to be written.
+    pub fn masters<'a>(&self, values: &'a [f32]) -> Vec<tern::masters::Master<'a>> {
+        let dims = |slice: &Slice| match slice.kind {
+            Kind::Norm => vec![slice.cols],
+            _ => vec![slice.rows, slice.cols],
+        };
+        let master = |slice: &Slice| tern::masters::Master {
+            name: slice.name.clone(),
+            dims: dims(slice),
+            values: &values[slice.range.clone()],
+        };
+        self.slices.iter().map(master).collect()
+    }
+
+    /// The numbers of a model that has masters.
+    pub fn read(&self, from: &tern::masters::Masters) -> tern::Result<Vec<f32>> {
+        let mut values = vec![0f32; self.len];
+        for slice in &self.slices {
+            from.read(&slice.name, slice.rows, &mut values[slice.range.clone()])?;
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,58 @@
+//! Random numbers that are the same everywhere: a counter scrambled by splitmix64, so that any draw can be made again from
+//! its place alone and nothing need be saved.
+
+/// A stream of numbers.
+#[derive(Clone, Debug)]
+pub struct Random {
+    state: u64,
+}
+
+/// Scrambles 64 bits (the finaliser of splitmix64).
+pub fn scramble(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+impl Random {
+    /// Stream number `stream` of a seed.
+    pub fn new(seed: u64, stream: u64) -> Self {
+        Self { state: scramble(scramble(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(stream)) }
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        scramble(self.state)
+    }
+
+    /// A number of `0..count`.
+    pub fn below(&mut self, count: u64) -> u64 {
+        ((u128::from(self.bits()) * u128::from(count)) >> 64) as u64
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Fills with normal numbers of mean 0 and deviation `std` (Box and Muller).
+    pub fn normals(&mut self, std: f32, out: &mut [f32]) {
+        for pair in out.chunks_mut(2) {
+            let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt() * f64::from(std);
+            let (sin, cos) = (std::f64::consts::TAU * self.unit()).sin_cos();
+            for (out, part) in pair.iter_mut().zip([cos, sin]) {
+                *out = (radius * part) as f32;
+            }
+        }
+    }
+
+    /// A permutation of `0..count`.
+    pub fn permutation(&mut self, count: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..count as u32).collect();
+        for i in (1..count).rev() {
+            order.swap(i, self.below(i as u64 + 1) as usize);
+        }
+        order
+    }
+}
