@@ -8,6 +8,7 @@ mod dummy;
 mod inspect;
 mod run;
 mod tokenize;
+mod train;
 
 use crate::failure::Outcome;
 
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     Tokenize(tokenize::Tokenize),
     Convert(convert::Convert),
+    Train(train::Train),
     Dummy(dummy::Dummy),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
@@ -33,6 +35,7 @@ impl Command {
             Self::Inspect(inspect) => inspect.run(),
             Self::Tokenize(tokenize) => tokenize.run(),
             Self::Convert(convert) => convert.run(),
+            Self::Train(train) => train.run(),
             Self::Dummy(dummy) => dummy.run(),
             Self::Bench(bench) => bench.run(),
             Self::Doctor(doctor) => doctor.run(),

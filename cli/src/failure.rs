@@ -69,6 +69,12 @@ impl Failure {
     }
 }
 
+impl From<tern_train::Error> for Failure {
+    fn from(error: tern_train::Error) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 impl From<tern::Error> for Failure {
     fn from(error: tern::Error) -> Self {
         Self::failed(error.to_string())

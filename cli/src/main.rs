@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-/// Run, chat with, inspect and convert ternary (BitNet b1.58) language models on the CPU
+/// Run, chat with, inspect, convert and train ternary (BitNet b1.58) language models on the CPU
 #[derive(Parser)]
 #[command(name = "tern", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Tern {

@@ -1,7 +1,8 @@
 //! Ctrl-C: while a model writes, the first one stops the text and the second one ends the process;
 //! at any other time the first one ends it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::failure::{Failure, Outcome};
 use crate::terminal;
@@ -24,6 +25,16 @@ pub(crate) fn listen() -> Outcome {
         }
     })
     .map_err(|error| Failure::failed(format!("Ctrl-C: {error}")))
+}
+
+/// Notices that the system asks the process to end (SIGTERM), for work that is saved first. From then on the signal does
+/// nothing else.
+pub(crate) fn termination() -> Outcome<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, asked.clone())
+        .map_err(|error| Failure::failed(format!("SIGTERM: {error}")))?;
+    Ok(asked)
 }
 
 /// While this lives, the first Ctrl-C only asks the text to stop.

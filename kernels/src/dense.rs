@@ -56,6 +56,9 @@ impl<'a> Matrix<'a> {
 
 /// Rows and vectors of 16 columns of a tile.
 const TILE: (usize, usize) = (6, 4);
+/// Steps of depth that are summed before they go to the output: 128 rows of 64 columns of `b` are 32 KB, and lie in the
+/// first cache while the tiles go by.
+const DEPTH: usize = 128;
 /// Tiles below each other that make a piece of work.
 const TILES: usize = 16;
 
@@ -81,48 +84,52 @@ impl Kernel for Piece<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let cols = self.task.b.cols - self.col;
-        if cols >= 16 * TILE.1 {
-            self.down::<I, { TILE.1 }>(isa, self.col);
-            return;
-        }
         let whole = cols / 16;
-        for v in 0..whole {
-            self.down::<I, 1>(isa, self.col + 16 * v);
+        for start in (0..self.task.b.rows).step_by(DEPTH) {
+            if whole >= TILE.1 {
+                self.down::<I, { TILE.1 }>(isa, self.col, start);
+            } else {
+                for v in 0..whole {
+                    self.down::<I, 1>(isa, self.col + 16 * v, start);
+                }
+            }
         }
-        self.rest(self.col + 16 * whole);
+        if whole < TILE.1 {
+            self.rest(self.col + 16 * whole);
+        }
     }
 }
 
 impl Piece<'_, '_> {
     #[inline(always)]
-    fn down<I: Isa, const V: usize>(&self, isa: I, col: usize) {
+    fn down<I: Isa, const V: usize>(&self, isa: I, col: usize, start: usize) {
         let mut row = self.rows.0;
         while row + TILE.0 <= self.rows.1 {
-            self.tile::<I, { TILE.0 }, V>(isa, row, col);
+            self.tile::<I, { TILE.0 }, V>(isa, row, col, start);
             row += TILE.0;
         }
         while row < self.rows.1 {
-            self.tile::<I, 1, V>(isa, row, col);
+            self.tile::<I, 1, V>(isa, row, col, start);
             row += 1;
         }
     }
 
     #[inline(always)]
-    fn tile<I: Isa, const M: usize, const V: usize>(&self, isa: I, row: usize, col: usize) {
+    fn tile<I: Isa, const M: usize, const V: usize>(&self, isa: I, row: usize, col: usize, start: usize) {
         let Task { a, b, out, stride, add } = self.task;
-        let strided = Strided { data: &a.data[row * a.row_stride..], row: a.row_stride, col: a.col_stride };
-        let sums = isa.float_tile::<M, V>(a.cols, strided, Strided { data: &b.data[col..], row: b.row_stride, col: 1 });
-        for m in 0..M {
-            let at = (row + m) * stride + col;
-            // SAFETY: the caller's piece of rows and columns is one thread's alone.
-            let out = unsafe { out.slice(at..at + 16 * V) };
-            let sums = sums[m].as_flattened();
-            if *add {
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
-            } else {
-                out.copy_from_slice(sums);
-            }
-        }
+        let at = row * a.row_stride + start * a.col_stride;
+        let left = Strided { data: &a.data[at..], row: a.row_stride, col: a.col_stride };
+        let right = Strided { data: &b.data[start * b.row_stride + col..], row: b.row_stride, col: 1 };
+        let add = *add || start > 0;
+        let mut nth = 0;
+        let rows = [(); M].map(#[inline(always)] |()| {
+            let at = (row + nth) * stride + col;
+            nth += 1;
+            // SAFETY: the caller's piece of rows and columns is one thread's alone, and these rows lie apart.
+            let (rows, _) = unsafe { out.slice(at..at + 16 * V) }.as_chunks_mut::<16>();
+            <&mut [[f32; 16]; V]>::try_from(rows).expect("V rows of 16")
+        });
+        isa.float_tile::<M, V>(DEPTH.min(a.cols - start), left, right, rows, add);
     }
 
     /// Fewer than 16 columns at the right edge, one number at a time.
@@ -208,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_shape_and_set_equals_the_plain_sum() {
-        for (m, n, k) in [(1, 1, 1), (6, 64, 5), (7, 65, 33), (13, 79, 64), (97, 130, 17), (3, 16, 1)] {
+        for (m, n, k) in [(1, 1, 1), (6, 64, 5), (7, 65, 33), (13, 79, 64), (97, 130, 17), (8, 80, 300), (3, 16, 1)] {
             let a: Vec<f32> = (0..m * k).map(value).collect();
             let b: Vec<f32> = (0..k * n).map(|i| value(i + 5)).collect();
             let mut at = vec![0.0; m * k];

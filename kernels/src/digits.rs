@@ -105,7 +105,10 @@ fn set_row(x: &[f32], m: usize, out: &mut [u8]) -> Row {
     let (mut high_sum, mut low_sum) = (0, 0);
     for (x, out) in x.chunks(SPAN).zip(out.chunks_mut(SPAN / 4 * STEP)) {
         let mut values = [0f32; SPAN];
-        values[..x.len()].copy_from_slice(x);
+        match <&[f32; SPAN]>::try_from(x) {
+            Ok(x) => values = *x,
+            Err(_) => values[..x.len()].copy_from_slice(x),
+        }
         // Digits first, in whole vectors; then each four of them to their place.
         let (mut high, mut low) = ([0u8; SPAN], [0u8; SPAN]);
         for i in 0..SPAN {
@@ -149,13 +152,21 @@ fn set_strip(
     out: &mut [u8],
     meta: &mut [Row],
 ) {
-    let mut top = [0f32; WIDE];
+    let mut top = [0u32; WIDE];
     for (x, factor) in x.chunks_exact(cols).zip(factors) {
-        let x = &x[first..first + width];
-        for (top, x) in top.iter_mut().zip(x) {
-            *top = top.max((x * factor).abs());
+        // As integers, see `set_row`.
+        let from = &x[first..first + width];
+        if let Ok(from) = <&[f32; WIDE]>::try_from(from) {
+            for c in 0..WIDE {
+                top[c] = top[c].max((from[c] * factor).to_bits() & 0x7fff_ffff);
+            }
+        } else {
+            for (top, x) in top.iter_mut().zip(from) {
+                *top = (*top).max((x * factor).to_bits() & 0x7fff_ffff);
+            }
         }
     }
+    let top = top.map(f32::from_bits);
     let mut scale = [0f32; WIDE];
     for c in 0..WIDE {
         scale[c] = if top[c] > 0.0 { TOP / top[c] } else { 0.0 };
@@ -167,8 +178,16 @@ fn set_strip(
         let (mut high, mut low) = ([0u32; WIDE], [0u32; WIDE]);
         for j in 0..4.min(factors.len() - 4 * quad) {
             let t = 4 * quad + j;
-            let mut row = [0f32; WIDE];
-            row[..width].copy_from_slice(&x[t * cols + first..][..width]);
+            let from = &x[t * cols + first..][..width];
+            // Of a known length in the common case: a copy of registers, not a call.
+            let row = match <&[f32; WIDE]>::try_from(from) {
+                Ok(row) => *row,
+                Err(_) => {
+                    let mut row = [0f32; WIDE];
+                    row[..width].copy_from_slice(from);
+                    row
+                }
+            };
             let factor = factors[t];
             for c in 0..WIDE {
                 let (h, l) = digits(row[c] * factor, scale[c]);

@@ -156,21 +156,29 @@ pub(crate) trait Isa: Copy + Send + Sync {
         sums
     }
 
-    /// A tile of a float product, `M` rows by `V` vectors of 16 columns: `Σ a[m][i] * b[i][16 v + lane]` over `depth`
-    /// steps `i`, in order. Sets may fuse the multiplication with the addition: only training uses it.
+    /// A tile of a float product, `M` rows by `V` vectors of 16 columns: `out[m][v]` = (or, with `add`, +=)
+    /// `Σ a[m][i] * b[i][16 v + lane]` over `depth` steps `i`, in order. Sets may fuse the multiplication with the addition:
+    /// only training uses it.
     #[inline(always)]
-    fn float_tile<const M: usize, const V: usize>(self, depth: usize, a: Strided, b: Strided) -> [[[f32; 16]; V]; M] {
-        let mut sums = [[[0f32; 16]; V]; M];
-        for i in 0..depth {
-            let (row, _) = b.data[i * b.row..][..16 * V].as_chunks::<16>();
-            for m in 0..M {
+    fn float_tile<const M: usize, const V: usize>(
+        self,
+        depth: usize,
+        a: Strided,
+        b: Strided,
+        out: [&mut [[f32; 16]; V]; M],
+        add: bool,
+    ) {
+        for (m, out) in out.into_iter().enumerate() {
+            let mut sums = if add { *out } else { [[0f32; 16]; V] };
+            for i in 0..depth {
+                let (row, _) = b.data[i * b.row..][..16 * V].as_chunks::<16>();
                 let factor = a.data[m * a.row + i * a.col];
                 for v in 0..V {
-                    sums[m][v] = self.add_scaled(sums[m][v], &row[v], factor);
+                    sums[v] = self.add_scaled(sums[v], &row[v], factor);
                 }
             }
+            *out = sums;
         }
-        sums
     }
 
     /// Four activations as the 32-bit lane that holds them.

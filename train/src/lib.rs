@@ -4,11 +4,20 @@
 //! There is no graph and no automatic differentiation: each operation in [`ops`] is a forward function with its backward
 //! below it, and [`network`] calls them in order and in reverse.
 
+pub mod checkpoint;
+pub mod config;
+pub mod corpus;
+pub mod data;
 pub mod error;
+pub mod export;
+pub mod metrics;
 pub mod network;
 pub mod ops;
 pub mod optimiser;
 pub mod params;
 pub mod random;
+pub mod run;
+pub mod schedule;
+pub mod tokenizer;
 
 pub use error::{Error, Result};

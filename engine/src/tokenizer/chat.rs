@@ -5,7 +5,7 @@
 //! (part of) a special token's name, and is taken out again once the special tokens have been found.
 
 use super::Tokenizer;
-use crate::template::Message;
+use crate::template::{Message, Template};
 use crate::{Error, Result};
 
 impl Tokenizer {
@@ -15,6 +15,29 @@ impl Tokenizer {
     ///
     /// With `continue_last` the last message is not finished: the ids end where its content ends.
     pub fn encode_chat(&self, messages: &[Message], continue_last: bool) -> Result<Vec<u32>> {
+        self.encode_rendered(messages, |template, inert| match inert.split_last().filter(|_| continue_last) {
+            Some((last, before)) if last.content.trim().is_empty() => template.render(before, true),
+            Some((last, _)) => {
+                let mut text = template.render(inert, false)?;
+                let end = [last.content.as_str(), last.content.trim_end(), last.content.trim()]
+                    .iter()
+                    .find_map(|content| text.rfind(content).map(|at| at + content.len()));
+                let end = end.ok_or_else(|| {
+                    Error::Template("it rewrites the last message, so it cannot be continued".to_owned())
+                })?;
+                text.truncate(end);
+                Ok(text)
+            }
+            None => template.render(inert, true),
+        })
+    }
+
+    /// What `render` makes of the messages, with contents that cannot steer.
+    fn encode_rendered(
+        &self,
+        messages: &[Message],
+        render: impl FnOnce(&Template, &[Message]) -> Result<String>,
+    ) -> Result<Vec<u32>> {
         let template = self.template().ok_or_else(|| Error::Template("the model has none".to_owned()))?;
         let texts = || messages.iter().flat_map(|m| [m.role.as_str(), m.content.as_str()]);
         let taken = |mark: &char| {
@@ -33,21 +56,7 @@ impl Tokenizer {
             })
         };
         let inert: Vec<Message> = messages.iter().map(inert).collect::<Result<_>>()?;
-        let text = match inert.split_last().filter(|_| continue_last) {
-            Some((last, before)) if last.content.trim().is_empty() => template.render(before, true)?,
-            Some((last, _)) => {
-                let mut text = template.render(&inert, false)?;
-                let end = [last.content.as_str(), last.content.trim_end(), last.content.trim()]
-                    .iter()
-                    .find_map(|content| text.rfind(content).map(|at| at + content.len()));
-                let end = end.ok_or_else(|| {
-                    Error::Template("it rewrites the last message, so it cannot be continued".to_owned())
-                })?;
-                text.truncate(end);
-                text
-            }
-            None => template.render(&inert, true)?,
-        };
+        let text = render(template, &inert)?;
 
         let mut ids = Vec::new();
         self.encode_marked(&text, true, Some(mark), &mut ids)?;
@@ -55,6 +64,12 @@ impl Tokenizer {
             ids.splice(..0, self.before.iter().copied());
         }
         Ok(ids)
+    }
+
+    /// The ids of finished turns as [`Tokenizer::encode_chat`] has them, without the beginning of another one: what a
+    /// model is trained on.
+    pub fn encode_turns(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.encode_rendered(messages, |template, inert| template.render(inert, false))
     }
 
     /// The content with the mark wherever a special token's name stands, begins at the end, ends at the beginning,

@@ -172,29 +172,45 @@ impl Isa for Avx512 {
     /// `M * V` sums stay in registers (24 of 32 for 6 by 4); each step loads `V` vectors of `b` and broadcasts `M` numbers
     /// of `a`, so that 10 loads go with 24 multiplications.
     #[inline(always)]
-    fn float_tile<const M: usize, const V: usize>(self, depth: usize, a: Strided, b: Strided) -> [[[f32; 16]; V]; M] {
-        let mut out = [[[0f32; 16]; V]; M];
-        if depth == 0 {
-            return out;
+    fn float_tile<const M: usize, const V: usize>(
+        self,
+        depth: usize,
+        a: Strided,
+        b: Strided,
+        out: [&mut [[f32; 16]; V]; M],
+        add: bool,
+    ) {
+        if depth > 0 {
+            assert!((M - 1) * a.row + (depth - 1) * a.col < a.data.len(), "rows of a tile");
+            assert!((depth - 1) * b.row + 16 * V <= b.data.len(), "columns of a tile");
         }
-        assert!((M - 1) * a.row + (depth - 1) * a.col < a.data.len(), "rows of a tile");
-        assert!((depth - 1) * b.row + 16 * V <= b.data.len(), "columns of a tile");
-        let (a_at, b_at) = (a.data.as_ptr(), b.data.as_ptr());
         // SAFETY: AVX-512F by `self`. The indices into `a` and `b` grow with m, i and v, and the largest ones are in
-        // bounds by the assertions. The stores go to whole rows of 16.
+        // bounds by the assertions: each pointer moves on `depth` times and is read before it does. Loads and stores of
+        // `out` are of whole rows of 16.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); V]; M];
-            for i in 0..depth {
+            if add {
+                for m in 0..M {
+                    for v in 0..V {
+                        sums[m][v] = _mm512_loadu_ps(out[m][v].as_ptr());
+                    }
+                }
+            }
+            let (mut a_at, mut b_at) = (a.data.as_ptr(), b.data.as_ptr());
+            for _ in 0..depth {
                 let mut row = [_mm512_setzero_ps(); V];
                 for v in 0..V {
-                    row[v] = _mm512_loadu_ps(b_at.add(i * b.row + 16 * v));
+                    row[v] = _mm512_loadu_ps(b_at.add(16 * v));
                 }
                 for m in 0..M {
-                    let factor = _mm512_set1_ps(*a_at.add(m * a.row + i * a.col));
+                    let factor = _mm512_set1_ps(*a_at.add(m * a.row));
                     for v in 0..V {
                         sums[m][v] = _mm512_fmadd_ps(factor, row[v], sums[m][v]);
                     }
                 }
+                // May point beyond the data after the last step, where it is not read.
+                a_at = a_at.wrapping_add(a.col);
+                b_at = b_at.wrapping_add(b.row);
             }
             for m in 0..M {
                 for v in 0..V {
@@ -202,7 +218,6 @@ impl Isa for Avx512 {
                 }
             }
         }
-        out
     }
 
     /// 32 columns a step for all inputs, two steps apart in two registers each, so that no sum waits for itself.

@@ -6,7 +6,7 @@ use super::norm::{squares, sum3, sum_partials};
 use super::Machine;
 
 /// Rows that one thread takes.
-const ROWS: usize = 8;
+const ROWS: usize = 32;
 
 /// `h (rows, hidden)`.
 pub fn forward(on: Machine, act: Activation, hidden: usize, gate: &[f32], up: &[f32], h: &mut [f32]) {

@@ -1,0 +1,208 @@
+//! `tern train`: a model from text, or from another model's masters.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tern_train::config::{self, KEYS, Run};
+use tern_train::data::Rules;
+use tern_train::run::{End, Event, train};
+use tern_train::{export, tokenizer};
+
+use crate::failure::{Failure, Outcome};
+use crate::signal::{self, Writing};
+use crate::terminal;
+
+const EXAMPLES: &str = "\
+Ctrl-C saves a checkpoint and ends; the same command goes on from the last one, to the same numbers bit for bit.
+The finished model is in OUT/masters: `tern run` it, or `tern convert` it into any format.
+
+Examples:
+  tern train tokenizer stories.txt --vocab 4096 --out tokenizer
+  tern train init train.toml
+  tern train train.toml
+  tern train train.toml --rate 1e-3 --out run2
+  tern train export train.toml masters";
+
+/// Train a model from scratch, or from the masters of another
+#[derive(Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Train {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// The configuration; `tern train init` writes one
+    #[arg(value_name = "CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Write a commented configuration
+    Init {
+        /// The file to write
+        #[arg(value_name = "CONFIG", default_value = "train.toml")]
+        path: PathBuf,
+    },
+    /// Learn a tokenizer (byte-level BPE) from texts
+    Tokenizer {
+        /// Texts: .txt, .jsonl, and .zst or .gz of them
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// How many tokens
+        #[arg(long, value_name = "N", default_value_t = 4096)]
+        vocab: usize,
+        /// The directory to write tokenizer.json and tokenizer_config.json into
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Key of the text in JSON lines
+        #[arg(long, value_name = "KEY", default_value = "text")]
+        text_key: String,
+    },
+    /// Write the masters of a run's latest checkpoint as a model
+    Export {
+        /// The run's configuration
+        #[arg(value_name = "CONFIG")]
+        config: PathBuf,
+        /// The directory to write
+        #[arg(value_name = "OUT")]
+        output: PathBuf,
+        #[command(flatten)]
+        flags: Flags,
+    },
+}
+
+/// Every key of the configuration as a flag.
+struct Flags(Vec<(String, String)>);
+
+impl Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        KEYS.iter().fold(command.next_help_heading("Keys of the configuration"), |command, (key, default, about)| {
+            let help = if default.is_empty() { (*about).to_owned() } else { format!("{about} [default: {default}]") };
+            command.arg(Arg::new(*key).long(key.replace('_', "-")).value_name("X").help(help).allow_hyphen_values(true))
+        })
+    }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = KEYS.iter().filter_map(|(key, ..)| {
+            let value = matches.try_get_one::<String>(key).ok().flatten()?;
+            Some(((*key).to_owned(), value.clone()))
+        });
+        Ok(Self(given.collect()))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Train {
+    pub(crate) fn run(self) -> Outcome {
+        let note = &mut |note: String| terminal::remark(&note);
+        match self.part {
+            Some(Part::Init { path }) => {
+                if path.exists() {
+                    let what = format!("{}: exists, expected the name of a new file", path.display());
+                    return Err(Failure::misused(what));
+                }
+                std::fs::write(&path, config::template())
+                    .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+                terminal::remark(&format!("wrote {}", path.display()));
+                Ok(())
+            }
+            Some(Part::Tokenizer { files, vocab, out, text_key }) => {
+                let rules = Rules { text_key: &text_key, separator: "<|endoftext|>", join_lines: false };
+                tokenizer::train(&files, rules, vocab, &out, note)?;
+                terminal::remark(&format!("wrote {}", out.join("tokenizer.json").display()));
+                Ok(())
+            }
+            Some(Part::Export { config, output, flags }) => {
+                let run = Run::read(&config, &flags.0)?;
+                let step = export::latest(&run, &output, note)?;
+                terminal::remark(&format!("wrote {}: the masters of step {step}", output.display()));
+                Ok(())
+            }
+            None => {
+                let Some(config) = &self.config else {
+                    return Err(Failure::misused("expected a configuration, found none")
+                        .hint("`tern train init` writes one with every key explained"));
+                };
+                self.train(&Run::read(config, &self.flags.0)?)
+            }
+        }
+    }
+
+    fn train(&self, run: &Run) -> Outcome {
+        signal::listen()?;
+        let asked = signal::termination()?;
+        let writing = Writing::begin();
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len}: {msg}, {eta} left");
+        bar.set_style(style.expect("a template that parses").progress_chars("=> "));
+        let stop = || writing.stopped() || asked.load(Ordering::Relaxed);
+        let end = train(run, &stop, &mut |event| report(&bar, event, run));
+        bar.finish_and_clear();
+        match end? {
+            End::Done(model) if run.ternary => {
+                terminal::remark(&format!("the model is in {}", model.display()));
+                Ok(())
+            }
+            End::Done(_) => Ok(()),
+            End::Stopped(path) => {
+                terminal::remark(&format!("stopped; saved {}", path.display()));
+                Err(Failure::interrupted())
+            }
+        }
+    }
+}
+
+/// What a person sees: lines for what stays, the bar for what passes. Without a terminal, a line now and then.
+fn report(bar: &ProgressBar, event: Event, run: &Run) {
+    let line = |text: String| bar.suspend(|| terminal::remark(&text));
+    match event {
+        Event::Note(note) => line(note),
+        Event::Begin { step, steps, params, train, held_out, cpu, threads } => {
+            bar.set_length(steps);
+            bar.set_position(step);
+            bar.reset_eta();
+            line(format!(
+                "{:.2} M parameters; {:.2} M tokens in {} documents to train on, {:.2} M in {} held out; {cpu}, {threads} threads",
+                params as f64 / 1e6,
+                train.tokens as f64 / 1e6,
+                train.documents,
+                held_out.tokens as f64 / 1e6,
+                held_out.documents,
+            ));
+            if step > 0 {
+                line(format!("going on after step {step}"));
+            }
+        }
+        Event::Step(step) => {
+            bar.set_position(step.step);
+            let text = format!("loss {:.3}, {:.0} tokens/s", step.loss, step.tokens_per_second);
+            if bar.is_hidden() && step.step.is_multiple_of(run.log_every) {
+                line(format!("step {}: {text}, rate {:.2e}, gradient {:.2}", step.step, step.rate, step.gradient));
+            }
+            bar.set_message(text);
+        }
+        Event::Validation(found) => {
+            let zeros: f64 = found.trits.iter().map(|shares| shares[1]).sum::<f64>() / found.trits.len().max(1) as f64;
+            line(format!(
+                "step {}: held-out loss {:.4}, {:.4} bits per character, {:.1}% of the weights are 0",
+                found.step,
+                found.loss,
+                found.bits_per_char,
+                100.0 * zeros
+            ));
+        }
+        Event::Sample { step, text } => line(format!("step {step}: {text}")),
+        Event::Saved(_) => {}
+    }
+}

@@ -1,0 +1,371 @@
+//! The corpus as tokens: written once to a file beside the run, then read at random, so that it may be larger than memory.
+//!
+//! `corpus.tokens` holds the tokens of all documents, 4 bytes each, the highest bit set where a token is not to be learnt
+//! (a user's turn). `corpus.index` holds where documents end and is written last: it makes the pair whole.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tern::{Message, Specials, Tokenizer};
+
+use crate::config::Run;
+use crate::data::{self, Document, Rules};
+use crate::error::{Error, Result};
+use crate::ops::loss::NONE;
+use crate::random::{Random, scramble};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"TernDoc2");
+/// Not to be learnt.
+const MUTE: u32 = 1 << 31;
+
+/// One document in the corpus.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u64,
+    len: u32,
+    chars: u32,
+    source: u16,
+    held_out: bool,
+}
+
+/// All documents as tokens.
+#[derive(Debug)]
+pub struct Corpus {
+    path: PathBuf,
+    file: File,
+    spans: Vec<Span>,
+    repeats: Vec<f64>,
+    seed: u64,
+    /// The epoch in hand.
+    epoch: Epoch,
+}
+
+/// The documents of an epoch in their order.
+#[derive(Debug, Default)]
+struct Epoch {
+    number: Option<u64>,
+    order: Vec<u32>,
+    /// Tokens up to the end of each.
+    ends: Vec<u64>,
+}
+
+/// Sequences for a step.
+#[derive(Clone, Debug, Default)]
+pub struct Sequences {
+    /// `(rows)`.
+    pub tokens: Vec<u32>,
+    /// `(rows)`, or `NONE`.
+    pub targets: Vec<u32>,
+    /// `(rows)`.
+    pub starts: Vec<u32>,
+}
+
+/// Where in the data a run is: the next sequence of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Place {
+    /// Counted from 0.
+    pub epoch: u64,
+    /// Counted from 0.
+    pub sequence: u64,
+}
+
+/// What there is of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Documents.
+    pub documents: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+impl Corpus {
+    /// The corpus of a run, from the run's directory if it is there already. `note` hears of files as they are read.
+    pub fn open(run: &Run, tokenizer: &Tokenizer, end: u32, note: &mut dyn FnMut(String)) -> Result<Self> {
+        let dir = run.out.join("corpus");
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+        let key = key(run, tokenizer, end)?;
+        let (tokens, index) = (dir.join("corpus.tokens"), dir.join("corpus.index"));
+        let spans = match read_index(&index, key) {
+            Some(spans) => spans,
+            None => build(run, tokenizer, end, key, &tokens, &index, note)?,
+        };
+        let file = File::open(&tokens).map_err(|e| Error::io(&tokens, e))?;
+        let len = file.metadata().map_err(|e| Error::io(&tokens, e))?.len();
+        if len != 4 * spans.last().map_or(0, |span| span.start + u64::from(span.len)) {
+            return Err(Error::file(&tokens, "is not as long as its index says; remove it to have it made again"));
+        }
+        let mut repeats = run.repeats.clone();
+        repeats.resize(run.train.len(), 1.0);
+        let corpus = Self { path: tokens, file, spans, repeats, seed: run.seed, epoch: Epoch::default() };
+        Ok(corpus)
+    }
+
+    /// Documents and tokens to train on (each once), or held out.
+    pub fn size(&self, held_out: bool) -> Size {
+        let spans = self.spans.iter().filter(|span| span.held_out == held_out);
+        spans.fold(Size::default(), |size, span| Size {
+            documents: size.documents + 1,
+            tokens: size.tokens + u64::from(span.len),
+        })
+    }
+
+    fn begin(&mut self, number: u64) {
+        if self.epoch.number == Some(number) {
+            return;
+        }
+        let mut order = Vec::new();
+        for (nth, span) in self.spans.iter().enumerate().filter(|(_, span)| !span.held_out) {
+            let repeats = self.repeats[usize::from(span.source)];
+            // The whole times for sure; the rest by chance, another chance in every epoch.
+            let chance = Random::new(self.seed ^ scramble(number), nth as u64).unit();
+            let times = repeats.floor() as usize + usize::from(chance < repeats.fract());
+            order.extend(std::iter::repeat_n(nth as u32, times));
+        }
+        let mut random = Random::new(self.seed, number.wrapping_add(1 << 40));
+        for i in (1..order.len()).rev() {
+            order.swap(i, random.below(i as u64 + 1) as usize);
+        }
+        let mut end = 0;
+        let ends = order.iter().map(|&nth| {
+            end += u64::from(self.spans[nth as usize].len);
+            end
+        });
+        let ends = ends.collect();
+        self.epoch = Epoch { number: Some(number), order, ends };
+    }
+
+    /// Sequences of `length` tokens that an epoch has.
+    pub fn sequences(&mut self, epoch: u64, length: usize) -> u64 {
+        self.begin(epoch);
+        self.epoch.ends.last().map_or(0, |end| end / length as u64)
+    }
+
+    /// The next `count` sequences of `length` tokens from `place` on, which moves behind them.
+    pub fn next(&mut self, place: &mut Place, count: usize, length: usize, out: &mut Sequences) -> Result<()> {
+        out.tokens.clear();
+        out.targets.clear();
+        out.starts.clear();
+        for _ in 0..count {
+            let mut tries = 0;
+            while place.sequence >= self.sequences(place.epoch, length) {
+                *place = Place { epoch: place.epoch + 1, sequence: 0 };
+                tries += 1;
+                if tries > 1000 {
+                    let what = format!("fewer than {length} tokens to train on: expected a sequence at least");
+                    return Err(Error::file(&self.path, what));
+                }
+            }
+            self.begin(place.epoch);
+            let start = place.sequence * length as u64;
+            place.sequence += 1;
+            let epoch = std::mem::take(&mut self.epoch);
+            let result = self.sequence(&epoch.order, &epoch.ends, start, length, out);
+            self.epoch = epoch;
+            result?;
+        }
+        Ok(())
+    }
+
+    /// `length` tokens of the documents in `order`, from `start` on; at the end of them it may be filled up.
+    fn sequence(
+        &mut self,
+        order: &[u32],
+        ends: &[u64],
+        start: u64,
+        length: usize,
+        out: &mut Sequences,
+    ) -> Result<()> {
+        let first = out.tokens.len();
+        let mut nth = ends.partition_point(|&end| end <= start);
+        while out.tokens.len() < first + length {
+            let Some(&document) = order.get(nth) else { break };
+            let span = self.spans[document as usize];
+            let begin = ends[nth] - u64::from(span.len);
+            let skip = start.saturating_sub(begin);
+            let left = (u64::from(span.len) - skip).min((first + length - out.tokens.len()) as u64);
+            // One more, for the target of the last.
+            let read = (left + 1).min(u64::from(span.len) - skip);
+            let tokens = self.read(span.start + skip, read)?;
+            let at = (out.tokens.len() - first) as u32;
+            for i in 0..left as usize {
+                out.tokens.push(tokens[i] & !MUTE);
+                let target = tokens.get(i + 1).copied().filter(|token| token & MUTE == 0);
+                out.targets.push(target.unwrap_or(NONE));
+                out.starts.push(at);
+            }
+            nth += 1;
+        }
+        // Positions after the last document: they see themselves alone and have no target.
+        while out.tokens.len() < first + length {
+            out.starts.push((out.tokens.len() - first) as u32);
+            out.tokens.push(0);
+            out.targets.push(NONE);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, start: u64, len: u64) -> Result<Vec<u32>> {
+        let mut bytes = vec![0; 4 * len as usize];
+        let read = self.file.seek(SeekFrom::Start(4 * start)).and_then(|_| self.file.read_exact(&mut bytes));
+        read.map_err(|e| Error::io(&self.path, e))?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|&token| u32::from_le_bytes(token)).collect())
+    }
+
+    /// Held-out documents of at most `most` tokens together, as sequences that begin with a document each where it fits
+    /// (longer ones are cut), and the characters in them.
+    pub fn held_out(&mut self, most: usize, length: usize) -> Result<(Sequences, u64)> {
+        let (mut out, mut chars, mut taken) = (Sequences::default(), 0, 0);
+        let spans: Vec<(usize, Span)> =
+            self.spans.iter().copied().enumerate().filter(|(_, span)| span.held_out).collect();
+        for (nth, span) in spans {
+            if taken + span.len as usize > most && taken > 0 {
+                continue;
+            }
+            taken += span.len as usize;
+            chars += u64::from(span.chars);
+            for start in (0..u64::from(span.len)).step_by(length) {
+                self.sequence(&[nth as u32], &[u64::from(span.len)], start, length, &mut out)?;
+            }
+        }
+        Ok((out, chars))
+    }
+}
+
+/// What a corpus depends on.
+fn key(run: &Run, tokenizer: &Tokenizer, end: u32) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    (MAGIC, end, tokenizer.size(), run.seed, run.validation.to_bits()).hash(&mut hasher);
+    (&run.text_key, &run.separator, run.join_lines, &run.validation_from).hash(&mut hasher);
+    for id in 0..tokenizer.size() as u32 {
+        tokenizer.token_text(id).hash(&mut hasher);
+    }
+    tokenizer.template().map(|template| template.source().to_owned()).hash(&mut hasher);
+    for path in &run.train {
+        let about = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        (path, about.len(), about.modified().ok()).hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn read_index(path: &Path, key: u64) -> Option<Vec<Span>> {
+    let bytes = std::fs::read(path).ok()?;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words: Vec<u64> = words.iter().map(|&word| u64::from_le_bytes(word)).collect();
+    let [magic, stored, count, ref spans @ ..] = words[..] else { return None };
+    if !rest.is_empty() || (magic, stored) != (MAGIC, key) || spans.len() as u64 != 2 * count {
+        return None;
+    }
+    let mut start = 0;
+    let (pairs, _) = spans.as_chunks::<2>();
+    let spans = pairs.iter().map(|[sizes, about]| {
+        let len = *sizes as u32;
+        let span = Span {
+            start,
+            len,
+            chars: (sizes >> 32) as u32,
+            source: *about as u16,
+            held_out: about >> 16 & 1 == 1,
+        };
+        start += u64::from(len);
+        span
+    });
+    Some(spans.collect())
+}
+
+fn build(
+    run: &Run,
+    tokenizer: &Tokenizer,
+    end: u32,
+    key: u64,
+    path: &Path,
+    index: &Path,
+    note: &mut dyn FnMut(String),
+) -> Result<Vec<Span>> {
+    // The old index must not speak for new tokens.
+    match std::fs::remove_file(index) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(index, e)),
+        _ => {}
+    }
+    let io = |e| Error::io(path, e);
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
+    let (mut spans, mut start) = (Vec::new(), 0u64);
+    let rules = Rules { text_key: &run.text_key, separator: &run.separator, join_lines: run.join_lines };
+    for (source, path_in) in run.train.iter().enumerate() {
+        note(format!("reading {}", path_in.display()));
+        let may_hold_out = run.validation_from.is_empty() || run.validation_from.contains(&source);
+        let (before, mut empty) = (spans.len(), 0u64);
+        data::documents(path_in, rules, |document, line| {
+            let wrong = |e: tern::Error| Error::line(path_in, line, e.to_string());
+            let mut hasher = DefaultHasher::new();
+            let (tokens, chars) = match &document {
+                Document::Text(text) => {
+                    text.hash(&mut hasher);
+                    if text.is_empty() {
+                        empty += 1;
+                        return Ok(());
+                    }
+                    let mut tokens = tokenizer.encode(text, true, Specials::Text).map_err(wrong)?;
+                    tokens.push(end);
+                    (tokens, text.chars().count())
+                }
+                Document::Chat(messages) => {
+                    messages.iter().for_each(|m| (&m.role, &m.content).hash(&mut hasher));
+                    chat(tokenizer, messages).map_err(wrong)?
+                }
+            };
+            if tokens.is_empty() {
+                empty += 1;
+                return Ok(());
+            }
+            let len = u32::try_from(tokens.len());
+            let len = len.map_err(|_| Error::line(path_in, line, "expected fewer than 2^32 tokens in a document"))?;
+            // By content, so that copies of a document fall on the same side.
+            let chance = scramble(hasher.finish() ^ run.seed) as f64 / u64::MAX as f64;
+            let held_out = may_hold_out && chance < run.validation;
+            spans.push(Span { start, len, chars: chars as u32, source: source as u16, held_out });
+            start += u64::from(len);
+            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+            out.write_all(&bytes).map_err(io)
+        })?;
+        if spans.len() == before {
+            return Err(Error::file(path_in, "expected documents, found none"));
+        }
+        if empty > 0 {
+            note(format!("{}: left out {empty} empty documents", path_in.display()));
+        }
+    }
+    out.flush().map_err(io)?;
+    out.get_ref().sync_all().map_err(io)?;
+    let mut words = vec![MAGIC, key, spans.len() as u64];
+    for span in &spans {
+        words.push(u64::from(span.len) | u64::from(span.chars) << 32);
+        words.push(u64::from(span.source) | u64::from(span.held_out) << 16);
+    }
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    tern::file::Whole::begin(index)?.publish(&bytes)?;
+    Ok(spans)
+}
+
+/// A conversation as the model's template has it; all is muted but what the assistant says, up to the end of its turn.
+fn chat(tokenizer: &Tokenizer, messages: &[Message]) -> tern::Result<(Vec<u32>, usize)> {
+    let (mut tokens, mut chars) = (Vec::new(), 0);
+    for (nth, message) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+        let asked = tokenizer.encode_chat(&messages[..nth], false)?;
+        let said = tokenizer.encode_turns(&messages[..=nth])?;
+        if !said.starts_with(&asked) {
+            let what = "the chat template does not put an answer where it asks for one";
+            return Err(tern::Error::Template(what.into()));
+        }
+        let known = tokens.len();
+        if known > asked.len() {
+            return Err(tern::Error::Template("the chat template changes earlier turns".into()));
+        }
+        tokens.extend(asked[known..].iter().map(|token| token | MUTE));
+        tokens.extend(&said[asked.len()..]);
+        chars += message.content.chars().count();
+    }
+    Ok((tokens, chars))
+}

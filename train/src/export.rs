@@ -1,0 +1,117 @@
+//! The trained model in files that the engine reads.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tern::masters::write_masters;
+use tern::{Generation, Model, Options, Sampling};
+
+use crate::checkpoint;
+use crate::config::Run;
+use crate::error::{Error, Result};
+use crate::ops::Machine;
+use crate::ops::linear::{absmean, trits};
+use crate::params::{Kind, Layout};
+use crate::run::{Start, checkpoints, prompt_ids};
+
+/// Files that belong to a tokenizer.
+const TOKENIZER: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "generation_config.json",
+];
+
+/// Writes a Hugging Face directory of masters, in the place of an older one.
+pub fn masters(
+    run: &Run,
+    config: &tern::Config,
+    layout: &Layout,
+    params: &[f32],
+    tokenizer_dir: &Path,
+    out: &Path,
+) -> Result<()> {
+    if !run.ternary {
+        // A float twin is for comparison; no ternary engine can run it.
+        return Ok(());
+    }
+    let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
+    for name in TOKENIZER {
+        let path = tokenizer_dir.join(name);
+        if path.exists() {
+            files.push((name, std::fs::read(&path).map_err(|e| Error::io(&path, e))?));
+        }
+    }
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+    let more = if run.raw_prompt { vec![("tern.prompt", json!("raw"))] } else { Vec::new() };
+    if out.join("config.json").exists() {
+        std::fs::remove_dir_all(out).map_err(|e| Error::io(out, e))?;
+    }
+    Ok(write_masters(out, config, &layout.masters(params), &more, &files)?)
+}
+
+/// Writes the masters of a run's latest checkpoint; the step they are from.
+pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64> {
+    let Start { config, layout, mut params, tokenizer_dir, .. } = Start::of(run)?;
+    let (mut m, mut v) = (params.clone(), params.clone());
+    let dir = checkpoints(run);
+    let mut found = None;
+    for (_, path) in checkpoint::list(&dir) {
+        match checkpoint::read(&path, &mut [&mut params, &mut m, &mut v]) {
+            Ok(state) => {
+                found = Some(state.step);
+                break;
+            }
+            Err(error) => note(error.to_string()),
+        }
+    }
+    let step = found.ok_or_else(|| Error::file(&dir, "expected a whole checkpoint, found none"))?;
+    masters(run, &config, &layout, &params, &tokenizer_dir, out)?;
+    Ok(step)
+}
+
+/// What the engine makes of the run's prompt with the present parameters.
+pub fn sample(
+    run: &Run,
+    config: &tern::Config,
+    layout: &Layout,
+    params: &[f32],
+    tokenizer_dir: &Path,
+) -> Result<String> {
+    const TOKENS: usize = 100;
+    let dir: PathBuf = run.out.join("sample-model");
+    masters(run, config, layout, params, tokenizer_dir, &dir)?;
+    let text = (|| {
+        let model = Model::open(&dir, &Options::default())?;
+        let tokenizer = model.tokenizer()?;
+        let ids = prompt_ids(tokenizer, &run.prompt)?;
+        let sampling = Sampling { temperature: 0.7, seed: run.seed, ..Sampling::greedy() };
+        let mut generation = Generation::new(&model, (ids.len() + TOKENS).min(config.context), sampling)?;
+        generation.prompt(&ids)?;
+        let mut out = ids;
+        while let Some(token) = generation.next()? {
+            out.push(token.id);
+        }
+        Ok(tokenizer.decode(&out, false))
+    })();
+    std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+    text
+}
+
+/// Shares of -1, 0 and 1 among the weights of each layer.
+pub fn shares(on: Machine, layout: &Layout, params: &[f32]) -> Vec<[f64; 3]> {
+    let mut counts = vec![[0u64; 3]; layout.blocks.len()];
+    let mut room = Vec::new();
+    for slice in layout.slices.iter().filter(|slice| slice.kind == Kind::Matrix) {
+        let layer: usize = slice.name.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a block's name");
+        let w = &params[slice.range.clone()];
+        room.resize(w.len(), 0i8);
+        trits(on, w, absmean(on, w), &mut room);
+        for &trit in &room {
+            counts[layer][(trit + 1) as usize] += 1;
+        }
+    }
+    counts.into_iter().map(|counts| counts.map(|n| n as f64 / counts.iter().sum::<u64>().max(1) as f64)).collect()
+}

@@ -1,0 +1,277 @@
+//! The experiment, top to bottom: data, forward, loss, backward, clip, update, log, sometimes validate, sample and save;
+//! at the end the finished model.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tern::masters::Masters;
+use tern::{Specials, Tokenizer};
+use tern_kernels::{Cpu, Pool, default_threads};
+
+use crate::checkpoint::{self, State};
+use crate::config::Run;
+use crate::corpus::{Corpus, Sequences, Size};
+use crate::error::{Error, Result};
+use crate::export;
+use crate::metrics::{Metrics, Step, Validation};
+use crate::network::{Batch, Gradients, Network};
+use crate::ops::Machine;
+use crate::ops::loss::{NONE, RowLoss};
+use crate::optimiser::{AdamW, Rates, squares};
+use crate::params::{Kind, Layout};
+
+/// What a run tells whoever watches.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "plain fields")]
+pub enum Event {
+    /// A sentence.
+    Note(String),
+    /// The first step is about to begin.
+    Begin { step: u64, steps: u64, params: usize, train: Size, held_out: Size, cpu: &'static str, threads: usize },
+    /// A step was done.
+    Step(Step),
+    /// The held-out documents were read.
+    Validation(Validation),
+    /// A continuation of the prompt.
+    Sample { step: u64, text: String },
+    /// A checkpoint is on the disk.
+    Saved(PathBuf),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// All steps are done; where the model is.
+    Done(PathBuf),
+    /// It was asked to stop, and has saved.
+    Stopped(PathBuf),
+}
+
+/// The model of a run before its first step.
+#[derive(Debug)]
+pub struct Start {
+    /// The architecture.
+    pub config: tern::Config,
+    /// Where the parameters lie.
+    pub layout: Layout,
+    /// Their numbers.
+    pub params: Vec<f32>,
+    /// Of the run, or of the model it starts from.
+    pub tokenizer: Tokenizer,
+    /// The directory of the tokenizer's files, to be copied beside the finished model.
+    pub tokenizer_dir: PathBuf,
+}
+
+impl Start {
+    /// From random numbers, or from another model's masters.
+    pub fn of(run: &Run) -> Result<Self> {
+        let dir_of = |path: &Path| {
+            if path.is_dir() { path.to_owned() } else { path.parent().unwrap_or(Path::new("")).to_owned() }
+        };
+        let (tokenizer_path, source) = match (&run.tokenizer, &run.from) {
+            (Some(path), _) => (path, "tokenizer"),
+            (None, Some(path)) => (path, "from"),
+            (None, None) => return Err(Error::key("tokenizer", "missing")),
+        };
+        // A file alone does not bring the template that lies beside it.
+        let dir = dir_of(tokenizer_path);
+        let whole = if dir.join("tokenizer_config.json").exists() && source == "tokenizer" { &dir } else { tokenizer_path };
+        let tokenizer = Tokenizer::open(whole)?;
+        if let Some(from) = &run.from {
+            let file = tern::file::open(from, tern::file::OpenOptions::default())?;
+            let masters = Masters::of(&file)?;
+            let config = masters.config().clone();
+            if tokenizer.size() > config.vocab {
+                let what = format!("{} tokens, but the model has {}", tokenizer.size(), config.vocab);
+                return Err(Error::key("tokenizer", what));
+            }
+            let layout = Layout::new(&config, !masters.has_head());
+            let params = layout.read(&masters)?;
+            return Ok(Self { config, layout, params, tokenizer, tokenizer_dir: dir });
+        }
+        let config = run.model(tokenizer.size())?;
+        let layout = Layout::new(&config, run.tied);
+        let params = layout.initial(run.init_std, run.seed);
+        Ok(Self { config, layout, params, tokenizer, tokenizer_dir: dir })
+    }
+
+    /// The token that ends a document.
+    pub fn end(&self) -> Result<u32> {
+        let path = self.tokenizer_dir.join("tokenizer_config.json");
+        let json = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let named = json.as_ref().map(|json| &json["eos_token"]);
+        let named = named.and_then(|eos| eos.as_str().or(eos["content"].as_str()));
+        let id = named.and_then(|name| self.tokenizer.token_id(name));
+        id.or(self.tokenizer.stops().first().copied())
+            .ok_or_else(|| Error::key("tokenizer", "has no token that ends a text; `eos_token` names one"))
+    }
+}
+
+/// Where a run keeps its checkpoints.
+pub fn checkpoints(run: &Run) -> PathBuf {
+    run.out.join("checkpoints")
+}
+
+/// Trains until all steps are done or `stop` says so, which is asked after every step.
+pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<End> {
+    let start = Start::of(run)?;
+    let end_token = start.end()?;
+    let Start { config, layout, mut params, tokenizer, tokenizer_dir } = start;
+    std::fs::create_dir_all(&run.out).map_err(|e| Error::io(&run.out, e))?;
+    let mut corpus = Corpus::open(run, &tokenizer, end_token, &mut |note| watch(Event::Note(note)))?;
+    let threads = if run.threads == 0 { default_threads() } else { run.threads };
+    let pool = Pool::new(threads);
+    let on = Machine { cpu: Cpu::best(), pool: &pool };
+    let (mut m, mut v) = (vec![0f32; layout.len], vec![0f32; layout.len]);
+    let mut grads = vec![0f32; layout.len];
+    let dir = checkpoints(run);
+    let saved = checkpoint::latest(&dir, [&mut params, &mut m, &mut v], &mut |note| watch(Event::Note(note)))?;
+    let fresh = State { step: 0, tokens: 0, place: Default::default(), params: layout.len, seconds: 0.0, best: None };
+    let mut state = saved.unwrap_or(fresh);
+    let mut metrics = Metrics::open(&run.out, state.step)?;
+    let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
+    let mut network = Network::new(&config, &layout, run.length, run.ternary, run.recompute);
+    let schedule = run.schedule()?;
+    let adam = AdamW { beta1: run.beta1, beta2: run.beta2, eps: run.eps };
+    let mut batches = vec![Sequences::default(); run.accumulate];
+    let mut losses = vec![RowLoss::default(); run.length * run.sequences];
+    watch(Event::Begin {
+        step: state.step,
+        steps: run.steps,
+        params: layout.len,
+        train: corpus.size(false),
+        held_out: corpus.size(true),
+        cpu: on.cpu.name(),
+        threads: pool.threads(),
+    });
+    let mut last_save = Instant::now();
+    let save = |state: &State, params: &[f32], m: &[f32], v: &[f32], watch: &mut dyn FnMut(Event)| {
+        let path = checkpoint::save(&dir, state, [params, m, v], run.keep)?;
+        watch(Event::Saved(path.clone()));
+        Ok::<_, Error>(path)
+    };
+
+    while state.step < run.steps {
+        let begun = Instant::now();
+        for batch in &mut batches {
+            corpus.next(&mut state.place, run.sequences, run.length, batch)?;
+        }
+        let targets: usize = batches.iter().map(|batch| batch.targets.iter().filter(|t| **t != NONE).count()).sum();
+        network.prepare(on, &params);
+        let mut loss = 0f64;
+        for (nth, batch) in batches.iter().enumerate() {
+            let back = Gradients { values: &mut grads, factor: 1.0 / targets.max(1) as f32, add: nth > 0 };
+            let batch = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
+            network.run(on, &params, batch, &mut losses, Some(back)).map_err(|e| diverged(&state, &dir, e))?;
+            loss += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
+        }
+        loss /= targets.max(1) as f64;
+        let norm = squares(on, &grads).sqrt();
+        if !loss.is_finite() || !norm.is_finite() {
+            let what = format!("the loss is {loss} and the norm of its gradient {norm}");
+            return Err(diverged(&state, &dir, Error::Diverged(what)));
+        }
+        let (rate, decay) = schedule.at(state.step);
+        let clip = (f64::from(run.clip) / norm).min(1.0) as f32;
+        state.step += 1;
+        for slice in &layout.slices {
+            let decay = if slice.kind == Kind::Norm { 0.0 } else { decay };
+            let rates = Rates { rate, decay, clip, step: state.step };
+            let at = slice.range.clone();
+            adam.step(on, rates, &mut params[at.clone()], &grads[at.clone()], &mut m[at.clone()], &mut v[at]);
+        }
+        let rows = (run.length * run.sequences * run.accumulate) as u64;
+        state.tokens += rows;
+        let took = begun.elapsed().as_secs_f64();
+        state.seconds += took;
+        let step = Step {
+            step: state.step,
+            tokens: state.tokens,
+            epoch: state.place.epoch,
+            loss,
+            rate,
+            gradient: norm,
+            tokens_per_second: rows as f64 / took,
+            seconds: state.seconds,
+        };
+        if state.step.is_multiple_of(run.log_every) || state.step == run.steps {
+            metrics.step(&step)?;
+        }
+        watch(Event::Step(step));
+
+        let done = state.step == run.steps;
+        let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
+        if !held_out.tokens.is_empty() && (due(run.validate_every) || done) {
+            network.prepare(on, &params);
+            let found = validate(&mut network, on, &params, &held_out, run)?;
+            let bits = found.nats / std::f64::consts::LN_2 / chars.max(1) as f64;
+            let loss = found.nats / found.targets.max(1) as f64;
+            state.best = Some(state.best.map_or(loss, |best| best.min(loss)));
+            let trits = export::shares(on, &layout, &params);
+            let validation = Validation { step: state.step, loss, bits_per_char: bits, trits };
+            metrics.validation(&validation)?;
+            watch(Event::Validation(validation));
+        }
+        let stopping = stop();
+        let by_time = run.save_minutes > 0.0 && last_save.elapsed() > Duration::from_secs_f64(60.0 * run.save_minutes);
+        if due(run.save_every) || by_time || done || stopping {
+            metrics.sync()?;
+            let path = save(&state, &params, &m, &v, watch)?;
+            last_save = Instant::now();
+            if stopping && !done {
+                return Ok(End::Stopped(path));
+            }
+        }
+        if run.ternary && due(run.sample_every) {
+            let text = export::sample(run, &config, &layout, &params, &tokenizer_dir)?;
+            metrics.sample(state.step, &text)?;
+            watch(Event::Sample { step: state.step, text });
+        }
+    }
+    let model = run.out.join("masters");
+    export::masters(run, &config, &layout, &params, &tokenizer_dir, &model)?;
+    Ok(End::Done(model))
+}
+
+/// What to say when the numbers have left the range; nothing is saved.
+fn diverged(state: &State, dir: &Path, error: Error) -> Error {
+    let last = match checkpoint::list(dir).first() {
+        Some((step, _)) => format!("the checkpoint of step {step} is whole"),
+        None => "there is no checkpoint yet".to_owned(),
+    };
+    Error::Diverged(format!("step {}: {error}; training has stopped, {last}; a lower `rate` may help", state.step + 1))
+}
+
+/// Sums over held-out tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    /// Losses.
+    pub nats: f64,
+    /// Tokens that were predicted.
+    pub targets: u64,
+    /// Of these, those whose logit was the largest.
+    pub tops: u64,
+}
+
+/// Reads sequences without learning; [`Network::prepare`] has seen these parameters.
+pub fn validate(network: &mut Network, on: Machine, params: &[f32], data: &Sequences, run: &Run) -> Result<Found> {
+    let rows = run.length * run.sequences;
+    let mut found = Found::default();
+    let mut losses = vec![RowLoss::default(); rows];
+    let parts = data.tokens.chunks(rows).zip(data.targets.chunks(rows)).zip(data.starts.chunks(rows));
+    for ((tokens, targets), starts) in parts {
+        let losses = &mut losses[..tokens.len()];
+        network.run(on, params, Batch { tokens, targets, starts }, losses, None)?;
+        for (row, _) in losses.iter().zip(targets).filter(|(_, target)| **target != NONE) {
+            found.nats += f64::from(row.loss);
+            found.targets += 1;
+            found.tops += u64::from(row.is_top);
+        }
+    }
+    Ok(found)
+}
+
+/// The ids of a text as documents begin.
+pub fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    Ok(tokenizer.encode(text, true, Specials::Text)?)
+}
