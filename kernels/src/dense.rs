@@ -185,17 +185,17 @@ pub fn dense_product_here(cpu: Cpu, a: Matrix, b: Matrix, out: &mut [f32], strid
     }
 }
 
-/// `out (cols, rows)` = the transpose of `x (rows, cols)`, on the calling thread.
-pub fn transpose(cpu: Cpu, x: Matrix, out: &mut [f32]) {
+/// `out (cols, rows)` = the transpose of `x (rows, cols)`, on the calling thread; rows of `out` are `stride` numbers apart.
+pub fn transpose(cpu: Cpu, x: Matrix, out: &mut [f32], stride: usize) {
     x.check();
-    assert_eq!(out.len(), x.rows * x.cols, "numbers of a transposed matrix");
+    assert!(x.rows <= stride && out.len() >= x.cols * stride, "room for a transposed matrix");
     cpu.vectorised(
         #[inline(always)]
         || {
             for start in (0..x.rows).step_by(16) {
                 let end = (start + 16).min(x.rows);
                 for col in 0..x.cols {
-                    let out = &mut out[col * x.rows + start..col * x.rows + end];
+                    let out = &mut out[col * stride + start..col * stride + end];
                     for (row, out) in (start..end).zip(out) {
                         *out = x.data[row * x.row_stride + col * x.col_stride];
                     }
@@ -220,7 +220,7 @@ mod tests {
             let b: Vec<f32> = (0..k * n).map(|i| value(i + 5)).collect();
             let mut at = vec![0.0; m * k];
             let view = Matrix { data: &a, rows: m, cols: k, row_stride: k, col_stride: 1 };
-            transpose(Cpu::best(), view, &mut at);
+            transpose(Cpu::best(), view, &mut at, m);
             let flipped = Matrix { data: &at, rows: k, cols: m, row_stride: m, col_stride: 1 };
             let right = Matrix { data: &b, rows: k, cols: n, row_stride: n, col_stride: 1 };
             for cpu in Cpu::available() {

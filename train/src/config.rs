@@ -20,7 +20,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("separator", "\"<|endoftext|>\"", "What stands between the documents of a text file"),
     ("join_lines", "false", "Join the lines of a paragraph, for texts that are broken as printed"),
     ("validation", "0.01", "Share of the documents that are held out, picked by their content"),
-    ("validation_from", "[]", "Numbers of the files that documents are held out of, counted from 0; all if empty"),
+    ("validation_files", "[]", "Files that are held out whole"),
     ("validation_tokens", "100000", "Most tokens that are validated on"),
     ("tokenizer", "", "tokenizer.json, with tokenizer_config.json beside it for a chat template"),
     ("dim", "384", "Width of the residual stream"),
@@ -78,7 +78,7 @@ pub struct Run {
     pub separator: String,
     pub join_lines: bool,
     pub validation: f64,
-    pub validation_from: Vec<usize>,
+    pub validation_files: Vec<PathBuf>,
     pub validation_tokens: usize,
     pub tokenizer: Option<PathBuf>,
     pub dim: usize,
@@ -145,7 +145,7 @@ impl Run {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count());
             Error::Input(format!("line {}: {}", line + 1, e.message().replace('\n', " ")))
         })?;
-        for key in ["out", "from", "tokenizer", "train"] {
+        for key in ["out", "from", "tokenizer", "train", "validation_files"] {
             if let Some(value) = table.get_mut(key) {
                 resolve(value, folder);
             }
@@ -230,10 +230,6 @@ impl Run {
         if self.repeats.len() > self.train.len() || self.repeats.iter().any(|n| !(0.0..=1000.0).contains(n)) {
             let what = format!("expected at most {} numbers from 0 to 1000", self.train.len());
             return Err(Error::key("repeats", what));
-        }
-        if let Some(nth) = self.validation_from.iter().find(|nth| **nth >= self.train.len()) {
-            let what = format!("{nth}: expected numbers below {}, the count of files", self.train.len());
-            return Err(Error::key("validation_from", what));
         }
         if self.tokenizer.is_none() && self.from.is_none() {
             return Err(Error::key("tokenizer", "missing; `tern train tokenizer` makes one"));
@@ -321,7 +317,7 @@ fn flag(key: &str, text: &str) -> toml::Value {
     let is_list = key == "train" || default == "[]";
     if is_list && !text.starts_with('[') {
         let items = text.split(',').map(|item| match key {
-            "train" => toml::Value::String(item.to_owned()),
+            "train" | "validation_files" => toml::Value::String(item.to_owned()),
             _ => value(item).unwrap_or_else(|| toml::Value::String(item.to_owned())),
         });
         return toml::Value::Array(items.collect());
@@ -345,7 +341,7 @@ macro_rules! partial {
 }
 partial! {
     out: PathBuf, from: PathBuf, train: Vec<PathBuf>, repeats: Vec<f64>, text_key: String, separator: String,
-    join_lines: bool, validation: f64, validation_from: Vec<usize>, validation_tokens: usize, tokenizer: PathBuf,
+    join_lines: bool, validation: f64, validation_files: Vec<PathBuf>, validation_tokens: usize, tokenizer: PathBuf,
     dim: usize, layers: usize, hidden: usize, heads: usize, kv_heads: usize, head_dim: usize, activation: String,
     sub_norms: bool, tied: bool, rope_base: f32, norm_eps: f32, context: usize, ternary: bool, init_std: f32,
     length: usize, sequences: usize, accumulate: usize, steps: u64, schedule: String, warmup: u64, rate: f32,

@@ -238,12 +238,12 @@ impl Corpus {
 fn key(run: &Run, tokenizer: &Tokenizer, end: u32) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     (MAGIC, end, tokenizer.size(), run.seed, run.validation.to_bits()).hash(&mut hasher);
-    (&run.text_key, &run.separator, run.join_lines, &run.validation_from).hash(&mut hasher);
+    (&run.text_key, &run.separator, run.join_lines, run.train.len()).hash(&mut hasher);
     for id in 0..tokenizer.size() as u32 {
         tokenizer.token_text(id).hash(&mut hasher);
     }
     tokenizer.template().map(|template| template.source().to_owned()).hash(&mut hasher);
-    for path in &run.train {
+    for path in run.train.iter().chain(&run.validation_files) {
         let about = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         (path, about.len(), about.modified().ok()).hash(&mut hasher);
     }
@@ -293,9 +293,9 @@ fn build(
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
     let (mut spans, mut start) = (Vec::new(), 0u64);
     let rules = Rules { text_key: &run.text_key, separator: &run.separator, join_lines: run.join_lines };
-    for (source, path_in) in run.train.iter().enumerate() {
+    for (source, path_in) in run.train.iter().chain(&run.validation_files).enumerate() {
         note(format!("reading {}", path_in.display()));
-        let may_hold_out = run.validation_from.is_empty() || run.validation_from.contains(&source);
+        let is_held_out = source >= run.train.len();
         let (before, mut empty) = (spans.len(), 0u64);
         data::documents(path_in, rules, |document, line| {
             let wrong = |e: tern::Error| Error::line(path_in, line, e.to_string());
@@ -324,7 +324,7 @@ fn build(
             let len = len.map_err(|_| Error::line(path_in, line, "expected fewer than 2^32 tokens in a document"))?;
             // By content, so that copies of a document fall on the same side.
             let chance = scramble(hasher.finish() ^ run.seed) as f64 / u64::MAX as f64;
-            let held_out = may_hold_out && chance < run.validation;
+            let held_out = is_held_out || chance < run.validation;
             spans.push(Span { start, len, chars: chars as u32, source: source as u16, held_out });
             start += u64::from(len);
             let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();

@@ -125,7 +125,7 @@ fn five_steps_of_adamw_give_the_reference_losses() {
     for (step, want) in (1..).zip(want) {
         let (loss, grads) = pass(&mut network, on, &params, &tokens);
         // Later losses are looser: a code that flips on a tie moves them.
-        let slack = if step == 1 { 1e-4 } else { 0.01 + 0.01 * want };
+        let slack = if step == 1 { 1e-4 } else { 0.02 + 0.02 * want };
         assert!((f64::from(loss) - want).abs() < slack, "step {step}: {loss}, expected {want}");
         let rates = Rates { rate: 1e-3, decay: 0.1, clip: 1.0, step };
         adam.step(on, rates, &mut params, &grads, &mut m, &mut v);

@@ -77,11 +77,16 @@ enum Part {
 /// Every key of the configuration as a flag.
 struct Flags(Vec<(String, String)>);
 
+/// A key as a flag: clap keeps names for as long as the program runs.
+fn flag(key: &str) -> &'static str {
+    key.replace('_', "-").leak()
+}
+
 impl Args for Flags {
     fn augment_args(command: clap::Command) -> clap::Command {
         KEYS.iter().fold(command.next_help_heading("Keys of the configuration"), |command, (key, default, about)| {
             let help = if default.is_empty() { (*about).to_owned() } else { format!("{about} [default: {default}]") };
-            command.arg(Arg::new(*key).long(key.replace('_', "-")).value_name("X").help(help).allow_hyphen_values(true))
+            command.arg(Arg::new(*key).long(flag(key)).value_name("X").help(help).allow_hyphen_values(true))
         })
     }
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

@@ -28,8 +28,8 @@ const BLOCK: usize = 64;
 /// A thread's room.
 #[derive(Default)]
 struct Room {
-    kt: Vec<f32>, // (dim, positions)
-    vt: Vec<f32>, // (dim, positions)
+    kt: Vec<f32>, // (dim, stride)
+    vt: Vec<f32>, // (dim, stride)
     p: Vec<f32>,  // (BLOCK, stride)
     ds: Vec<f32>, // (BLOCK, stride)
 }
@@ -102,10 +102,10 @@ pub fn forward(
         let k = Matrix::new(&k[index * head..][..head], dim);
         let v = Matrix::new(&v[index * head..][..head], dim);
         ROOM.with_borrow_mut(|room| {
-            room.kt.resize(head, 0.0);
-            transpose(cpu, k, &mut room.kt);
-            let kt = Matrix::new(&room.kt, positions);
             let stride = shape.stride();
+            room.kt.resize(dim * stride, 0.0);
+            transpose(cpu, k, &mut room.kt[..dim * stride], stride);
+            let kt = Matrix::new(&room.kt[..dim * stride], stride);
             room.p.resize(BLOCK * stride, 0.0);
             for (nth, (o, lse)) in o.chunks_exact_mut(head).zip(lse.chunks_exact_mut(positions)).enumerate() {
                 let q = Matrix::new(&q[(index * group + nth) * head..][..head], dim);
@@ -174,12 +174,12 @@ pub fn backward(
         dv.fill(0.0);
         ROOM.with_borrow_mut(|room| {
             let Room { kt, vt, p, ds } = room;
-            kt.resize(head, 0.0);
-            vt.resize(head, 0.0);
-            transpose(cpu, k, kt);
-            transpose(cpu, v, vt);
-            let (kt, vt) = (Matrix::new(kt, positions), Matrix::new(vt, positions));
             let stride = shape.stride();
+            kt.resize(dim * stride, 0.0);
+            vt.resize(dim * stride, 0.0);
+            transpose(cpu, k, kt, stride);
+            transpose(cpu, v, vt, stride);
+            let (kt, vt) = (Matrix::new(kt, stride), Matrix::new(vt, stride));
             p.resize(BLOCK * stride, 0.0);
             ds.resize(BLOCK * stride, 0.0);
             for (nth, dq) in dq.chunks_exact_mut(head).enumerate() {

@@ -99,7 +99,7 @@ impl Weight {
                 // A strip of 16 inputs a thread.
                 on.pool.for_chunks(turned, 16 * outputs, |strip, out| {
                     let count = out.len() / outputs;
-                    transpose(on.cpu, Matrix::new(w, inputs).columns(16 * strip, count), out);
+                    transpose(on.cpu, Matrix::new(w, inputs).columns(16 * strip, count), out, outputs);
                 });
             }
         }

@@ -13,8 +13,15 @@ pub const NONE: u32 = u32::MAX;
 /// Room for logits.
 #[derive(Debug, Default)]
 pub struct Room {
-    turned: Vec<f32>, // (dim, vocab)
+    vocab: usize,
+    turned: Vec<f32>, // (dim, stride)
     logits: Vec<f32>, // (ROWS, stride)
+}
+
+/// Numbers from a row of logits to the next, 16 more than needed: columns of a power of two would all fall into one set of
+/// the cache.
+fn stride(vocab: usize) -> usize {
+    vocab.next_multiple_of(16) + 16
 }
 
 /// What a row of logits amounts to.
@@ -30,10 +37,12 @@ impl Room {
     /// Takes the head `e (vocab, dim)` in; to be called when it has changed.
     pub fn prepare(&mut self, on: Machine, e: &[f32], dim: usize) {
         let vocab = e.len() / dim;
-        self.turned.resize(e.len(), 0.0);
-        on.pool.for_chunks(&mut self.turned, 16 * vocab, |strip, out| {
-            let count = out.len() / vocab;
-            transpose(on.cpu, Matrix::new(e, dim).columns(16 * strip, count), out);
+        let stride = stride(vocab);
+        self.vocab = vocab;
+        self.turned.resize(dim * stride, 0.0);
+        on.pool.for_chunks(&mut self.turned, 16 * stride, |strip, out| {
+            let count = out.len() / stride;
+            transpose(on.cpu, Matrix::new(e, dim).columns(16 * strip, count), out, stride);
         });
     }
 
@@ -49,10 +58,9 @@ impl Room {
         mut back: Option<Back>,
     ) {
         let Machine { cpu, pool } = on;
-        let vocab = self.turned.len() / dim;
-        // 16 more than needed: columns of a power of two would all fall into one set of the cache.
-        let stride = vocab.next_multiple_of(16) + 16;
-        let turned = Matrix::new(&self.turned, vocab);
+        let vocab = self.vocab;
+        let stride = stride(vocab);
+        let turned = Matrix::new(&self.turned, stride).columns(0, vocab);
         for (chunk, (targets, out)) in targets.chunks(ROWS).zip(out.chunks_mut(ROWS)).enumerate() {
             let rows = targets.len();
             let x = Matrix::new(&x[chunk * ROWS * dim..][..rows * dim], dim);

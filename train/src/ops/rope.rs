@@ -31,14 +31,21 @@ impl Angles {
         let half = self.half;
         let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
         let (x, out) = (&x[..2 * half], &mut out[..2 * half]);
-        let (near, far) = match self.pairing {
-            Pairing::Halves => (1, half),
-            Pairing::Neighbours => (2, 1),
-        };
-        for j in 0..half {
-            let (a, b) = (x[near * j], x[near * j + far]);
-            out[near * j] = a * cos[j] - sign * b * sin[j];
-            out[near * j + far] = b * cos[j] + sign * a * sin[j];
+        match self.pairing {
+            Pairing::Halves => {
+                let ((xa, xb), (a, b)) = (x.split_at(half), out.split_at_mut(half));
+                for j in 0..half {
+                    a[j] = xa[j] * cos[j] - sign * xb[j] * sin[j];
+                    b[j] = xb[j] * cos[j] + sign * xa[j] * sin[j];
+                }
+            }
+            Pairing::Neighbours => {
+                for j in 0..half {
+                    let (a, b) = (x[2 * j], x[2 * j + 1]);
+                    out[2 * j] = a * cos[j] - sign * b * sin[j];
+                    out[2 * j + 1] = b * cos[j] + sign * a * sin[j];
+                }
+            }
         }
     }
 }

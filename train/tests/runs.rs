@@ -1,0 +1,292 @@
+//! Whole runs of a tiny model: stopped and resumed, broken and refused, exported and run by the engine.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tern::{Head, Logits, Model, Options, Row, Scratch, Sequence};
+use tern_kernels::{Cpu, KvFormat, Pool};
+use tern_train::config::Run;
+use tern_train::corpus::{Corpus, Place, Sequences};
+use tern_train::data::Rules;
+use tern_train::metrics::{self, Line};
+use tern_train::network::{Batch, Network};
+use tern_train::ops::Machine;
+use tern_train::ops::loss::{NONE, RowLoss};
+use tern_train::random::Random;
+use tern_train::run::{End, Event, Start, train};
+use tern_train::{checkpoint, export, tokenizer};
+
+/// A directory with texts, chats and a tokenizer.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random::new(1, 1);
+    let words = ["the", "tern", "flies", "over", "a", "cold", "sea", "and", "sleeps", "on", "warm", "sand"];
+    let mut sentence = |count: u64| {
+        let words = (0..count).map(|_| words[random.below(words.len() as u64) as usize]);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let texts: Vec<String> = (0..120).map(|nth| sentence(5 + nth % 40)).collect();
+    fs::write(dir.path().join("a.txt"), texts.join("<|endoftext|>\n")).unwrap();
+    let chat = |nth: u64, question: String, answer: String| {
+        format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{question}\"}}, {{\"role\": \"assistant\", \"content\": \"{answer} {nth}\"}}]}}\n")
+    };
+    let chats: String = (0..20).map(|nth| chat(nth, sentence(4), sentence(6))).collect();
+    fs::write(dir.path().join("b.jsonl"), chats).unwrap();
+    let files = [dir.path().join("a.txt"), dir.path().join("b.jsonl")];
+    let rules = Rules { text_key: "text", separator: "<|endoftext|>", join_lines: false };
+    tokenizer::train(&files, rules, 300, &dir.path().join("tok"), &mut |_| {}).unwrap();
+    dir
+}
+
+fn run(dir: &Path, out: &str, more: &str) -> Run {
+    let text = format!(
+        "out = \"{out}\"\ntrain = [\"a.txt\", \"b.jsonl\"]\ntokenizer = \"tok\"\nvalidation = 0.1\ndim = 32\nlayers = 2\n\
+         hidden = 48\nheads = 2\nkv_heads = 1\nhead_dim = 16\nlength = 32\nsequences = 3\naccumulate = 2\nsteps = 12\n\
+         warmup = 2\nlog_every = 1\nvalidate_every = 5\nsave_every = 4\nthreads = 2\nrate = 5e-3\n{more}\n"
+    );
+    Run::parse(&text, &[], dir).unwrap()
+}
+
+/// The numbers of a run that do not depend on the clock.
+fn numbers(out: &Path) -> Vec<String> {
+    let line = |line: Line| match line {
+        Line::Step(s) => format!("{} {} {} {:x} {:x} {:x}", s.step, s.tokens, s.epoch, s.loss.to_bits(), s.gradient.to_bits(), s.rate.to_bits()),
+        Line::Validation(v) => format!("validation {} {:x}", v.step, v.loss.to_bits()),
+        Line::Sample { step, text } => format!("sample {step} {text}"),
+    };
+    metrics::read(out).unwrap().into_iter().map(line).collect()
+}
+
+fn masters(end: End) -> Vec<u8> {
+    let End::Done(model) = end else { panic!("{end:?}") };
+    fs::read(model.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_same_bits_whatever_the_threads() {
+    let dir = folder();
+    let whole = run(dir.path(), "whole", "sample_every = 6");
+    let model = masters(train(&whole, &|| false, &mut |_| {}).unwrap());
+    let want = numbers(&whole.out);
+    assert!(want.len() > 14, "{want:?}");
+    for (out, threads, stops) in [("a", 2, [1, 4, 7]), ("b", 1, [2, 3, 11]), ("c", 3, [5, 6, 9])] {
+        let broken = run(dir.path(), out, &format!("sample_every = 6\nthreads = {threads}").replace("threads = 2", ""));
+        for stop in stops {
+            let steps = Cell::new(0);
+            let end = train(&broken, &|| steps.get() >= stop, &mut |event| {
+                if let Event::Step(step) = event {
+                    steps.set(step.step);
+                }
+            });
+            assert!(matches!(end.unwrap(), End::Stopped(_)));
+        }
+        assert!(masters(train(&broken, &|| false, &mut |_| {}).unwrap()) == model, "{out}: other weights");
+        assert_eq!(numbers(&broken.out), want, "{out}");
+    }
+}
+
+#[test]
+fn the_loss_falls_and_recomputation_changes_nothing() {
+    let dir = folder();
+    let kept = run(dir.path(), "kept", "");
+    let model = masters(train(&kept, &|| false, &mut |_| {}).unwrap());
+    let losses: Vec<f64> =
+        metrics::read(&kept.out).unwrap().into_iter().filter_map(|line| if let Line::Step(s) = line { Some(s.loss) } else { None }).collect();
+    assert!(losses[11] < losses[0] - 0.5, "{losses:?}");
+    let again = run(dir.path(), "again", "recompute = true");
+    assert!(masters(train(&again, &|| false, &mut |_| {}).unwrap()) == model);
+}
+
+#[test]
+fn the_exported_model_says_what_the_trainer_says() {
+    let dir = folder();
+    let run = run(dir.path(), "x", "");
+    let End::Done(model) = train(&run, &|| false, &mut |_| {}).unwrap() else { panic!() };
+    // The trainer's own forward over the masters that were written, token by token.
+    let start = Start { params: Vec::new(), ..Start::of(&run).unwrap() };
+    let file = tern::file::open(&model, Default::default()).unwrap();
+    let params = start.layout.read(&tern::masters::Masters::of(&file).unwrap()).unwrap();
+    let mut corpus = Corpus::open(&run, &start.tokenizer, start.end().unwrap(), &mut |_| {}).unwrap();
+    let (data, _) = corpus.held_out(1000, run.length).unwrap();
+    let pool = Pool::new(1);
+    let on = Machine { cpu: Cpu::best(), pool: &pool };
+    let mut network = Network::new(&start.config, &start.layout, run.length, true, false);
+    network.prepare(on, &params);
+    let mut losses = vec![RowLoss::default(); data.tokens.len()];
+    let batch = Batch { tokens: &data.tokens, targets: &data.targets, starts: &data.starts };
+    network.run(on, &params, batch, &mut losses, None).unwrap();
+    let targets = data.targets.iter().filter(|target| **target != NONE).count();
+    assert!(targets > 100, "{targets}");
+    let trainers: f64 = losses.iter().map(|row| f64::from(row.loss)).sum::<f64>() / targets as f64;
+
+    let options = Options { head: Head::Stored, kv: KvFormat::F32, threads: Some(1), ..Options::default() };
+    let gguf = dir.path().join("x.gguf");
+    tern::convert::convert(&model, &gguf, &tern::convert::ConvertOptions::new(tern::convert::Target::T5), &mut |_, _| {}).unwrap();
+    for path in [&model, &gguf] {
+        let model = Model::open(path, &options).unwrap();
+        let (mut nats, mut at) = (0f64, 0);
+        for (tokens, targets) in data.tokens.chunks(run.length).zip(data.targets.chunks(run.length)) {
+            let rows: Vec<Row> = tokens.iter().map(|&token| Row { sequence: 0, token, logits: Logits::All }).collect();
+            let mut sequences = [Sequence::new(&model, run.length)];
+            let mut scratch = Scratch::default();
+            let logits = model.forward(&mut scratch, &mut sequences, &rows).unwrap();
+            for (logits, &target) in logits.chunks(start.config.vocab).zip(targets) {
+                if target != NONE {
+                    let top = logits.iter().fold(f32::MIN, |top, x| top.max(*x));
+                    let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
+                    nats += sum.ln() + f64::from(top - logits[target as usize]);
+                    assert_eq!(logits[target as usize] >= top, losses[at].is_top, "the likeliest token, row {at}");
+                }
+                at += 1;
+            }
+        }
+        let engines = nats / targets as f64;
+        assert!((engines - trainers).abs() < 1e-5, "{engines}, the trainer has {trainers}");
+    }
+}
+
+#[test]
+fn sequences_cover_every_document_once_an_epoch_and_stay_within_them() {
+    let dir = folder();
+    let run = run(dir.path(), "y", "validation = 0.0").clone();
+    let start = Start::of(&run).unwrap();
+    let (end, bos) = (start.end().unwrap(), start.tokenizer.bos().unwrap());
+    let mut corpus = Corpus::open(&run, &start.tokenizer, end, &mut |_| {}).unwrap();
+    let total = corpus.size(false);
+    assert_eq!(total.documents, 140);
+    let mut place = Place::default();
+    let mut out = Sequences::default();
+    let mut orders = Vec::new();
+    for epoch in 0..2 {
+        let count = corpus.sequences(epoch, 32);
+        assert_eq!(count, total.tokens / 32);
+        let mut tokens = Vec::new();
+        for _ in 0..count {
+            corpus.next(&mut place, 1, 32, &mut out).unwrap();
+            for (at, (&token, &start)) in out.tokens.iter().zip(&out.starts).enumerate() {
+                // A document begins where its beginning stands, and nowhere else but at the start of a sequence.
+                assert_eq!(token == bos, start as usize == at && token == bos);
+                assert!(token == bos || at == 0 || out.starts[at - 1] == start);
+                let target = out.targets[at];
+                assert!(target == NONE || at + 1 == 32 || target == out.tokens[at + 1]);
+                assert!(token != end || target == NONE);
+            }
+            tokens.extend(&out.tokens);
+        }
+        assert_eq!(place, Place { epoch, sequence: count });
+        let begun = tokens.iter().filter(|token| **token == bos).count();
+        assert!((138..=140).contains(&begun), "{begun} documents");
+        orders.push(tokens);
+    }
+    assert_ne!(orders[0], orders[1], "epochs have orders of their own");
+    // The same again from the file that is there now, and from the middle.
+    let mut corpus = Corpus::open(&run, &start.tokenizer, end, &mut |note| panic!("{note}")).unwrap();
+    let mut place = Place { epoch: 1, sequence: 3 };
+    corpus.next(&mut place, 2, 32, &mut out).unwrap();
+    assert_eq!(out.tokens, orders[1][3 * 32..5 * 32]);
+}
+
+#[test]
+fn only_the_assistant_is_learnt() {
+    let dir = folder();
+    let mut run = run(dir.path(), "z", "validation = 0.0");
+    run.train = vec![dir.path().join("b.jsonl")];
+    let start = Start::of(&run).unwrap();
+    let mut corpus = Corpus::open(&run, &start.tokenizer, start.end().unwrap(), &mut |_| {}).unwrap();
+    let mut out = Sequences::default();
+    corpus.next(&mut Place::default(), 4, 32, &mut out).unwrap();
+    let id = |name: &str| start.tokenizer.token_id(name).unwrap();
+    let (assistant, turn_end) = (id("<|assistant|>"), id("<|end|>"));
+    let mut speaking = None;
+    for (at, (&token, &target)) in out.tokens.iter().zip(&out.targets).enumerate() {
+        if at % 32 == 0 {
+            speaking = None; // a sequence may begin within a turn
+        }
+        if token == assistant {
+            speaking = Some(true);
+        } else if token == turn_end {
+            speaking = Some(false);
+        }
+        if let Some(speaking) = speaking {
+            assert_eq!(target != NONE, speaking, "position {at}");
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoints() {
+    let dir = folder();
+    let mut bad = run(dir.path(), "nan", "warmup = 0\nsave_every = 2");
+    let end = train(&bad, &|| checkpoint::list(&dir.path().join("nan/checkpoints")).len() == 1, &mut |_| {});
+    assert!(matches!(end.unwrap(), End::Stopped(_)));
+    bad.rate = 1e30;
+    bad.weight_decay = 1e20;
+    let error = train(&bad, &|| false, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("step ") && error.contains("is whole") && error.contains("`rate`"), "{error}");
+    let kept = checkpoint::list(&bad.out.join("checkpoints"));
+    assert!(!kept.is_empty());
+    let start = Start::of(&bad).unwrap();
+    let mut room = [start.params.clone(), start.params.clone(), start.params];
+    checkpoint::read(&kept[0].1, &mut room.each_mut()).unwrap();
+    assert!(room.iter().flatten().all(|value| value.is_finite()), "what was saved is finite");
+}
+
+#[test]
+fn fine_tuning_starts_from_masters_and_refuses_packed_weights() {
+    let dir = folder();
+    let first = run(dir.path(), "first", "");
+    let End::Done(model) = train(&first, &|| false, &mut |_| {}).unwrap() else { panic!() };
+    let losses = |run: &Run| {
+        let mut all = Vec::new();
+        train(run, &|| false, &mut |event| {
+            if let Event::Step(step) = event {
+                all.push(step.loss);
+            }
+        })
+        .unwrap();
+        all
+    };
+    let before = metrics::read(&first.out).unwrap().into_iter().filter_map(|line| match line {
+        Line::Step(step) => Some(step.loss),
+        _ => None,
+    });
+    let last = before.last().unwrap();
+    let tuned = run(dir.path(), "tuned", &format!("from = \"{}\"\nrate = 1e-4", model.display()).replace("rate = 5e-3", ""));
+    let first_loss = losses(&tuned)[0];
+    assert!((first_loss - last).abs() < 0.5, "{first_loss} after {last}");
+
+    let packed = dir.path().join("packed");
+    tern::convert::convert(&model, &packed, &tern::convert::ConvertOptions::new(tern::convert::Target::Hf), &mut |_, _| {}).unwrap();
+    let refused = run(dir.path(), "refused", &format!("from = \"{}\"", packed.display()));
+    let error = train(&refused, &|| false, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("expected float masters"), "{error}");
+}
+
+#[test]
+fn the_float_twin_trains_too() {
+    let dir = folder();
+    let twin = run(dir.path(), "twin", "ternary = false");
+    train(&twin, &|| false, &mut |_| {}).unwrap();
+    let lines = metrics::read(&twin.out).unwrap();
+    let losses: Vec<f64> = lines.into_iter().filter_map(|line| if let Line::Step(s) = line { Some(s.loss) } else { None }).collect();
+    assert!(losses[11] < losses[0] - 0.5, "{losses:?}");
+}
+
+#[test]
+fn a_run_can_be_exported_while_it_is_under_way() {
+    let dir = folder();
+    let run = run(dir.path(), "e", "");
+    let out: PathBuf = dir.path().join("exported");
+    let error = export::latest(&run, &out, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("expected a whole checkpoint"), "{error}");
+    let steps = Cell::new(0);
+    let count = |event: Event| {
+        if let Event::Step(step) = event {
+            steps.set(step.step);
+        }
+    };
+    train(&run, &|| steps.get() >= 5, &mut { count }).unwrap();
+    assert_eq!(export::latest(&run, &out, &mut |_| {}).unwrap(), 5);
+    assert!(Model::open(&out, &Options::default()).is_ok());
+}
