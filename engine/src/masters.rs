@@ -46,10 +46,15 @@ impl<'a> Masters<'a> {
     pub fn read(&self, canonical: &str, rows: usize, out: &mut [f32]) -> Result<()> {
         let name = self.detected.name(canonical);
         let wrong = |what: String| Error::tensor(&self.file.path, &name, what);
-        let tensor = self.file.tensor(&name).ok_or_else(|| wrong("expected it, found no such tensor".into()))?;
+        let tensor =
+            self.file.tensor(&name).ok_or_else(|| wrong("expected it, found no such tensor".into()))?;
         let cols = out.len() / rows;
         if (tensor.rows(), tensor.cols()) != (rows, cols) {
-            return Err(wrong(format!("expected {rows} x {cols}, found {} x {}", tensor.rows(), tensor.cols())));
+            return Err(wrong(format!(
+                "expected {rows} x {cols}, found {} x {}",
+                tensor.rows(),
+                tensor.cols()
+            )));
         }
         let masters = [Encoding::F32, Encoding::F16, Encoding::Bf16];
         let is_matrix = canonical.starts_with("blk.") && !canonical.contains("norm");

@@ -4,6 +4,8 @@
 //! output is summed in the order of `depth` by one thread, so the number of threads changes no bit. Instruction sets
 //! that fuse multiplication and addition round differently from those that do not.
 
+use std::cell::Cell;
+
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::{Isa, Strided};
 use crate::pool::{Disjoint, Pool};
@@ -49,7 +51,8 @@ impl<'a> Matrix<'a> {
         Self { data: &self.data[(start * self.row_stride).min(self.data.len())..], rows: count, ..self }
     }
     fn check(&self) {
-        let last = self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
+        let last =
+            self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
         assert!(self.rows * self.cols == 0 || last < self.data.len(), "a matrix reaches beyond its numbers");
     }
 }
@@ -59,6 +62,18 @@ const TILE: (usize, usize) = (6, 4);
 /// Steps of depth that are summed before they go to the output: 128 rows of 64 columns of `b` are 32 KB, and lie in the
 /// first cache while the tiles go by.
 const DEPTH: usize = 128;
+/// Columns of a tile.
+const WIDTH: usize = 16 * TILE.1;
+
+/// Whole cache lines: a load of 64 bytes that crosses one counts twice.
+#[repr(align(64))]
+struct Copy([f32; DEPTH * WIDTH]);
+
+thread_local! {
+    /// The part of `b` that the tiles of a piece read.
+    static COPY: Cell<Option<Box<Copy>>> = const { Cell::new(None) };
+}
+
 /// Tiles below each other that make a piece of work.
 const TILES: usize = 16;
 
@@ -83,14 +98,33 @@ impl Kernel for Piece<'_, '_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let cols = self.task.b.cols - self.col;
-        let whole = cols / 16;
-        for start in (0..self.task.b.rows).step_by(DEPTH) {
-            if whole >= TILE.1 {
-                self.down::<I, { TILE.1 }>(isa, self.col, start);
+        let b = &self.task.b;
+        let whole = (b.cols - self.col) / 16;
+        // Copying pays where many tiles read the copy and the rows lie apart: in pages of their own, or in few sets of the
+        // cache.
+        let copies = whole >= TILE.1 && self.rows.1 - self.rows.0 >= 8 * TILE.0 && b.row_stride != WIDTH;
+        for start in (0..b.rows).step_by(DEPTH) {
+            let depth = DEPTH.min(b.rows - start);
+            let at = |col: usize| Strided {
+                data: &b.data[start * b.row_stride + col..],
+                row: b.row_stride,
+                col: 1,
+            };
+            if copies {
+                // Taken out and put back: within a closure the tiles would be compiled without the frame's instructions.
+                let mut copy = COPY.take().unwrap_or_else(|| Box::new(Copy([0.0; DEPTH * WIDTH])));
+                let from = at(self.col);
+                for (i, out) in copy.0.chunks_exact_mut(WIDTH).take(depth).enumerate() {
+                    out.copy_from_slice(&from.data[i * from.row..][..WIDTH]);
+                }
+                let strided = Strided { data: &copy.0, row: WIDTH, col: 1 };
+                self.down::<I, { TILE.1 }>(isa, self.col, start, strided);
+                COPY.set(Some(copy));
+            } else if whole >= TILE.1 {
+                self.down::<I, { TILE.1 }>(isa, self.col, start, at(self.col));
             } else {
                 for v in 0..whole {
-                    self.down::<I, 1>(isa, self.col + 16 * v, start);
+                    self.down::<I, 1>(isa, self.col + 16 * v, start, at(self.col + 16 * v));
                 }
             }
         }
@@ -102,34 +136,43 @@ impl Kernel for Piece<'_, '_> {
 
 impl Piece<'_, '_> {
     #[inline(always)]
-    fn down<I: Isa, const V: usize>(&self, isa: I, col: usize, start: usize) {
+    fn down<I: Isa, const V: usize>(&self, isa: I, col: usize, start: usize, b: Strided) {
         let mut row = self.rows.0;
         while row + TILE.0 <= self.rows.1 {
-            self.tile::<I, { TILE.0 }, V>(isa, row, col, start);
+            self.tile::<I, { TILE.0 }, V>(isa, row, col, start, b);
             row += TILE.0;
         }
         while row < self.rows.1 {
-            self.tile::<I, 1, V>(isa, row, col, start);
+            self.tile::<I, 1, V>(isa, row, col, start, b);
             row += 1;
         }
     }
 
     #[inline(always)]
-    fn tile<I: Isa, const M: usize, const V: usize>(&self, isa: I, row: usize, col: usize, start: usize) {
-        let Task { a, b, out, stride, add } = self.task;
+    fn tile<I: Isa, const M: usize, const V: usize>(
+        &self,
+        isa: I,
+        row: usize,
+        col: usize,
+        start: usize,
+        b: Strided,
+    ) {
+        let Task { a, out, stride, add, .. } = self.task;
         let at = row * a.row_stride + start * a.col_stride;
         let left = Strided { data: &a.data[at..], row: a.row_stride, col: a.col_stride };
-        let right = Strided { data: &b.data[start * b.row_stride + col..], row: b.row_stride, col: 1 };
         let add = *add || start > 0;
         let mut nth = 0;
-        let rows = [(); M].map(#[inline(always)] |()| {
-            let at = (row + nth) * stride + col;
-            nth += 1;
-            // SAFETY: the caller's piece of rows and columns is one thread's alone, and these rows lie apart.
-            let (rows, _) = unsafe { out.slice(at..at + 16 * V) }.as_chunks_mut::<16>();
-            <&mut [[f32; 16]; V]>::try_from(rows).expect("V rows of 16")
-        });
-        isa.float_tile::<M, V>(DEPTH.min(a.cols - start), left, right, rows, add);
+        let rows = [(); M].map(
+            #[inline(always)]
+            |()| {
+                let at = (row + nth) * stride + col;
+                nth += 1;
+                // SAFETY: the caller's piece of rows and columns is one thread's alone, and these rows lie apart.
+                let (rows, _) = unsafe { out.slice(at..at + 16 * V) }.as_chunks_mut::<16>();
+                <&mut [[f32; 16]; V]>::try_from(rows).expect("V rows of 16")
+            },
+        );
+        isa.float_tile::<M, V>(DEPTH.min(a.cols - start), left, b, rows, add);
     }
 
     /// Fewer than 16 columns at the right edge, one number at a time.
@@ -215,7 +258,9 @@ mod tests {
 
     #[test]
     fn every_shape_and_set_equals_the_plain_sum() {
-        for (m, n, k) in [(1, 1, 1), (6, 64, 5), (7, 65, 33), (13, 79, 64), (97, 130, 17), (8, 80, 300), (3, 16, 1)] {
+        for (m, n, k) in
+            [(1, 1, 1), (6, 64, 5), (7, 65, 33), (13, 79, 64), (97, 130, 17), (8, 80, 300), (3, 16, 1)]
+        {
             let a: Vec<f32> = (0..m * k).map(value).collect();
             let b: Vec<f32> = (0..k * n).map(|i| value(i + 5)).collect();
             let mut at = vec![0.0; m * k];
@@ -231,10 +276,16 @@ mod tests {
                         for (i, out) in out.iter().enumerate() {
                             let (row, col) = (i / (n + 2), i % (n + 2));
                             let want: f64 = match col < n {
-                                true => (0..k).map(|j| f64::from(a[row * k + j]) * f64::from(b[j * n + col])).sum(),
+                                true => (0..k)
+                                    .map(|j| f64::from(a[row * k + j]) * f64::from(b[j * n + col]))
+                                    .sum(),
                                 false => 0.0,
                             };
-                            assert!((f64::from(*out) - 1.0 - want).abs() < 1e-4, "{m} {n} {k} {}", cpu.name());
+                            assert!(
+                                (f64::from(*out) - 1.0 - want).abs() < 1e-4,
+                                "{m} {n} {k} {}",
+                                cpu.name()
+                            );
                         }
                     }
                 }

@@ -70,7 +70,10 @@ impl Digits {
             let meta = unsafe { meta.slice(tile * ROWS..(tile + 1) * ROWS) };
             for m in 0..ROWS.min(rows - tile * ROWS) {
                 let x = &x[(tile * ROWS + m) * depth..][..depth];
-                meta[m] = cpu.vectorised(#[inline(always)] || set_row(x, m, out));
+                meta[m] = cpu.vectorised(
+                    #[inline(always)]
+                    || set_row(x, m, out),
+                );
             }
         });
     }
@@ -397,12 +400,16 @@ mod tests {
                         let top = x[row * k..][..k].iter().fold(0f32, |top, x| top.max(x.abs()));
                         let slack = f64::from(top) / 16256.0 * 127.0 * k as f64 * 0.5 + 1e-4;
                         for col in 0..n {
-                            let terms = (0..k).map(|t| f64::from(x[row * k + t]) * f64::from(bytes[t * n + col]));
+                            let terms =
+                                (0..k).map(|t| f64::from(x[row * k + t]) * f64::from(bytes[t * n + col]));
                             let want = 0.5 * terms.sum::<f64>();
                             let got = outs[0][row * n + col];
                             assert!((f64::from(got) - want).abs() <= slack, "{m} {n} {k}: {got} {want}");
                             let got = outs[1][row * n + col] - 1.0;
-                            assert!((f64::from(got) - want).abs() <= slack + 1e-3, "{m} {n} {k}: {got} {want}");
+                            assert!(
+                                (f64::from(got) - want).abs() <= slack + 1e-3,
+                                "{m} {n} {k}: {got} {want}"
+                            );
                         }
                     }
                     all.push(outs);

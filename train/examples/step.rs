@@ -50,7 +50,7 @@ fn main() {
     let mut best = f64::MAX;
     for step in 1..=steps {
         let start = Instant::now();
-        network.prepare(on, &params);
+        network.prepare(on, &params).unwrap();
         let prepared = start.elapsed();
         let batch = Batch { tokens: &tokens[..rows], targets: &tokens[1..], starts: &starts };
         let back = Gradients { values: &mut grads, factor: 1.0 / rows as f32, add: false };

@@ -67,7 +67,8 @@ impl<W> Summing<W> {
     fn add(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for &word in words {
-            self.sum = (self.sum ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            self.sum =
+                (self.sum ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         }
         for &byte in rest {
             self.sum = scramble(self.sum ^ u64::from(byte));
@@ -102,7 +103,10 @@ pub fn save(dir: &Path, state: &State, buffers: [&[f32]; 3], keep: usize) -> Res
     if let Err(e) = written {
         // A full disk has room again; the checkpoints before this one stay.
         let _ = std::fs::remove_file(&aside);
-        return Err(Error::File { path, what: format!("cannot save: {e}; the checkpoints before it are whole") });
+        return Err(Error::File {
+            path,
+            what: format!("cannot save: {e}; the checkpoints before it are whole"),
+        });
     }
     // The new name itself must reach the disk before older ones go.
     #[cfg(unix)]
@@ -143,7 +147,9 @@ pub fn latest(dir: &Path, mut buffers: Buffers, note: &mut dyn FnMut(String)) ->
     for (_, path) in list(dir) {
         match read(&path, &mut buffers) {
             Ok(state) => return Ok(Some(state)),
-            Err(Error::File { path, what }) => note(format!("{}: {what}; trying the one before", path.display())),
+            Err(Error::File { path, what }) => {
+                note(format!("{}: {what}; trying the one before", path.display()))
+            }
             Err(e) => return Err(e),
         }
     }
@@ -212,7 +218,10 @@ mod tests {
         let mut got = [vec![0f32; 3], vec![0.0; 3], vec![0.0; 3]];
         let read = latest(dir.path(), got.each_mut(), &mut |_| {}).unwrap().unwrap();
         assert_eq!(read, state(5));
-        assert_eq!(got.map(|n| n.iter().map(|x| x.to_bits()).collect::<Vec<_>>()), numbers.map(|n| n.map(f32::to_bits).to_vec()));
+        assert_eq!(
+            got.map(|n| n.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+            numbers.map(|n| n.map(f32::to_bits).to_vec())
+        );
     }
 
     #[test]
@@ -230,7 +239,10 @@ mod tests {
                 std::fs::write(&path, bytes).unwrap();
                 let read = latest(dir.path(), got.each_mut(), &mut |_| {});
                 // A header that still reads may speak of another model.
-                assert!(read.as_ref().map_or(true, |state| state.as_ref().unwrap().step == 1), "{at}: {read:?}");
+                assert!(
+                    read.as_ref().map_or(true, |state| state.as_ref().unwrap().step == 1),
+                    "{at}: {read:?}"
+                );
             }
         }
         std::fs::write(dir.path().join("step-000000009.tern.part"), "x").unwrap();

@@ -15,7 +15,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("out", "", "Directory of the run: checkpoints, logs, the finished model"),
     ("from", "", "Start from the masters of this model instead of random numbers"),
     ("train", "", "Files to train on: .txt, .jsonl, and .zst or .gz of them"),
-    ("repeats", "[]", "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document"),
+    (
+        "repeats",
+        "[]",
+        "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document",
+    ),
     ("text_key", "\"text\"", "Key of the text in JSON lines; lines with `messages` are conversations"),
     ("separator", "\"<|endoftext|>\"", "What stands between the documents of a text file"),
     ("join_lines", "false", "Join the lines of a paragraph, for texts that are broken as printed"),
@@ -54,7 +58,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("clip", "1.0", "Largest norm of the gradient"),
     ("seed", "1", "Of the weights, the order of documents and the split"),
     ("threads", "0", "0 for all physical cores"),
-    ("recompute", "false", "Keep only the input of each layer and compute the rest again: less memory, a third slower"),
+    (
+        "recompute",
+        "false",
+        "Keep only the input of each layer and compute the rest again: less memory, a third slower",
+    ),
     ("log_every", "10", "Steps between lines of metrics.jsonl"),
     ("validate_every", "200", "Steps between validations"),
     ("save_every", "200", "Steps between checkpoints"),
@@ -62,7 +70,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("keep", "3", "Checkpoints that are kept"),
     ("sample_every", "0", "Steps between samples of text, none if 0"),
     ("prompt", "\"Once upon a time\"", "What samples continue"),
-    ("raw_prompt", "true", "Say in the model that `tern run` continues texts instead of asking by the chat template"),
+    (
+        "raw_prompt",
+        "true",
+        "Say in the model that `tern run` continues texts instead of asking by the chat template",
+    ),
 ];
 
 /// One run.
@@ -191,7 +203,10 @@ impl Run {
         }
         let rows = self.length.checked_mul(self.sequences);
         if rows.is_none_or(|rows| rows > 1 << 16) {
-            let what = format!("{}: expected at most 65536 tokens in a batch; `accumulate` makes steps larger", self.sequences);
+            let what = format!(
+                "{}: expected at most 65536 tokens in a batch; `accumulate` makes steps larger",
+                self.sequences
+            );
             return Err(Error::key("sequences", what));
         }
         for (key, value) in [("steps", self.steps), ("log_every", self.log_every)] {
@@ -222,7 +237,10 @@ impl Run {
             }
         }
         if !(0.0..1.0).contains(&self.validation) {
-            return Err(Error::key("validation", format!("{}: expected a share from 0 to below 1", self.validation)));
+            return Err(Error::key(
+                "validation",
+                format!("{}: expected a share from 0 to below 1", self.validation),
+            ));
         }
         if self.train.is_empty() {
             return Err(Error::key("train", "expected at least one file, found none"));

@@ -95,7 +95,10 @@ impl Corpus {
         let file = File::open(&tokens).map_err(|e| Error::io(&tokens, e))?;
         let len = file.metadata().map_err(|e| Error::io(&tokens, e))?.len();
         if len != 4 * spans.last().map_or(0, |span| span.start + u64::from(span.len)) {
-            return Err(Error::file(&tokens, "is not as long as its index says; remove it to have it made again"));
+            return Err(Error::file(
+                &tokens,
+                "is not as long as its index says; remove it to have it made again",
+            ));
         }
         let mut repeats = run.repeats.clone();
         repeats.resize(run.train.len(), 1.0);
@@ -144,7 +147,13 @@ impl Corpus {
     }
 
     /// The next `count` sequences of `length` tokens from `place` on, which moves behind them.
-    pub fn next(&mut self, place: &mut Place, count: usize, length: usize, out: &mut Sequences) -> Result<()> {
+    pub fn next(
+        &mut self,
+        place: &mut Place,
+        count: usize,
+        length: usize,
+        out: &mut Sequences,
+    ) -> Result<()> {
         out.tokens.clear();
         out.targets.clear();
         out.starts.clear();
@@ -154,7 +163,8 @@ impl Corpus {
                 *place = Place { epoch: place.epoch + 1, sequence: 0 };
                 tries += 1;
                 if tries > 1000 {
-                    let what = format!("fewer than {length} tokens to train on: expected a sequence at least");
+                    let what =
+                        format!("fewer than {length} tokens to train on: expected a sequence at least");
                     return Err(Error::file(&self.path, what));
                 }
             }
@@ -321,7 +331,8 @@ fn build(
                 return Ok(());
             }
             let len = u32::try_from(tokens.len());
-            let len = len.map_err(|_| Error::line(path_in, line, "expected fewer than 2^32 tokens in a document"))?;
+            let len =
+                len.map_err(|_| Error::line(path_in, line, "expected fewer than 2^32 tokens in a document"))?;
             // By content, so that copies of a document fall on the same side.
             let chance = scramble(hasher.finish() ^ run.seed) as f64 / u64::MAX as f64;
             let held_out = is_held_out || chance < run.validation;

@@ -48,7 +48,8 @@ pub fn documents(path: &Path, rules: Rules, mut each: impl FnMut(Document, u64) 
     } else {
         (Box::new(file), &*name)
     };
-    let mut lines = Lines { path, reader: BufReader::with_capacity(1 << 18, reader), number: 0, bytes: Vec::new() };
+    let mut lines =
+        Lines { path, reader: BufReader::with_capacity(1 << 18, reader), number: 0, bytes: Vec::new() };
     if name.ends_with(".jsonl") || name.ends_with(".json") {
         while let Some((number, line)) = lines.next()? {
             if !line.trim().is_empty() {
@@ -118,7 +119,11 @@ fn record(line: &str, rules: Rules) -> Result<Document, String> {
     }
     let Some(messages) = object.get("messages") else {
         let keys: Vec<_> = object.keys().take(8).map(|key| format!("`{key}`")).collect();
-        return Err(format!("expected the key `{}` or `messages`, found {}", rules.text_key, keys.join(", ")));
+        return Err(format!(
+            "expected the key `{}` or `messages`, found {}",
+            rules.text_key,
+            keys.join(", ")
+        ));
     };
     let messages = messages.as_array().ok_or("key `messages`: expected a list")?;
     let message = |message: &Value| {
@@ -157,7 +162,9 @@ impl Lines<'_> {
         }
         match std::str::from_utf8(&self.bytes) {
             Ok(line) => Ok(Some((self.number, line))),
-            Err(e) => Err(wrong(format!("expected UTF-8, found other bytes after {} of them", e.valid_up_to()))),
+            Err(e) => {
+                Err(wrong(format!("expected UTF-8, found other bytes after {} of them", e.valid_up_to())))
+            }
         }
     }
 }
@@ -209,7 +216,11 @@ mod tests {
     fn errors_name_the_line_or_the_key() {
         for (name, bytes, wanted) in [
             ("a.txt", &b"fine\nnot \xff fine\n"[..], "line 2: expected UTF-8, found other bytes after 4"),
-            ("a.jsonl", b"{\"text\": \"a\"}\n{\"txt\": 1}\n", "line 2: expected the key `text` or `messages`, found `txt`"),
+            (
+                "a.jsonl",
+                b"{\"text\": \"a\"}\n{\"txt\": 1}\n",
+                "line 2: expected the key `text` or `messages`, found `txt`",
+            ),
             ("a.jsonl", b"{\"text\": 1}\n", "line 1: key `text`"),
             ("a.jsonl", b"{\"text\": \n", "line 1: expected JSON"),
             ("a.jsonl", b"[]\n", "line 1: expected a JSON object"),

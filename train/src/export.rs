@@ -113,5 +113,8 @@ pub fn shares(on: Machine, layout: &Layout, params: &[f32]) -> Vec<[f64; 3]> {
             counts[layer][(trit + 1) as usize] += 1;
         }
     }
-    counts.into_iter().map(|counts| counts.map(|n| n as f64 / counts.iter().sum::<u64>().max(1) as f64)).collect()
+    counts
+        .into_iter()
+        .map(|counts| counts.map(|n| n as f64 / counts.iter().sum::<u64>().max(1) as f64))
+        .collect()
 }

@@ -127,7 +127,13 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 impl Network {
     /// For sequences of `positions` tokens. Without `is_ternary` it is the float twin; with `recompute`, layers keep only
     /// their input and are computed again for the backward pass.
-    pub fn new(config: &Config, layout: &Layout, positions: usize, is_ternary: bool, recompute: bool) -> Self {
+    pub fn new(
+        config: &Config,
+        layout: &Layout,
+        positions: usize,
+        is_ternary: bool,
+        recompute: bool,
+    ) -> Self {
         let weight = || Weight::new(is_ternary);
         let weights = |_| Weights {
             q: weight(),
@@ -156,10 +162,10 @@ impl Network {
     }
 
     /// Takes new parameters in: quantises and packs every matrix.
-    pub fn prepare(&mut self, on: Machine, params: &[f32]) {
+    pub fn prepare(&mut self, on: Machine, params: &[f32]) -> Result<()> {
         let Config { dim, hidden, .. } = self.config;
         let q_dim = self.config.q_dim();
-        for (weights, block) in self.weights.iter_mut().zip(&self.layout.blocks) {
+        for (layer, (weights, block)) in self.weights.iter_mut().zip(&self.layout.blocks).enumerate() {
             let Weights { q, k, v, o, gate, up, down } = weights;
             let list = [
                 (q, &block.q, dim),
@@ -171,10 +177,12 @@ impl Network {
                 (down, &block.down, hidden),
             ];
             for (weight, range, inputs) in list {
-                weight.prepare(on, &params[range.clone()], inputs, &mut self.trits);
+                let prepared = weight.prepare(on, &params[range.clone()], inputs, &mut self.trits);
+                prepared.map_err(|NotFinite| Error::NotFinite(layer))?;
             }
         }
         self.head.prepare(on, &params[self.layout.head.clone()], dim);
+        Ok(())
     }
 
     /// The loss of every row, and with `back` the gradients. [`Network::prepare`] has seen these parameters.
@@ -246,7 +254,13 @@ impl Network {
     }
 
     /// One layer, from `stream[layer]` to `stream[layer + 1]`.
-    fn forward(&mut self, on: Machine, params: &[f32], starts: &[u32], layer: usize) -> Result<(), NotFinite> {
+    fn forward(
+        &mut self,
+        on: Machine,
+        params: &[f32],
+        starts: &[u32],
+        layer: usize,
+    ) -> Result<(), NotFinite> {
         let Config { dim, hidden, norm_eps: eps, activation, heads, kv_heads, .. } = self.config;
         let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), starts.len());
         let (query, kv, shape) = (self.heads(heads), self.heads(kv_heads), self.shape());

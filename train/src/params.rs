@@ -124,7 +124,8 @@ impl Layout {
         let writes = (2.0 * self.blocks.len() as f32).sqrt();
         for (nth, slice) in self.slices.iter().enumerate() {
             let out = &mut values[slice.range.clone()];
-            let into_stream = slice.name.ends_with("attn_output.weight") || slice.name.ends_with("ffn_down.weight");
+            let into_stream =
+                slice.name.ends_with("attn_output.weight") || slice.name.ends_with("ffn_down.weight");
             let std = if into_stream { std / writes } else { std };
             match slice.kind {
                 Kind::Norm => out.fill(1.0),

@@ -27,7 +27,15 @@ pub enum Event {
     /// A sentence.
     Note(String),
     /// The first step is about to begin.
-    Begin { step: u64, steps: u64, params: usize, train: Size, held_out: Size, cpu: &'static str, threads: usize },
+    Begin {
+        step: u64,
+        steps: u64,
+        params: usize,
+        train: Size,
+        held_out: Size,
+        cpu: &'static str,
+        threads: usize,
+    },
     /// A step was done.
     Step(Step),
     /// The held-out documents were read.
@@ -75,7 +83,11 @@ impl Start {
         };
         // A file alone does not bring the template that lies beside it.
         let dir = dir_of(tokenizer_path);
-        let whole = if dir.join("tokenizer_config.json").exists() && source == "tokenizer" { &dir } else { tokenizer_path };
+        let whole = if dir.join("tokenizer_config.json").exists() && source == "tokenizer" {
+            &dir
+        } else {
+            tokenizer_path
+        };
         let tokenizer = Tokenizer::open(whole)?;
         if let Some(from) = &run.from {
             let file = tern::file::open(from, tern::file::OpenOptions::default())?;
@@ -98,7 +110,9 @@ impl Start {
     /// The token that ends a document.
     pub fn end(&self) -> Result<u32> {
         let path = self.tokenizer_dir.join("tokenizer_config.json");
-        let json = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let json = std::fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
         let named = json.as_ref().map(|json| &json["eos_token"]);
         let named = named.and_then(|eos| eos.as_str().or(eos["content"].as_str()));
         let id = named.and_then(|name| self.tokenizer.token_id(name));
@@ -125,8 +139,10 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
     let (mut m, mut v) = (vec![0f32; layout.len], vec![0f32; layout.len]);
     let mut grads = vec![0f32; layout.len];
     let dir = checkpoints(run);
-    let saved = checkpoint::latest(&dir, [&mut params, &mut m, &mut v], &mut |note| watch(Event::Note(note)))?;
-    let fresh = State { step: 0, tokens: 0, place: Default::default(), params: layout.len, seconds: 0.0, best: None };
+    let saved =
+        checkpoint::latest(&dir, [&mut params, &mut m, &mut v], &mut |note| watch(Event::Note(note)))?;
+    let fresh =
+        State { step: 0, tokens: 0, place: Default::default(), params: layout.len, seconds: 0.0, best: None };
     let mut state = saved.unwrap_or(fresh);
     let mut metrics = Metrics::open(&run.out, state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
@@ -156,13 +172,16 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         for batch in &mut batches {
             corpus.next(&mut state.place, run.sequences, run.length, batch)?;
         }
-        let targets: usize = batches.iter().map(|batch| batch.targets.iter().filter(|t| **t != NONE).count()).sum();
-        network.prepare(on, &params);
+        let targets: usize =
+            batches.iter().map(|batch| batch.targets.iter().filter(|t| **t != NONE).count()).sum();
+        network.prepare(on, &params).map_err(|e| diverged(&state, &dir, e))?;
         let mut loss = 0f64;
         for (nth, batch) in batches.iter().enumerate() {
             let back = Gradients { values: &mut grads, factor: 1.0 / targets.max(1) as f32, add: nth > 0 };
             let batch = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
-            network.run(on, &params, batch, &mut losses, Some(back)).map_err(|e| diverged(&state, &dir, e))?;
+            network
+                .run(on, &params, batch, &mut losses, Some(back))
+                .map_err(|e| diverged(&state, &dir, e))?;
             loss += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
         }
         loss /= targets.max(1) as f64;
@@ -202,8 +221,10 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         let done = state.step == run.steps;
         let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
         if !held_out.tokens.is_empty() && (due(run.validate_every) || done) {
-            network.prepare(on, &params);
-            let found = validate(&mut network, on, &params, &held_out, run)?;
+            let found = network
+                .prepare(on, &params)
+                .and_then(|()| validate(&mut network, on, &params, &held_out, run));
+            let found = found.map_err(|e| diverged(&state, &dir, e))?;
             let bits = found.nats / std::f64::consts::LN_2 / chars.max(1) as f64;
             let loss = found.nats / found.targets.max(1) as f64;
             state.best = Some(state.best.map_or(loss, |best| best.min(loss)));
@@ -212,20 +233,24 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
             metrics.validation(&validation)?;
             watch(Event::Validation(validation));
         }
+        if run.ternary && due(run.sample_every) {
+            let text = export::sample(run, &config, &layout, &params, &tokenizer_dir)?;
+            metrics.sample(state.step, &text)?;
+            watch(Event::Sample { step: state.step, text });
+        }
         let stopping = stop();
-        let by_time = run.save_minutes > 0.0 && last_save.elapsed() > Duration::from_secs_f64(60.0 * run.save_minutes);
+        let by_time =
+            run.save_minutes > 0.0 && last_save.elapsed() > Duration::from_secs_f64(60.0 * run.save_minutes);
         if due(run.save_every) || by_time || done || stopping {
+            if [&params, &m, &v].into_iter().any(|numbers| !squares(on, numbers).is_finite()) {
+                return Err(diverged(&state, &dir, Error::Diverged("a weight is not a number".into())));
+            }
             metrics.sync()?;
             let path = save(&state, &params, &m, &v, watch)?;
             last_save = Instant::now();
             if stopping && !done {
                 return Ok(End::Stopped(path));
             }
-        }
-        if run.ternary && due(run.sample_every) {
-            let text = export::sample(run, &config, &layout, &params, &tokenizer_dir)?;
-            metrics.sample(state.step, &text)?;
-            watch(Event::Sample { step: state.step, text });
         }
     }
     let model = run.out.join("masters");
@@ -239,7 +264,10 @@ fn diverged(state: &State, dir: &Path, error: Error) -> Error {
         Some((step, _)) => format!("the checkpoint of step {step} is whole"),
         None => "there is no checkpoint yet".to_owned(),
     };
-    Error::Diverged(format!("step {}: {error}; training has stopped, {last}; a lower `rate` may help", state.step + 1))
+    Error::Diverged(format!(
+        "step {}: {error}; training has stopped, {last}; a lower `rate` may help",
+        state.step + 1
+    ))
 }
 
 /// Sums over held-out tokens.
@@ -254,7 +282,13 @@ pub struct Found {
 }
 
 /// Reads sequences without learning; [`Network::prepare`] has seen these parameters.
-pub fn validate(network: &mut Network, on: Machine, params: &[f32], data: &Sequences, run: &Run) -> Result<Found> {
+pub fn validate(
+    network: &mut Network,
+    on: Machine,
+    params: &[f32],
+    data: &Sequences,
+    run: &Run,
+) -> Result<Found> {
     let rows = run.length * run.sequences;
     let mut found = Found::default();
     let mut losses = vec![RowLoss::default(); rows];

@@ -46,8 +46,10 @@ impl Schedule {
             return ((f64::from(rate) * (step_f + 1.0) / warmup as f64) as f32, decay);
         }
         // From 0 after the warm-up to 1 at the end.
-        let share = |from: u64| ((step_f - from as f64) / (steps.saturating_sub(from)).max(1) as f64).clamp(0.0, 1.0);
-        let line = |from: f32, share: f64| (f64::from(from) + (f64::from(last) - f64::from(from)) * share) as f32;
+        let share =
+            |from: u64| ((step_f - from as f64) / (steps.saturating_sub(from)).max(1) as f64).clamp(0.0, 1.0);
+        let line =
+            |from: f32, share: f64| (f64::from(from) + (f64::from(last) - f64::from(from)) * share) as f32;
         match kind {
             Kind::Constant => (rate, decay),
             Kind::Cosine => {

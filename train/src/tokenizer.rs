@@ -30,7 +30,13 @@ pub const TEMPLATE: &str = "{% for message in messages %}{% if message['role'] =
 const PIECES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Learns `vocab` tokens from the files and writes `tokenizer.json` and `tokenizer_config.json` into `dir`.
-pub fn train(files: &[PathBuf], rules: Rules, vocab: usize, dir: &Path, note: &mut dyn FnMut(String)) -> Result<()> {
+pub fn train(
+    files: &[PathBuf],
+    rules: Rules,
+    vocab: usize,
+    dir: &Path,
+    note: &mut dyn FnMut(String),
+) -> Result<()> {
     let least = 256 + SPECIALS.len();
     if vocab < least || vocab > 1 << 20 {
         return Err(Error::Input(format!("a vocabulary of {vocab}: expected {least} to {}", 1 << 20)));
@@ -47,7 +53,8 @@ pub fn train(files: &[PathBuf], rules: Rules, vocab: usize, dir: &Path, note: &m
         })?;
     }
     let wrong = |e: tokenizers::Error| Error::Input(format!("tokenizer: {e}"));
-    type Bpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    type Bpe =
+        TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
     let mut tokenizer: Bpe = TokenizerImpl::new(BPE::default());
     let split = Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Isolated, false);
     let bytes = ByteLevel::new(false, true, false);

@@ -40,7 +40,8 @@ fn golden() -> Golden {
     let ids = SafeTensors::deserialize(&ids).unwrap();
     let ids = ids.tensor("input_ids").unwrap();
     let size = ids.data().len() / ids.shape().iter().product::<usize>();
-    let tokens = ids.data().chunks_exact(size).map(|id| u32::from_le_bytes(id[..4].try_into().unwrap())).collect();
+    let tokens =
+        ids.data().chunks_exact(size).map(|id| u32::from_le_bytes(id[..4].try_into().unwrap())).collect();
     let known = std::fs::read_to_string(folder().join("train_golden.json")).unwrap();
     let tensors = std::fs::read(folder().join("train_golden.safetensors")).unwrap();
     Golden { config, layout, params, tokens, known: serde_json::from_str(&known).unwrap(), tensors }
@@ -75,7 +76,7 @@ fn pass(network: &mut Network, on: Machine, params: &[f32], tokens: &[u32]) -> (
     let mut losses = vec![RowLoss::default(); tokens.len()];
     let mut grads = vec![f32::NAN; params.len()];
     let count = (tokens.len() - 1) as f32;
-    network.prepare(on, params);
+    network.prepare(on, params).unwrap();
     let batch = Batch { tokens, targets: &targets, starts: &starts };
     let back = Gradients { values: &mut grads, factor: 1.0 / count, add: false };
     network.run(on, params, batch, &mut losses, Some(back)).unwrap();
@@ -91,14 +92,16 @@ fn loss_and_every_gradient_equal_the_reference() {
         for (threads, recompute) in [(1, false), (3, true)] {
             let pool = Pool::new(threads);
             let on = Machine { cpu, pool: &pool };
-            let mut network = Network::new(&golden.config, &golden.layout, golden.tokens.len(), true, recompute);
+            let mut network =
+                Network::new(&golden.config, &golden.layout, golden.tokens.len(), true, recompute);
             let (loss, grads) = pass(&mut network, on, &golden.params, &golden.tokens);
             assert!((loss - want_loss).abs() < 1e-4, "{loss} {want_loss}");
             let mut seen = 0;
             for (hf, l2) in golden.known["grad_l2"].as_object().unwrap() {
                 let slice = golden.layout.slices.iter().find(|slice| slice.name == canonical(hf)).unwrap();
                 let got = &grads[slice.range.clone()];
-                let (l2, norm) = (l2.as_f64().unwrap(), got.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt());
+                let (l2, norm) =
+                    (l2.as_f64().unwrap(), got.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt());
                 assert!((norm / l2 - 1.0).abs() < 1e-3, "{hf}: |gradient| {norm}, expected {l2}");
                 let want = floats(known.tensor(&format!("grad.{hf}")).unwrap().data());
                 let scale = want.iter().fold(0f32, |top, g| top.max(g.abs()));
@@ -120,7 +123,8 @@ fn five_steps_of_adamw_give_the_reference_losses() {
     let mut network = Network::new(&config, &layout, tokens.len(), true, false);
     let (mut m, mut v) = (vec![0.0; params.len()], vec![0.0; params.len()]);
     let adam = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
-    let want: Vec<f64> = known["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
+    let want: Vec<f64> =
+        known["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
     assert_eq!(want.len(), 5);
     for (step, want) in (1..).zip(want) {
         let (loss, grads) = pass(&mut network, on, &params, &tokens);

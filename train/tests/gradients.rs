@@ -91,7 +91,9 @@ fn gate_and_its_norm() {
         Activation::Relu2 => x.max(0.0).powi(2),
         Activation::Silu => x / (1.0 + (-x).exp()),
     };
-    for (kind, rows, hidden) in [(Activation::Relu2, 5, 33), (Activation::Silu, 70, 6), (Activation::Relu2, 1, 16)] {
+    for (kind, rows, hidden) in
+        [(Activation::Relu2, 5, 33), (Activation::Silu, 70, 6), (Activation::Relu2, 1, 16)]
+    {
         for has_norm in [true, false] {
             let len = rows * hidden;
             let (gate, up, w, g) = (values(1, len), values(2, len), values(3, hidden), values(4, len));
@@ -153,10 +155,12 @@ fn attention_within_documents() {
         let kv = (sequence * shape.kv + head / shape.group) * positions * dim;
         let q = &q[((sequence * shape.kv * shape.group + head) * positions + at) * dim..][..dim];
         let seen = starts[sequence * positions + at] as usize..=at;
-        let score = |j: usize| (0..dim).map(|d| q[d] * k[kv + j * dim + d]).sum::<f64>() / (dim as f64).sqrt();
+        let score =
+            |j: usize| (0..dim).map(|d| q[d] * k[kv + j * dim + d]).sum::<f64>() / (dim as f64).sqrt();
         let weights: Vec<f64> = seen.clone().map(|j| score(j).exp()).collect();
         let sum: f64 = weights.iter().sum();
-        let out = |d: usize| seen.clone().zip(&weights).map(|(j, w)| w / sum * v[kv + j * dim + d]).sum::<f64>();
+        let out =
+            |d: usize| seen.clone().zip(&weights).map(|(j, w)| w / sum * v[kv + j * dim + d]).sum::<f64>();
         (0..dim).map(out).collect::<Vec<f64>>()
     };
     let forward = |q: &[f64], k: &[f64], v: &[f64]| {
@@ -212,7 +216,9 @@ fn linear_of_the_float_twin() {
     let (rows, inputs, outputs) = (9, 21, 17);
     let (x, w, g) = (values(1, rows * inputs), values(2, outputs * inputs), values(3, rows * outputs));
     let forward = |x: &[f64], w: &[f64]| {
-        let y = x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(x, w)| x * w).sum()));
+        let y = x
+            .chunks(inputs)
+            .flat_map(|x| w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(x, w)| x * w).sum()));
         dot(&y.collect::<Vec<f64>>(), &g)
     };
     let by_x = differences(&x, |x| forward(x, &wide(&w)));
@@ -220,7 +226,7 @@ fn linear_of_the_float_twin() {
     everywhere(|on| {
         let (mut input, mut weight) = (Input::new(false), Weight::new(false));
         input.set(on, &x, inputs, None).unwrap();
-        weight.prepare(on, &w, inputs, &mut Vec::new());
+        weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; rows * outputs];
         linear::forward(on, &mut input, [(&weight, &mut y)]);
         assert!((dot(&wide(&y), &g) - forward(&wide(&x), &wide(&w))).abs() < 1e-3);
@@ -246,7 +252,7 @@ fn bitlinear_is_straight_through_as_the_reference_has_it() {
     everywhere(|on| {
         let (mut input, mut weight) = (Input::new(true), Weight::new(true));
         input.set(on, &x, inputs, None).unwrap();
-        weight.prepare(on, &w, inputs, &mut Vec::new());
+        weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; g.len()];
         linear::forward(on, &mut input, [(&weight, &mut y)]);
         let (mut dx, mut dw, mut room) = (vec![1.0; x.len()], vec![1.0; w.len()], Room::default());
@@ -268,7 +274,8 @@ fn bitlinear_is_straight_through_as_the_reference_has_it() {
 fn head_and_cross_entropy() {
     let (rows, dim, vocab) = (300, 5, 37);
     let (x, e) = (values(1, rows * dim), values(2, vocab * dim));
-    let targets: Vec<u32> = (0..rows).map(|row| if row % 5 == 3 { NONE } else { (row * 7 % vocab) as u32 }).collect();
+    let targets: Vec<u32> =
+        (0..rows).map(|row| if row % 5 == 3 { NONE } else { (row * 7 % vocab) as u32 }).collect();
     let row_loss = |x: &[f64], e: &[f64], row: usize| {
         let logit = |token: usize| (0..dim).map(|d| x[row * dim + d] * e[token * dim + d]).sum::<f64>();
         let sum: f64 = (0..vocab).map(|token| logit(token).exp()).sum();
@@ -289,7 +296,8 @@ fn head_and_cross_entropy() {
     everywhere(|on| {
         let mut room = loss::Room::default();
         room.prepare(on, &e, dim);
-        let (mut dx, mut de, mut out) = (vec![0.0; x.len()], vec![0.0; e.len()], vec![RowLoss::default(); rows]);
+        let (mut dx, mut de, mut out) =
+            (vec![0.0; x.len()], vec![0.0; e.len()], vec![RowLoss::default(); rows]);
         let back = Back { e: &e, factor: 0.5, dx: &mut dx, de: &mut de };
         room.run(on, &x, dim, &targets, &mut out, Some(back));
         let losses: Vec<f32> = out.iter().map(|row| row.loss).collect();

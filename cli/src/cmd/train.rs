@@ -84,10 +84,18 @@ fn flag(key: &str) -> &'static str {
 
 impl Args for Flags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        KEYS.iter().fold(command.next_help_heading("Keys of the configuration"), |command, (key, default, about)| {
-            let help = if default.is_empty() { (*about).to_owned() } else { format!("{about} [default: {default}]") };
-            command.arg(Arg::new(*key).long(flag(key)).value_name("X").help(help).allow_hyphen_values(true))
-        })
+        KEYS.iter().fold(
+            command.next_help_heading("Keys of the configuration"),
+            |command, (key, default, about)| {
+                let help = if default.is_empty() {
+                    (*about).to_owned()
+                } else {
+                    format!("{about} [default: {default}]")
+                };
+                command
+                    .arg(Arg::new(*key).long(flag(key)).value_name("X").help(help).allow_hyphen_values(true))
+            },
+        )
     }
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
         Self::augment_args(command)
@@ -193,12 +201,16 @@ fn report(bar: &ProgressBar, event: Event, run: &Run) {
             bar.set_position(step.step);
             let text = format!("loss {:.3}, {:.0} tokens/s", step.loss, step.tokens_per_second);
             if bar.is_hidden() && step.step.is_multiple_of(run.log_every) {
-                line(format!("step {}: {text}, rate {:.2e}, gradient {:.2}", step.step, step.rate, step.gradient));
+                line(format!(
+                    "step {}: {text}, rate {:.2e}, gradient {:.2}",
+                    step.step, step.rate, step.gradient
+                ));
             }
             bar.set_message(text);
         }
         Event::Validation(found) => {
-            let zeros: f64 = found.trits.iter().map(|shares| shares[1]).sum::<f64>() / found.trits.len().max(1) as f64;
+            let zeros: f64 =
+                found.trits.iter().map(|shares| shares[1]).sum::<f64>() / found.trits.len().max(1) as f64;
             line(format!(
                 "step {}: held-out loss {:.4}, {:.4} bits per character, {:.1}% of the weights are 0",
                 found.step,

@@ -112,7 +112,14 @@ pub fn forward(
                 for first in (0..positions).step_by(BLOCK) {
                     let rows = BLOCK.min(positions - first);
                     let keys = first + rows;
-                    dense_product_here(cpu, q.rows(first, rows), kt.columns(0, keys), &mut room.p, stride, false);
+                    dense_product_here(
+                        cpu,
+                        q.rows(first, rows),
+                        kt.columns(0, keys),
+                        &mut room.p,
+                        stride,
+                        false,
+                    );
                     let (p, lse) = (&mut room.p[..], &mut lse[first..first + rows]);
                     cpu.vectorised(
                         #[inline(always)]
@@ -187,7 +194,8 @@ pub fn backward(
                 let lse = &saved.lse[(index * group + nth) * positions..][..positions];
                 // This head's columns of the rows of its sequence.
                 let start = sequence * positions * width + (kv_head * group + nth) * dim;
-                let columns = |data| Matrix { data, rows: positions, cols: dim, row_stride: width, col_stride: 1 };
+                let columns =
+                    |data| Matrix { data, rows: positions, cols: dim, row_stride: width, col_stride: 1 };
                 let (g, o) = (columns(&g[start..]), columns(&saved.o[start..]));
                 for first in (0..positions).step_by(BLOCK) {
                     let rows = BLOCK.min(positions - first);

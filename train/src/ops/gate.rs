@@ -2,8 +2,8 @@
 
 use tern_kernels::{Activation, exp};
 
-use super::norm::{squares, sum3, sum_partials};
 use super::Machine;
+use super::norm::{squares, sum_partials, sum3};
 
 /// Rows that one thread takes.
 const ROWS: usize = 32;
@@ -69,7 +69,8 @@ pub fn backward(
         ROW.with_borrow_mut(|room| {
             room.resize(2 * hidden, 0.0);
             let (h, dh) = room.split_at_mut(hidden);
-            let rows = gate.chunks_exact_mut(hidden).zip(up.chunks_exact_mut(hidden)).zip(g.chunks_exact(hidden));
+            let rows =
+                gate.chunks_exact_mut(hidden).zip(up.chunks_exact_mut(hidden)).zip(g.chunks_exact(hidden));
             on.cpu.vectorised(
                 #[inline(always)]
                 || {

@@ -77,11 +77,20 @@ pub fn trits(on: Machine, w: &[f32], scale: f32, out: &mut [i8]) {
 
 impl Weight {
     /// Prepares `w (outputs, inputs)` for a step. `room` is scratch.
-    pub fn prepare(&mut self, on: Machine, w: &[f32], inputs: usize, room: &mut Vec<i8>) {
+    pub fn prepare(
+        &mut self,
+        on: Machine,
+        w: &[f32],
+        inputs: usize,
+        room: &mut Vec<i8>,
+    ) -> Result<(), NotFinite> {
         let outputs = w.len() / inputs;
         match self {
             Weight::Ternary { packed, bytes, scale } => {
                 *scale = absmean(on, w);
+                if !scale.is_finite() {
+                    return Err(NotFinite);
+                }
                 room.resize(w.len(), 0);
                 trits(on, w, *scale, room);
                 let row = |row: usize| &room[row * inputs..][..inputs];
@@ -89,8 +98,7 @@ impl Weight {
                     out.copy_from_slice(row(r));
                     Ok::<(), std::convert::Infallible>(())
                 };
-                let Ok(new) =
-                    Ternary::pack(Packing::I2, outputs, inputs, Scales::One(*scale), on.pool, copy);
+                let Ok(new) = Ternary::pack(Packing::I2, outputs, inputs, Scales::One(*scale), on.pool, copy);
                 *packed = new;
                 bytes.set(on.cpu, on.pool, outputs, inputs, row);
             }
@@ -103,6 +111,7 @@ impl Weight {
                 });
             }
         }
+        Ok(())
     }
 
     /// Without its matrix, to be prepared.
@@ -110,9 +119,10 @@ impl Weight {
         if !is_ternary {
             return Weight::Float(Vec::new());
         }
-        let empty = Ternary::pack(Packing::I2, 0, 4, Scales::One(1.0), &tern_kernels::Pool::new(1), |_, _| {
-            Ok::<(), std::convert::Infallible>(())
-        });
+        let empty =
+            Ternary::pack(Packing::I2, 0, 4, Scales::One(1.0), &tern_kernels::Pool::new(1), |_, _| {
+                Ok::<(), std::convert::Infallible>(())
+            });
         let Ok(packed) = empty;
         Weight::Ternary { packed, bytes: ByteMatrix::default(), scale: 1.0 }
     }
@@ -132,14 +142,18 @@ pub enum Input {
     },
 }
 
-/// A number of the input was NaN or infinite.
+/// A number of the input or of a matrix was NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
 
 impl Input {
     /// Empty.
     pub fn new(is_ternary: bool) -> Self {
-        if is_ternary { Input::Codes(Activations::default()) } else { Input::Floats { x: Vec::new(), cols: 0 } }
+        if is_ternary {
+            Input::Codes(Activations::default())
+        } else {
+            Input::Floats { x: Vec::new(), cols: 0 }
+        }
     }
 
     /// Takes the rows of `x` in, each normed first where a norm is given.
@@ -161,7 +175,7 @@ impl Input {
         }
     }
 
-    /// Forgets everything, so that a copy elsewhere can take its place.
+    /// Tokens in it.
     pub fn rows(&self) -> usize {
         match self {
             Input::Codes(codes) => codes.rows(),

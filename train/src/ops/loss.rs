@@ -69,15 +69,18 @@ impl Room {
             let factor = back.as_ref().map_or(0.0, |back| back.factor);
             let mut losses = [[0f32; 2]; ROWS];
             let losses = &mut losses[..rows];
-            pool.for_rows([(&mut self.logits[..rows * stride], stride), (losses.as_flattened_mut(), 2)], |row, [logits, loss]| {
-                let logits = &mut logits[..vocab];
-                let target = targets[row];
-                let (value, is_top) = cpu.vectorised(
-                    #[inline(always)]
-                    || row_loss(logits, target, factor),
-                );
-                loss.copy_from_slice(&[value, f32::from(u8::from(is_top))]);
-            });
+            pool.for_rows(
+                [(&mut self.logits[..rows * stride], stride), (losses.as_flattened_mut(), 2)],
+                |row, [logits, loss]| {
+                    let logits = &mut logits[..vocab];
+                    let target = targets[row];
+                    let (value, is_top) = cpu.vectorised(
+                        #[inline(always)]
+                        || row_loss(logits, target, factor),
+                    );
+                    loss.copy_from_slice(&[value, f32::from(u8::from(is_top))]);
+                },
+            );
             for (out, loss) in out.iter_mut().zip(losses) {
                 *out = RowLoss { loss: loss[0], is_top: loss[1] > 0.0 };
             }

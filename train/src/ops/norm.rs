@@ -32,7 +32,9 @@ pub fn backward(
     partial.clear();
     partial.resize(x.len().div_ceil(len) * dim, 0.0);
     on.pool.for_rows([(dx, len), (&mut partial[..], dim)], |index, [dx, dw]| {
-        let rows = dx.chunks_exact_mut(dim).zip(x[index * len..].chunks_exact(dim).zip(g[index * len..].chunks_exact(dim)));
+        let rows = dx
+            .chunks_exact_mut(dim)
+            .zip(x[index * len..].chunks_exact(dim).zip(g[index * len..].chunks_exact(dim)));
         on.cpu.vectorised(
             #[inline(always)]
             || {
