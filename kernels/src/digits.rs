@@ -374,7 +374,7 @@ mod tests {
     use super::*;
 
     fn value(i: usize) -> f32 {
-        ((i * 7919 % 1013) as f32 - 506.0) / 512.0 * if i % 7 == 0 { 4.0 } else { 0.5 }
+        ((i * 7919 % 1013) as f32 - 506.0) / 512.0 * if i.is_multiple_of(7) { 4.0 } else { 0.5 }
     }
 
     #[test]

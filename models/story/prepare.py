@@ -3,17 +3,23 @@
 stories.jsonl    TinyStories, deduplicated, without those held out
 held-out.jsonl   every thirtieth story by the hash of its beginning: never trained on
 chat.jsonl       requests for stories answered with training stories, and small talk written for this model
+*.jsonl.zst      the other sources, as they are
 """
 
 import hashlib
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+
+OTHERS = ["more-stories/african-storybook-pratham.jsonl.zst", "more-stories/fairytaleqa.jsonl.zst",
+          "more-books/books-more.jsonl.zst", "gutenberg-children/books.jsonl.zst", "dialogue/topical-chat.jsonl.zst",
+          "dialogue/taskmaster4.jsonl.zst"]
 
 NOUNS = """dog cat bird fish bear rabbit mouse frog duck cow horse pig sheep lion tiger elephant monkey fox wolf turtle bee
 ant spider snake dragon princess prince king queen knight fairy robot doll ball car truck train boat plane bike kite toy
@@ -110,6 +116,9 @@ def main():
         for questions, answers in rng.sample(TALK, rng.randint(1, 3)):
             chat += [("user", rng.choice(questions)), ("assistant", rng.choice(answers))]
         chats.append(chat)
+
+    for name in OTHERS:
+        shutil.copy(DATA / name, OUT)
 
     def write(name, records):
         (OUT / name).write_text("".join(json.dumps(record) + "\n" for record in records))

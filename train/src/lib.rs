@@ -16,8 +16,10 @@ pub mod ops;
 pub mod optimiser;
 pub mod params;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod tensorboard;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -19,6 +19,8 @@ use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
 use crate::optimiser::{AdamW, Rates, squares};
 use crate::params::{Kind, Layout};
+use crate::report;
+use crate::tensorboard::Events;
 
 /// What a run tells whoever watches.
 #[derive(Clone, Debug)]
@@ -145,6 +147,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         State { step: 0, tokens: 0, place: Default::default(), params: layout.len, seconds: 0.0, best: None };
     let mut state = saved.unwrap_or(fresh);
     let mut metrics = Metrics::open(&run.out, state.step)?;
+    let mut events = Events::begin(&run.out.join("tensorboard"), state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
     let mut network = Network::new(&config, &layout, run.length, run.ternary, run.recompute);
     let schedule = run.schedule()?;
@@ -215,6 +218,13 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         };
         if state.step.is_multiple_of(run.log_every) || state.step == run.steps {
             metrics.step(&step)?;
+            let values = [
+                ("loss/train", step.loss),
+                ("rate", f64::from(step.rate)),
+                ("gradient", step.gradient),
+                ("tokens_per_second", step.tokens_per_second),
+            ];
+            events.scalars(step.step, &values)?;
         }
         watch(Event::Step(step));
 
@@ -231,6 +241,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
             let trits = export::shares(on, &layout, &params);
             let validation = Validation { step: state.step, loss, bits_per_char: bits, trits };
             metrics.validation(&validation)?;
+            events.scalars(state.step, &[("loss/held_out", loss), ("bits_per_char", bits)])?;
             watch(Event::Validation(validation));
         }
         if run.ternary && due(run.sample_every) {
@@ -255,6 +266,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
     }
     let model = run.out.join("masters");
     export::masters(run, &config, &layout, &params, &tokenizer_dir, &model)?;
+    report::write(run)?;
     Ok(End::Done(model))
 }
 

@@ -280,7 +280,7 @@ fn fine_tuning_starts_from_masters_and_refuses_packed_weights() {
         Line::Step(step) => Some(step.loss),
         _ => None,
     });
-    let last = before.last().unwrap();
+    let last = before.collect::<Vec<_>>().pop().unwrap();
     let tuned = run(dir.path(), "tuned", &format!("from = \"{}\"\nrate = 1e-4", model.display()));
     let first_loss = losses(&tuned)[0];
     assert!((first_loss - last).abs() < 0.5, "{first_loss} after {last}");

@@ -1,0 +1,216 @@
+//! `tern train` as a person runs it: from texts to a model, killed at any moment, told wrong things.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::{run, tern};
+
+/// A directory with texts, a tokenizer and a configuration of a tiny model.
+fn folder(more: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let words = ["the", "tern", "flies", "over", "a", "cold", "sea", "and", "sleeps", "on", "sand"];
+    let text = |nth: usize| {
+        (0..5 + nth % 30).map(|i| words[(i * i + nth) % words.len()]).collect::<Vec<_>>().join(" ")
+    };
+    let texts: Vec<String> = (0..90).map(text).collect();
+    fs::write(dir.path().join("a.txt"), texts.join("<|endoftext|>\n")).unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    run(&["train", "tokenizer", &path("a.txt"), "--vocab", "280", "--out", &path("tok")]).ok();
+    let config = format!(
+        "out = \"run\"\ntrain = [\"a.txt\"]\ntokenizer = \"tok\"\nvalidation = 0.1\ndim = 32\nlayers = 1\nhidden = 48\n\
+         heads = 2\nkv_heads = 1\nhead_dim = 16\nlength = 32\nsequences = 2\nlog_every = 1\nwarmup = 2\nthreads = 1\n{more}"
+    );
+    fs::write(dir.path().join("c.toml"), config).unwrap();
+    dir
+}
+
+fn config(dir: &Path) -> String {
+    dir.join("c.toml").to_str().unwrap().to_owned()
+}
+
+fn start(dir: &Path, out: &str) -> Child {
+    let out = dir.join(out);
+    let args = ["train", &config(dir), "--out", out.to_str().unwrap()];
+    tern(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The losses of a run, as they are written.
+fn losses(out: &Path) -> Vec<String> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let loss = |line: &str| {
+        let json: serde_json::Value = serde_json::from_str(line).unwrap();
+        format!("{} {} {}", json["kind"], json["step"], json["loss"])
+    };
+    text.lines().map(loss).collect()
+}
+
+fn parts(out: &Path) -> usize {
+    let names = fs::read_dir(out.join("checkpoints")).into_iter().flatten().flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part")).count()
+}
+
+#[test]
+fn from_texts_to_a_model_that_runs() {
+    let dir = folder("steps = 6\nvalidate_every = 3\nsave_every = 3\n");
+    let done = run(&["train", &config(dir.path())]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("bits per character") && done.stderr.contains("the model is in"),
+        "{}",
+        done.stderr
+    );
+    let report = fs::read_to_string(dir.path().join("run/report.html")).unwrap();
+    assert!(
+        report.contains("<svg") && report.contains("6 of 6 steps") && report.contains("held out"),
+        "{report}"
+    );
+    let events = fs::read_dir(dir.path().join("run/tensorboard")).unwrap().next().unwrap().unwrap();
+    assert!(events.metadata().unwrap().len() > 500, "6 steps and 2 validations");
+    let model = dir.path().join("run/masters");
+    let text = run(&["run", model.to_str().unwrap(), "the tern", "-n", "8"]);
+    assert_eq!(text.code, Some(0), "{}", text.stderr);
+    let gguf = dir.path().join("m.gguf");
+    run(&["convert", model.to_str().unwrap(), gguf.to_str().unwrap(), "--to", "t5"]).ok();
+    let exported = dir.path().join("again");
+    run(&["train", "export", &config(dir.path()), exported.to_str().unwrap()]).ok();
+    let same = |file: &str| fs::read(model.join(file)).unwrap() == fs::read(exported.join(file)).unwrap();
+    assert!(same("model.safetensors") && same("config.json") && same("tokenizer.json"));
+}
+
+#[test]
+fn what_init_writes_trains_once_its_files_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let path = path.to_str().unwrap();
+    run(&["train", "init", path]).ok();
+    let again = run(&["train", "init", path]);
+    assert_eq!(again.code, Some(2), "an existing file stays");
+    let done = run(&["train", path]);
+    assert_eq!(done.code, Some(1));
+    assert!(done.stderr.contains("tokenizer.json"), "{}", done.stderr);
+}
+
+#[test]
+fn killed_at_fifty_moments_a_run_comes_to_the_same_numbers() {
+    // Ten of them while a checkpoint is being written.
+    let (kills, in_saves) = (50, 10);
+    let dir = folder("steps = 5000\nvalidate_every = 1000\nsave_every = 15\nkeep = 2\n");
+    assert!(start(dir.path(), "whole").wait().unwrap().success());
+    let out = dir.path().join("killed");
+    let (mut killed, mut seen, mut random) = (0, 0, 12345u64);
+    while killed < kills {
+        let mut child = start(dir.path(), "killed");
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        if killed >= kills - in_saves {
+            let begun = Instant::now();
+            // A part that an earlier kill left is gone once the run has begun.
+            while parts(&out) > 0 && begun.elapsed() < Duration::from_secs(5) {}
+            while parts(&out) == 0 && begun.elapsed() < Duration::from_secs(5) {}
+        } else {
+            sleep(Duration::from_millis(5 + (random >> 33) % 60));
+        }
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            break; // it was done before
+        }
+        killed += 1;
+        seen += usize::from(parts(&out) > 0);
+    }
+    assert!(start(dir.path(), "killed").wait().unwrap().success());
+    assert!(killed == kills && seen >= 3, "{killed} kills, {seen} in a save: too quick a run");
+    assert_eq!(losses(&out), losses(&dir.path().join("whole")));
+    let model = |out: &str| fs::read(dir.path().join(out).join("masters/model.safetensors")).unwrap();
+    assert!(model("killed") == model("whole"));
+    assert_eq!(
+        fs::read_dir(out.join("checkpoints")).unwrap().count(),
+        2,
+        "the last two are kept, no remains"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupts_save_and_say_so() {
+    let dir = folder("steps = 1000000\nvalidate_every = 0\nsave_every = 0\n");
+    for signal in ["-INT", "-TERM"] {
+        let child = tern(&["train", &config(dir.path())]).spawn().unwrap();
+        let begun = Instant::now();
+        while losses_so_far(&dir.path().join("run")) < 3 && begun.elapsed() < Duration::from_secs(20) {
+            sleep(Duration::from_millis(5));
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let done: common::Done = child.wait_with_output().unwrap().into();
+        assert_eq!(done.code, Some(130), "{signal}: {}", done.stderr);
+        assert!(done.stderr.contains("stopped; saved"), "{signal}: {}", done.stderr);
+        fs::remove_file(dir.path().join("run/metrics.jsonl")).unwrap();
+    }
+}
+
+fn losses_so_far(out: &Path) -> usize {
+    fs::read_to_string(out.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_said_and_the_checkpoint_before_stays() {
+    let dir = folder("steps = 4\nvalidate_every = 0\nsave_every = 2\n");
+    // Files may have 64 kB: enough for the corpus, not for a checkpoint.
+    let first = dir.path().join("run/checkpoints/step-000000002.tern");
+    let limited = |limit: &str, steps: &str| -> common::Done {
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" train \"$1\" --steps {steps}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_tern"), &config(dir.path())]);
+        command.output().unwrap().into()
+    };
+    let done = limited("unlimited", "2");
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let before = fs::read(&first).unwrap();
+    assert!(before.len() > 1 << 16);
+    let done = limited("64", "4");
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("cannot save") && done.stderr.contains("are whole"), "{}", done.stderr);
+    assert!(fs::read(&first).unwrap() == before && parts(&dir.path().join("run")) == 0);
+    assert_eq!(limited("unlimited", "4").code, Some(0));
+}
+
+#[test]
+fn wrong_configurations_and_data_are_one_clear_line() {
+    let dir = folder("steps = 2\n");
+    let config = config(dir.path());
+    let write = |name: &str, bytes: &[u8]| -> String {
+        let path: PathBuf = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let utf8 = write("u.txt", b"one\ntwo \xff\n");
+    let json = write("j.jsonl", b"{\"text\": \"fine\"}\n{\"txt\": \"x\"}\n");
+    let empty = write("e.txt", b"\n \n");
+    for (args, wanted) in [
+        (&["--rate", "-1"][..], "key `rate`: -1: expected a number of at least 0"),
+        (&["--steps", "soon"], "key `steps`"),
+        (&["--kv-heads", "3", "--heads", "4"], "key `kv_heads`: 3: expected a divisor"),
+        (&["--head-dim", "15"], "key `head_dim`: 15"),
+        (&["--schedule", "waves"], "key `schedule`"),
+        (&["--train", &utf8], "u.txt, line 2: expected UTF-8"),
+        (&["--train", &json], "j.jsonl, line 2: expected the key `text` or `messages`, found `txt`"),
+        (&["--train", &empty], "e.txt: expected documents, found none"),
+        (&["--train", "/nowhere.txt"], "/nowhere.txt"),
+        (&["--tokenizer", "/nowhere"], "/nowhere"),
+        (&["--length", "65536"], "key `sequences`"),
+    ] {
+        let mut all = vec!["train", &config];
+        all.extend(args);
+        let done = run(&all);
+        assert_ne!(done.code, Some(0), "{args:?}");
+        let error = done.stderr.lines().find(|line| line.starts_with("error")).unwrap_or_default();
+        assert!(error.contains(wanted), "{args:?}: {}", done.stderr);
+    }
+    let typo = write("typo.toml", b"out = \"x\"\ntrain = [\"a.txt\"]\ntokenizer = \"tok\"\nstesp = 3\n");
+    let done = run(&["train", &typo]);
+    assert!(done.stderr.contains("typo.toml: line 4, key `stesp`: unknown"), "{}", done.stderr);
+}
