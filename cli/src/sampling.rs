@@ -49,6 +49,7 @@ impl SamplingArgs {
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
             seed: self.seed.unwrap_or_else(new_seed),
+            ..USUAL.clone()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From logits to a token: pure functions of logits, history and a random number.
 //!
-//! The order is fixed: repetition penalty, temperature, then the filters top-k, top-p and min-p, each on the
-//! probabilities that the one before left, then the draw. Temperature 0 takes the largest logit, the lowest id among
+//! The order is fixed: penalties, bias, what a grammar allows, top-k, temperature, then the filters top-p and min-p, each
+//! on the probabilities that the one before left, then the draw. Temperature 0 takes the largest logit, the lowest id among
 //! equals.
 
 use tern_kernels::exp;
@@ -22,8 +22,34 @@ pub struct Sampling {
     pub min_p: f32,
     /// Makes tokens of the text so far less likely; 1 changes nothing.
     pub repeat_penalty: f32,
+    /// Taken off the logit of every token that was said already.
+    pub presence_penalty: f32,
+    /// Taken off the logit of a token as often as it was said already.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Start of the random numbers: the same seed gives the same text.
     pub seed: u64,
+}
+
+/// What was there before the token that is chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Past<'a> {
+    /// All tokens, the prompt too.
+    pub tokens: &'a [u32],
+    /// How many of the last ones were chosen: those that the presence and frequency penalties count.
+    pub said: usize,
+}
+
+/// The tokens that a grammar allows: bit `id % 32` of element `id / 32`.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed<'a>(pub &'a [u32]);
+
+impl Allowed<'_> {
+    /// Whether this token is.
+    pub fn has(self, id: u32) -> bool {
+        self.0.get(id as usize / 32).is_some_and(|bits| bits >> (id % 32) & 1 == 1)
+    }
 }
 
 /// Tokens at the end of the text that the repetition penalty looks at.
@@ -31,7 +57,17 @@ const PENALTY_WINDOW: usize = 64;
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, repeat_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -47,8 +83,10 @@ impl Sampling {
     /// k largest afterwards are among the `k + window` largest before. One below 1 can lift any token.
     pub fn wanted(&self) -> Logits {
         let k = if self.temperature == 0.0 { 1 } else { self.top_k };
+        let changed =
+            self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || !self.logit_bias.is_empty();
         match self.repeat_penalty {
-            _ if k == 0 => Logits::All,
+            _ if k == 0 || changed => Logits::All,
             1.0 => Logits::Top(k),
             above if above > 1.0 => Logits::Top(k + PENALTY_WINDOW),
             _ => Logits::All,
@@ -67,12 +105,27 @@ impl Sampling {
                 (0.01..=100.0).contains(&self.repeat_penalty),
                 "0.01 to 100",
             ),
+            (
+                "presence penalty",
+                self.presence_penalty,
+                (-100.0..=100.0).contains(&self.presence_penalty),
+                "-100 to 100",
+            ),
+            (
+                "frequency penalty",
+                self.frequency_penalty,
+                (-100.0..=100.0).contains(&self.frequency_penalty),
+                "-100 to 100",
+            ),
         ];
         match checks.iter().find(|(_, _, good, _)| !good) {
             Some((name, value, _, expected)) => {
                 Err(Error::Input(format!("{name} {value}: expected {expected}")))
             }
-            None => Ok(()),
+            None => match self.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
+                Some((id, _)) => Err(Error::Input(format!("bias of token {id}: expected a number"))),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -96,10 +149,23 @@ impl Sampler {
 
     /// The next token after `history`.
     pub fn choose(&mut self, logits: &[f32], history: &[u32]) -> u32 {
-        let penalised = self.penalise(logits, history);
-        if self.sampling.temperature == 0.0 {
-            return penalised;
+        self.pick(logits, Past { tokens: history, said: 0 }, None).expect("every token is allowed")
+    }
+
+    /// The next token among those that are allowed; `None` if none is.
+    pub fn pick(&mut self, logits: &[f32], past: Past<'_>, allowed: Option<Allowed<'_>>) -> Option<u32> {
+        self.penalise(logits, past);
+        if let Some(allowed) = allowed {
+            self.candidates.retain(|(_, id)| allowed.has(*id));
         }
+        let (first, rest) = self.candidates.split_first()?;
+        if self.sampling.temperature == 0.0 {
+            return Some(rest.iter().fold(first, |best, next| if next.0 > best.0 { next } else { best }).1);
+        }
+        Some(self.draw())
+    }
+
+    fn draw(&mut self) -> u32 {
         // Before the division, which may make equals of different logits: the k kept are the k likeliest.
         keep_top_k(&mut self.candidates, self.sampling.top_k);
         let temperature = self.sampling.temperature;
@@ -119,29 +185,34 @@ impl Sampler {
         self.candidates[weights.len() - 1].1
     }
 
-    /// Fills the candidates with the penalised logits; returns the id of the largest.
-    fn penalise(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+    /// Fills the candidates with the logits after penalties and bias.
+    fn penalise(&mut self, logits: &[f32], past: Past<'_>) {
+        let Sampling { repeat_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
         self.candidates.clear();
         self.candidates.extend(logits.iter().copied().zip(0..));
-        if self.sampling.repeat_penalty != 1.0 {
-            let mut recent = history[history.len().saturating_sub(PENALTY_WINDOW)..].to_vec();
+        if repeat_penalty != 1.0 {
+            let mut recent = past.tokens[past.tokens.len().saturating_sub(PENALTY_WINDOW)..].to_vec();
             recent.sort_unstable();
             recent.dedup();
             for id in recent {
                 let logit = &mut self.candidates[id as usize].0;
                 // Towards less likely on both sides of zero.
-                *logit = if *logit > 0.0 {
-                    *logit / self.sampling.repeat_penalty
-                } else {
-                    *logit * self.sampling.repeat_penalty
-                };
+                *logit = if *logit > 0.0 { *logit / repeat_penalty } else { *logit * repeat_penalty };
             }
         }
-        let best = self
-            .candidates
-            .iter()
-            .fold((f32::NEG_INFINITY, 0), |best, &next| if next.0 > best.0 { next } else { best });
-        best.1
+        if presence_penalty != 0.0 || frequency_penalty != 0.0 {
+            let mut said = past.tokens[past.tokens.len() - past.said..].to_vec();
+            said.sort_unstable();
+            for same in said.chunk_by(|a, b| a == b) {
+                self.candidates[same[0] as usize].0 -=
+                    presence_penalty + frequency_penalty * same.len() as f32;
+            }
+        }
+        for (id, bias) in &self.sampling.logit_bias {
+            if let Some(candidate) = self.candidates.get_mut(*id as usize) {
+                candidate.0 += bias;
+            }
+        }
     }
 
     /// A number in 0..1: the upper bits of splitmix64 (Steele, Lea and Flood, 2014).
@@ -187,11 +258,42 @@ fn keep_min_p(weights: &mut Vec<f32>, p: f32) {
     weights.truncate(keep.max(1));
 }
 
+/// Logarithms of probabilities, from all logits.
+pub(crate) struct LogProbabilities<'a> {
+    logits: &'a [f32],
+    top: f32,
+    log_total: f64,
+}
+
+impl<'a> LogProbabilities<'a> {
+    pub(crate) fn new(logits: &'a [f32]) -> Self {
+        let top = logits.iter().fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
+        let total: f64 = logits.iter().map(|logit| f64::from(exp(logit - top))).sum();
+        Self { logits, top, log_total: total.ln() }
+    }
+
+    /// The natural logarithm of the probability of `id`.
+    pub(crate) fn of(&self, id: u32) -> f32 {
+        (f64::from(self.logits[id as usize] - self.top) - self.log_total) as f32
+    }
+
+    /// The `k` likeliest tokens with theirs, the lower id first among equals.
+    pub(crate) fn top(&self, k: usize) -> Vec<(u32, f32)> {
+        let mut best: Vec<(f32, u32)> = Vec::with_capacity(k + 1);
+        for (&logit, id) in self.logits.iter().zip(0..) {
+            if best.len() < k || best.last().is_some_and(|worst| logit > worst.0) {
+                let at = best.partition_point(|better| better.0 >= logit);
+                best.insert(at, (logit, id));
+                best.truncate(k);
+            }
+        }
+        best.into_iter().map(|(_, id)| (id, self.of(id))).collect()
+    }
+}
+
 /// The natural logarithm of the probability of `id`.
 pub(crate) fn log_probability(logits: &[f32], id: u32) -> f32 {
-    let top = logits.iter().fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
-    let total: f64 = logits.iter().map(|logit| f64::from(exp(logit - top))).sum();
-    (f64::from(logits[id as usize] - top) - total.ln()) as f32
+    LogProbabilities::new(logits).of(id)
 }
 
 #[cfg(test)]
@@ -213,7 +315,7 @@ mod tests {
     }
 
     fn open() -> Sampling {
-        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 7 }
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7, ..Sampling::default() }
     }
 
     #[test]
@@ -235,6 +337,46 @@ mod tests {
         let greedy = Sampling { repeat_penalty: 2.0, ..Sampling::greedy() };
         assert_eq!(choose(greedy.clone(), &[3.0, 2.0], &[0]), 1);
         assert_eq!(choose(greedy, &[-1.0, -1.5], &[0]), 1);
+    }
+
+    #[test]
+    fn what_was_said_costs_once_and_by_count() {
+        let pick = |sampling, tokens: &[u32], said| {
+            Sampler::new(sampling).unwrap().pick(&[3.0, 2.0, 1.0], Past { tokens, said }, None)
+        };
+        let presence = Sampling { presence_penalty: 1.5, ..Sampling::greedy() };
+        assert_eq!(pick(presence.clone(), &[0, 0], 0), Some(0), "the prompt does not count");
+        assert_eq!(pick(presence.clone(), &[0], 1), Some(1));
+        assert_eq!(pick(presence, &[0, 0, 1], 3), Some(0), "it counts once");
+        let frequency = Sampling { frequency_penalty: 0.9, ..Sampling::greedy() };
+        assert_eq!(pick(frequency.clone(), &[0], 1), Some(0));
+        assert_eq!(pick(frequency, &[0, 0, 1], 3), Some(0));
+        let bias = Sampling { logit_bias: vec![(2, 5.0), (9, 1.0)], ..Sampling::greedy() };
+        assert_eq!(pick(bias, &[], 0), Some(2));
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_chosen() {
+        let logits: Vec<f32> = (0..40).map(|i| i as f32 / 10.0).collect();
+        let bits = [1 << 3, 1 << 1];
+        for sampling in [Sampling::greedy(), open(), Sampling::default()] {
+            let mut sampler = Sampler::new(sampling).unwrap();
+            let past = Past { tokens: &[], said: 0 };
+            for _ in 0..50 {
+                let id = sampler.pick(&logits, past, Some(Allowed(&bits))).unwrap();
+                assert!(id == 3 || id == 33, "{id}");
+            }
+            assert_eq!(sampler.pick(&logits, past, Some(Allowed(&[]))), None);
+        }
+    }
+
+    #[test]
+    fn the_likeliest_come_with_the_same_float() {
+        let logits = [0.5, 2.0, -1.0, 2.0, 0.0];
+        let all = LogProbabilities::new(&logits);
+        assert_eq!(all.top(3), [(1, all.of(1)), (3, all.of(3)), (0, all.of(0))]);
+        assert_eq!(all.top(9).len(), 5);
+        assert_eq!(all.top(0), []);
     }
 
     #[test]
@@ -261,7 +403,7 @@ mod tests {
             logits in proptest::collection::vec(-50f32..50.0, 1..200),
             temperature in 0f32..5.0, top_k in 0usize..50, top_p in 0.01f32..=1.0, min_p in 0f32..=1.0, seed: u64,
         ) {
-            let sampling = Sampling { temperature, top_k, top_p, min_p, repeat_penalty: 1.1, seed };
+            let sampling = Sampling { temperature, top_k, top_p, min_p, repeat_penalty: 1.1, seed, ..Sampling::default() };
             let id = choose(sampling.clone(), &logits, &[0]);
             prop_assert!((id as usize) < logits.len());
             prop_assert_eq!(choose(sampling, &logits, &[0]), id);

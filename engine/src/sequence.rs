@@ -1,11 +1,11 @@
 //! One text in the making: its tokens and their keys and values.
 
-use tern_kernels::Cache;
+use tern_kernels::{Cache, Chunk, ChunkCount};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
 
-/// Tokens that went through the model, and what attention keeps of them.
+/// Tokens that went through the model, and what attention keeps of them. A clone shares the memory of its past.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     tokens: Vec<u32>,
@@ -51,7 +51,37 @@ impl Sequence {
             return Err(Error::Input("a sequence was begun with another model".to_owned()));
         }
         let full = |_| Error::Input(format!("no memory for the cache of {needed} tokens"));
-        self.cache.reserve(needed).map_err(full)
+        self.cache.reserve(self.tokens.len(), needed).map_err(full)
+    }
+
+    /// Adds its chunks to this count.
+    pub(crate) fn counted(mut self, count: &ChunkCount) -> Self {
+        self.cache = self.cache.counted(count);
+        self
+    }
+
+    /// How many chunks `count` more tokens would make.
+    pub(crate) fn missing(&self, count: usize) -> usize {
+        self.cache.missing(self.tokens.len(), self.tokens.len() + count)
+    }
+
+    /// Its memory in chunks of [`Cache::CHUNK`] positions, as far as there are tokens.
+    pub(crate) fn chunks(&self) -> &[Chunk] {
+        &self.cache.chunks()[..self.tokens.len().div_ceil(Cache::CHUNK)]
+    }
+
+    /// Begins anew with these tokens and the chunks that another sequence of the same model filled with them.
+    pub(crate) fn adopt(&mut self, tokens: &[u32], chunks: Vec<Chunk>) {
+        assert_eq!(chunks.len(), tokens.len().div_ceil(Cache::CHUNK), "chunks of {} tokens", tokens.len());
+        self.tokens.clear();
+        self.tokens.extend_from_slice(tokens);
+        self.cache.adopt(chunks);
+    }
+
+    /// Forgets everything and gives its memory back.
+    pub(crate) fn clear(&mut self) {
+        self.tokens.clear();
+        self.cache.shrink(0);
     }
 
     pub(crate) fn push(&mut self, token: u32) {

@@ -199,6 +199,22 @@ impl Tokenizer {
         })
     }
 
+    /// The bytes of text that this token stands for (its name, for a special one) and whether it is special. `None`
+    /// for an id without a piece.
+    pub fn token_bytes(&self, id: u32) -> Option<(Vec<u8>, bool)> {
+        let spaces = |piece: &[u8]| String::from_utf8_lossy(piece).replace('▁', " ").into_bytes();
+        if let Some(token) = self.added.get(id) {
+            return Some((token.content.clone().into_bytes(), token.special));
+        }
+        let piece = self.bpe.vocabulary.piece(id)?;
+        let bytes = match (self.script, bpe::byte_of(piece)) {
+            (Script::Bytes, _) => piece.to_vec(),
+            (Script::Spaces { .. }, Some(byte)) => vec![byte],
+            (Script::Spaces { .. }, None) => spaces(piece),
+        };
+        Some((bytes, false))
+    }
+
     /// The token that is written so.
     pub fn token_id(&self, text: &str) -> Option<u32> {
         self.added.find(text).or_else(|| match self.script {

@@ -38,7 +38,8 @@ fn text(model: &Model, sampling: Sampling, logprobs: bool, start: u32) -> Vec<u3
 #[test]
 fn every_way_to_sample_draws_the_same_from_few_logits_as_from_all() {
     let dir = tempfile::tempdir().unwrap();
-    let base = Sampling { temperature: 1.0, top_k: 3, top_p: 0.9, min_p: 0.02, repeat_penalty: 1.0, seed: 3 };
+    let base =
+        Sampling { temperature: 1.0, top_k: 3, top_p: 0.9, min_p: 0.02, seed: 3, ..Sampling::default() };
     let samplings = [
         Sampling::greedy(),
         Sampling { repeat_penalty: 1.3, ..Sampling::greedy() },

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut folders: Vec<PathBuf> =
-        ["kernels", "engine", "train", "cli", "fuzz"].iter().map(|name| root.join(name)).collect();
+        ["kernels", "engine", "train", "serve", "cli", "fuzz"].iter().map(|name| root.join(name)).collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {

@@ -16,7 +16,7 @@ mod tile;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use cache::{Cache, KvFormat, OutOfMemory, Unstorable};
+pub use cache::{Cache, Chunk, ChunkCount, KvFormat, OutOfMemory, Unstorable};
 pub use plan::Place;
 pub use rotation::Pairing;
 

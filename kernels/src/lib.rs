@@ -39,7 +39,8 @@ mod ternary;
 
 pub use activations::{Activations, Norm, NotFinite};
 pub use attention::{
-    Attention, Cache, Heads, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place, Rows, Unstorable,
+    Attention, Cache, Chunk, ChunkCount, Heads, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place, Rows,
+    Unstorable,
 };
 pub use buffer::Buffer;
 pub use bytes::{Bytes, Memory, Owner};

@@ -52,7 +52,7 @@ impl Input {
 
     fn cache(&self, format: KvFormat) -> Cache {
         let mut cache = Cache::new(format, LAYERS, self.heads.kv, self.heads.dim);
-        cache.reserve(self.positions()).unwrap();
+        cache.reserve(0, self.positions()).unwrap();
         cache
     }
 }
@@ -381,9 +381,9 @@ fn a_query_that_is_not_finite_gives_no_number() {
 #[test]
 fn a_cache_too_large_for_memory_is_refused() {
     let mut cache = Cache::new(KvFormat::F32, 4096, 1 << 14, 512);
-    assert!(cache.reserve(usize::MAX / 2).is_err());
+    assert!(cache.reserve(0, usize::MAX / 2).is_err());
     let mut cache = Cache::new(KvFormat::Int8, 1, 1, 8);
-    cache.reserve(300).unwrap();
+    cache.reserve(0, 300).unwrap();
     assert_eq!(cache.positions(), 512);
     assert!(cache.fits(KvFormat::Int8, 1, 1, 8) && !cache.fits(KvFormat::F16, 1, 1, 8));
     assert_eq!(KvFormat::Int8.bytes(128), 2 * (128 + 4));

@@ -12,7 +12,13 @@
 //! scales        int8 only: f32 for each position, those of the keys and then those of the values
 //! ```
 //!
+//! Chunks can be shared: a cache that is cloned, or that takes over another's chunks, holds the same memory until one of the
+//! two writes there; who writes then copies.
+//!
 //! An int8 byte is `code + 128`; code times scale is the value. No sum over a head or over positions ever crosses lanes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Buffer;
 use crate::half::f32_to_f16;
@@ -90,14 +96,58 @@ impl Sizes {
     }
 }
 
-/// Keys (rotated) and values of one sequence, all layers.
+/// Keys (rotated) and values of one sequence, all layers. A clone shares its chunks until one of the two writes.
 #[derive(Clone, Debug)]
 pub struct Cache {
     format: KvFormat,
     layers: usize,
     heads: usize,
     dim: usize,
-    chunks: Vec<Buffer>,
+    chunks: Vec<Chunk>,
+    count: ChunkCount,
+}
+
+/// The keys and values of 256 positions, in all layers; clones are the same memory.
+#[derive(Clone, Debug)]
+pub struct Chunk(Arc<Counted>);
+
+impl Chunk {
+    /// Whether nobody else holds it.
+    pub fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+/// Chunks that are alive: all caches that were given clones of one count add to it.
+#[derive(Clone, Debug, Default)]
+pub struct ChunkCount(Arc<AtomicUsize>);
+
+impl ChunkCount {
+    /// How many there are.
+    pub fn get(&self) -> usize {
+        // Relaxed: whoever decides by it also makes and drops the chunks.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A chunk's memory, counted while it lives.
+#[derive(Debug)]
+struct Counted {
+    bytes: Buffer,
+    count: ChunkCount,
+}
+
+impl Counted {
+    fn new(bytes: Buffer, count: &ChunkCount) -> Self {
+        count.0.fetch_add(1, Ordering::Relaxed);
+        Self { bytes, count: count.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// There was no memory for more positions.
@@ -105,20 +155,67 @@ pub struct Cache {
 pub struct OutOfMemory;
 
 impl Cache {
+    /// Positions of a chunk.
+    pub const CHUNK: usize = CHUNK;
+
     /// Room for no position yet; `heads` counts those of keys and values, `dim` is their width.
     pub fn new(format: KvFormat, layers: usize, heads: usize, dim: usize) -> Self {
-        Self { format, layers, heads, dim, chunks: Vec::new() }
+        Self { format, layers, heads, dim, chunks: Vec::new(), count: ChunkCount::default() }
     }
 
-    /// Makes room for this many positions. What was written stays where it is.
-    pub fn reserve(&mut self, positions: usize) -> Result<(), OutOfMemory> {
-        let more = positions.div_ceil(CHUNK).saturating_sub(self.chunks.len());
+    /// Adds the chunks that it will make to this count.
+    pub fn counted(mut self, count: &ChunkCount) -> Self {
+        self.count = count.clone();
+        self
+    }
+
+    /// Makes room for the positions `written..end`, for nobody else to see what is written there. What was written
+    /// before stays where it is.
+    pub fn reserve(&mut self, written: usize, end: usize) -> Result<(), OutOfMemory> {
+        let more = end.div_ceil(CHUNK).saturating_sub(self.chunks.len());
         self.chunks.try_reserve(more).map_err(|_| OutOfMemory)?;
         let len = self.part().checked_mul(self.heads * self.layers).ok_or(OutOfMemory)?;
+        let zeroed = || Buffer::try_zeroed(len).ok_or(OutOfMemory);
+        let first = (written / CHUNK).min(self.chunks.len());
+        for chunk in self.chunks[first..].iter_mut().filter(|chunk| !chunk.is_unshared()) {
+            let mut own = zeroed()?;
+            own.copy_from_slice(&chunk.0.bytes);
+            *chunk = Chunk(Arc::new(Counted::new(own, &self.count)));
+        }
         for _ in 0..more {
-            self.chunks.push(Buffer::try_zeroed(len).ok_or(OutOfMemory)?);
+            self.chunks.push(Chunk(Arc::new(Counted::new(zeroed()?, &self.count))));
         }
         Ok(())
+    }
+
+    /// How many chunks `reserve` would make, new ones and copies.
+    pub fn missing(&self, written: usize, end: usize) -> usize {
+        let first = (written / CHUNK).min(self.chunks.len());
+        let shared = self.chunks[first..].iter().filter(|chunk| !chunk.is_unshared()).count();
+        shared + end.div_ceil(CHUNK).saturating_sub(self.chunks.len())
+    }
+
+    /// Its chunks, in the order of their positions.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// Begins anew with chunks of another cache that was made with the same numbers.
+    pub fn adopt(&mut self, chunks: impl IntoIterator<Item = Chunk>) {
+        self.chunks.clear();
+        self.chunks.extend(chunks);
+        let len = self.chunk_bytes();
+        assert!(self.chunks.iter().all(|chunk| chunk.0.bytes.len() == len), "a chunk of another shape");
+    }
+
+    /// Gives back the chunks past the first `positions`.
+    pub fn shrink(&mut self, positions: usize) {
+        self.chunks.truncate(positions.div_ceil(CHUNK));
+    }
+
+    /// Bytes of a chunk.
+    pub fn chunk_bytes(&self) -> usize {
+        self.part() * self.heads * self.layers
     }
 
     /// Positions that there is room for.
@@ -143,7 +240,7 @@ impl Cache {
     /// Keys and values of one head in one chunk.
     pub(super) fn head(&self, layer: usize, head: usize, chunk: usize) -> Part<'_> {
         let (sizes, len) = (Sizes::new(self.format, self.dim), self.part());
-        let bytes = &self.chunks[chunk][(layer * self.heads + head) * len..][..len];
+        let bytes = &self.chunks[chunk].0.bytes[(layer * self.heads + head) * len..][..len];
         let (keys, rest) = bytes.split_at(sizes.keys);
         let (values, scales) = rest.split_at(sizes.values);
         let (key_scales, value_scales) = scales.split_at(sizes.scales);
@@ -154,7 +251,9 @@ impl Cache {
     pub(super) fn layer_mut(&mut self, layer: usize, chunk: usize) -> (&mut [u8], usize) {
         let len = self.part();
         let range = layer * self.heads * len..(layer + 1) * self.heads * len;
-        (&mut self.chunks[chunk][range], len)
+        let own =
+            Arc::get_mut(&mut self.chunks[chunk].0).expect("`reserve` left no shared chunk to write to");
+        (&mut own.bytes[range], len)
     }
 
     /// Who writes into a part.

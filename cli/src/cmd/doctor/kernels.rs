@@ -177,7 +177,7 @@ fn attention(cpu: Cpu, format: KvFormat, heads: Heads, positions: usize, input: 
     let (v, angles) = rest.split_at(k.len());
     let (mut q, mut out) = (q.to_vec(), vec![0.0; q.len()]);
     let mut cache = Cache::new(format, 1, heads.kv, heads.dim);
-    cache.reserve(positions).expect("memory for some hundred positions");
+    cache.reserve(0, positions).expect("memory for some hundred positions");
     let mut attention = Attention::default();
     attention.plan(heads, format, 1, (0..positions).map(|position| Place { sequence: 0, position }));
     let rows = Rows { q: &mut q, k, v, angles, out: &mut out };
