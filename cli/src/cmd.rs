@@ -7,6 +7,7 @@ mod doctor;
 mod dummy;
 mod inspect;
 mod run;
+mod serve;
 mod tokenize;
 mod train;
 
@@ -17,6 +18,7 @@ use crate::failure::Outcome;
 pub(crate) enum Command {
     Run(run::Run),
     Chat(chat::Chat),
+    Serve(serve::Serve),
     Inspect(inspect::Inspect),
     Tokenize(tokenize::Tokenize),
     Convert(convert::Convert),
@@ -32,6 +34,7 @@ impl Command {
         match self {
             Self::Run(run) => run.run(),
             Self::Chat(chat) => chat.run(),
+            Self::Serve(serve) => serve.run(),
             Self::Inspect(inspect) => inspect.run(),
             Self::Tokenize(tokenize) => tokenize.run(),
             Self::Convert(convert) => convert.run(),

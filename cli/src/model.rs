@@ -146,6 +146,17 @@ pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -
     Ok(Loaded { model, raw, load_time: start.elapsed() })
 }
 
+/// Opens the model that `word` names for a server, whose thread it is that waits.
+pub(crate) fn open_for_server(
+    word: &Path,
+    machine: &MachineArgs,
+    threads: Option<usize>,
+) -> tern::Result<Model> {
+    let options = OpenOptions { i2s_arm: machine.i2s_arm };
+    let file = if word == Path::new(STORY) { tern::story_file()? } else { file::open(word, options)? };
+    Model::from_file(&file, &machine.options(threads))
+}
+
 /// Whether a file says that its weights are random.
 pub(crate) fn is_dummy(file: &File) -> bool {
     match &file.metadata {

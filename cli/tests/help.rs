@@ -5,7 +5,7 @@ mod common;
 use common::{run, snapshot};
 
 const COMMANDS: [&str; 9] =
-    ["run", "chat", "inspect", "tokenize", "convert", "train", "dummy", "bench", "doctor"];
+    ["run", "chat", "serve", "inspect", "tokenize", "convert", "train", "dummy", "bench", "doctor"];
 
 #[test]
 fn every_command_has_the_help_of_its_snapshot() {

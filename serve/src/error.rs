@@ -1,0 +1,151 @@
+//! What a client is told when something cannot be done, in each dialect's shape.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// A request that failed: one clear line and what programs need.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+    /// OpenAI's `type`.
+    pub(crate) kind: &'static str,
+    pub(crate) code: Option<&'static str>,
+    /// The field it is about.
+    pub(crate) param: Option<String>,
+    /// Further members of the error object.
+    pub(crate) more: Vec<(&'static str, Value)>,
+    /// Seconds after which it may be tried again.
+    pub(crate) retry_after: Option<u64>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, message, kind, code: None, param: None, more: Vec::new(), retry_after: None }
+    }
+
+    /// The request cannot be meant.
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// The same, for one field.
+    pub(crate) fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("`{param}`: {}", message.into());
+        Self { param: Some(param), ..Self::bad(message) }
+    }
+
+    pub(crate) fn prompt_too_long(tokens: usize, context: usize) -> Self {
+        let message = format!(
+            "the prompt has {tokens} tokens, which leaves no room for an answer in the context of {context}"
+        );
+        Self {
+            kind: "exceed_context_size_error",
+            code: Some("context_length_exceeded"),
+            more: vec![("n_prompt_tokens", json!(tokens)), ("n_ctx", json!(context))],
+            ..Self::bad(message)
+        }
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        Self {
+            code: Some("invalid_api_key"),
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                "expected a key of this server: `Authorization: Bearer KEY`",
+            )
+        }
+    }
+
+    pub(crate) fn not_found(path: &str) -> Self {
+        let path: String = path.chars().take(100).collect();
+        Self {
+            code: Some("not_found"),
+            ..Self::new(StatusCode::NOT_FOUND, "not_found_error", format!("there is no `{path}` here"))
+        }
+    }
+
+    pub(crate) fn method(method: &str, path: &str) -> Self {
+        let path: String = path.chars().take(100).collect();
+        let message = format!("`{path}` does not know the method {method}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
+    }
+
+    pub(crate) fn too_large(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", what)
+    }
+
+    pub(crate) fn timeout(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", what)
+    }
+
+    pub(crate) fn not_supported(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_supported_error", what)
+    }
+
+    pub(crate) fn busy(queue: usize) -> Self {
+        Self {
+            code: Some("queue_full"),
+            retry_after: Some(2),
+            ..Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                format!("{queue} requests are running or waiting already: try again in a moment"),
+            )
+        }
+    }
+
+    pub(crate) fn unavailable(what: impl Into<String>) -> Self {
+        Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", what) }
+    }
+
+    pub(crate) fn internal(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", what)
+    }
+
+    /// As OpenAI writes it.
+    pub(crate) fn json(&self) -> Value {
+        let mut error = json!({
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        });
+        for (name, value) in &self.more {
+            error[name] = value.clone();
+        }
+        json!({ "error": error })
+    }
+
+    /// With another body, for the other dialects.
+    pub(crate) fn response_with(&self, body: &Value) -> Response {
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.response_with(&self.json())
+    }
+}
+
+/// What the engine refuses is the request's fault.
+impl From<tern::Error> for Refusal {
+    fn from(error: tern::Error) -> Self {
+        match error {
+            tern::Error::Numeric(what) => Self::internal(what),
+            error => Self::bad(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the server says about itself.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::app::{App, Phase, Ready};
+use crate::error::Refusal;
+use crate::json::Json;
+
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
+    let phase = *app.phase.borrow();
+    match phase {
+        Phase::Serving => axum::Json(json!({"status": "ok"})).into_response(),
+        Phase::Loading => Refusal::unavailable("the model is being loaded").into_response(),
+        Phase::Draining => Refusal::unavailable("the server is shutting down").into_response(),
+    }
+}
+
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = app.metrics.text(app.active());
+    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+        .into_response()
+}
+
+fn card(app: &App, ready: &Ready) -> Value {
+    let config = ready.model.config();
+    json!({
+        "id": app.options.name,
+        "object": "model",
+        "created": ready.loaded,
+        "owned_by": "tern",
+        "max_model_len": ready.context,
+        "meta": {
+            "family": config.family,
+            "n_vocab": config.vocab,
+            "n_ctx_train": config.context,
+            "n_embd": config.dim,
+        },
+    })
+}
+
+pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
+    let card = card(&app, app.ready()?);
+    Ok(axum::Json(json!({"object": "list", "data": [card]})))
+}
+
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Refusal> {
+    if id != app.options.name {
+        let mut refusal = Refusal::not_found("that model");
+        refusal.code = Some("model_not_found");
+        return Err(refusal);
+    }
+    Ok(axum::Json(card(&app, app.ready()?)))
+}
+
+/// What llama.cpp's clients ask first.
+pub(crate) async fn props(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
+    let ready = app.ready()?;
+    let tokenizer = ready.model.tokenizer().ok();
+    let template = tokenizer.and_then(|tokenizer| tokenizer.template()).map(|template| template.source());
+    let sampling = &ready.sampling;
+    Ok(axum::Json(json!({
+        "model_alias": app.options.name,
+        "total_slots": app.options.parallel,
+        "n_ctx": ready.context,
+        "chat_template": template,
+        "build_info": concat!("tern ", env!("CARGO_PKG_VERSION")),
+        "default_generation_settings": {
+            "n_ctx": ready.context,
+            "params": {
+                "temperature": sampling.temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+                "min_p": sampling.min_p,
+                "repeat_penalty": sampling.repeat_penalty,
+            },
+        },
+    })))
+}
+
+pub(crate) async fn embeddings(Json(_): Json<Value>) -> Refusal {
+    Refusal::not_supported("this server's models write text; it has no embedding model")
+}

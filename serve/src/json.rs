@@ -1,0 +1,101 @@
+//! Bodies in: bounded in size, depth and time, and read as JSON.
+
+use std::future::poll_fn;
+use std::pin::pin;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use http_body::Body as _;
+use serde::de::DeserializeOwned;
+
+use crate::error::Refusal;
+use crate::limits::{BODY, BODY_PAUSE, BODY_TIME};
+
+/// A body that was read as JSON.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        parse(&read(request.into_body()).await?).map(Self)
+    }
+}
+
+/// Reads JSON; what is wrong is told with its place. serde_json itself refuses more than 127 levels.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let what = short(&error.inner().to_string());
+        if path == "." || error.inner().is_syntax() || error.inner().is_eof() {
+            Refusal::bad(format!("the body is not the JSON that was expected: {what}"))
+        } else {
+            Refusal::field(short(&path), what)
+        }
+    })?;
+    reader.end().map_err(|error| Refusal::bad(format!("the body goes on after its JSON: {error}")))?;
+    Ok(value)
+}
+
+/// One line of a client's words.
+pub(crate) fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(200).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
+    let too_large = || Refusal::too_large(format!("the body is larger than {BODY} bytes"));
+    if body.size_hint().lower() > BODY as u64 {
+        return Err(too_large());
+    }
+    let mut body = pin!(body);
+    let collect = async {
+        let mut bytes = Vec::new();
+        loop {
+            let frame = poll_fn(|context| body.as_mut().poll_frame(context));
+            let frame = tokio::time::timeout(BODY_PAUSE, frame).await;
+            let frame = frame.map_err(|_| Refusal::timeout("the body stopped coming"))?;
+            let Some(frame) = frame else { return Ok(bytes) };
+            let frame = frame.map_err(|error| {
+                Refusal::bad(format!("the body broke off: {}", short(&error.to_string())))
+            })?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() + data.len() > BODY {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+    };
+    let all = tokio::time::timeout(BODY_TIME, collect).await;
+    all.map_err(|_| Refusal::timeout("the body took too long to come"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (body, param, expected) in [
+            ("{", None, "EOF"),
+            ("{} {}", None, "goes on"),
+            ("{\"temperature\": \"hot\"}", Some("temperature"), "invalid type"),
+            ("{\"messages\": [{\"role\": 1}]}", Some("messages[0].role"), "invalid type"),
+            ("{\"messages\": [{\"content\": \"\"}]}", Some("messages[0]"), "missing field `role`"),
+            ("{\"stop\": 5}", Some("stop"), "expected a text or a list of texts"),
+            (&"[".repeat(200_000), None, "recursion limit"),
+        ] {
+            let refusal = parse::<wire::Request>(body.as_bytes()).unwrap_err();
+            assert_eq!(refusal.param.as_deref(), param, "{body:.60}: {refusal:?}");
+            assert!(refusal.message.contains(expected), "{body:.60}: {refusal:?}");
+        }
+        let request: wire::Request = parse(b"{\"n\": null, \"no such thing\": [1]}").unwrap();
+        assert_eq!(request.n, None);
+    }
+}

@@ -1,0 +1,48 @@
+//! Every limit of the server in one place. docs/serve.md lists them for people.
+
+use std::time::Duration;
+
+/// Bytes of a request's body.
+pub(crate) const BODY: usize = 8 << 20;
+/// Bytes of a request's head, and fields in it.
+pub(crate) const HEAD: usize = 64 << 10;
+pub(crate) const HEAD_FIELDS: usize = 100;
+/// Bytes of a path with its query.
+pub(crate) const PATH: usize = 4096;
+/// From a connection's first byte, or the end of the last answer, to the end of the next head.
+pub(crate) const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Between two pieces of a body.
+pub(crate) const BODY_PAUSE: Duration = Duration::from_secs(30);
+/// For all of a body.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(120);
+/// How long a client may read nothing of what is written to it.
+pub(crate) const WRITE_PAUSE: Duration = Duration::from_secs(30);
+/// A stream that has nothing to say says so.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Connections at the same time.
+pub(crate) const CONNECTIONS: usize = 4096;
+/// Events that wait for a slow reader; then its sequences stand still.
+pub(crate) const EVENTS: usize = 64;
+
+/// Answers to one prompt.
+pub(crate) const CHOICES: usize = 16;
+/// Prompts of one request, and answers to all of them.
+pub(crate) const PROMPTS: usize = 64;
+/// Messages of a conversation.
+pub(crate) const MESSAGES: usize = 2048;
+/// Stop texts, and bytes of one.
+pub(crate) const STOPS: usize = 16;
+pub(crate) const STOP_BYTES: usize = 1024;
+/// Alternatives told for each token.
+pub(crate) const TOP_LOGPROBS: usize = 20;
+/// Tokens with a bias.
+pub(crate) const BIASES: usize = 1024;
+/// Tools of one request.
+pub(crate) const TOOLS: usize = 128;
+/// Bytes of a schema or grammar, and levels of a schema.
+pub(crate) const GRAMMAR: usize = 256 << 10;
+pub(crate) const SCHEMA_DEPTH: usize = 64;
+/// Bytes of text to tokenize at once.
+pub(crate) const TEXT: usize = 4 << 20;
+/// Grammars that are compiled, or prompts that are tokenized, at the same time.
+pub(crate) const PREPARING: usize = 4;

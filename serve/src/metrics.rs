@@ -1,0 +1,182 @@
+//! What the server counts, in Prometheus' text format.
+
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tern::Load;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of a histogram's buckets, in seconds.
+const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// How long something took.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    buckets: [Counter; BUCKETS.len()],
+    count: Counter,
+    micros: Counter,
+}
+
+impl Histogram {
+    pub(crate) fn observe(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        if let Some(at) = BUCKETS.iter().position(|bound| seconds <= *bound) {
+            self.buckets[at].add(1);
+        }
+        self.count.add(1);
+        self.micros.add(time.as_micros() as u64);
+    }
+
+    fn write(&self, out: &mut String, name: &str, help: &str) {
+        head(out, name, help, "histogram");
+        let mut sum = 0;
+        for (bucket, bound) in self.buckets.iter().zip(BUCKETS) {
+            sum += bucket.get();
+            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {sum}");
+        }
+        let count = self.count.get().max(sum);
+        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{name}_sum {}", self.micros.get() as f64 / 1e6);
+        let _ = writeln!(out, "{name}_count {count}");
+    }
+}
+
+/// Everything that is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Answers by status: 2xx, 4xx, 5xx.
+    pub(crate) responses: [Counter; 3],
+    /// Answers that ended well, were given up by their clients, ran out of time, failed.
+    pub(crate) done: Counter,
+    pub(crate) cancelled: Counter,
+    pub(crate) timed_out: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) refused_busy: Counter,
+    pub(crate) panics: Counter,
+    prompt_tokens: Counter,
+    cached_tokens: Counter,
+    prompts: Counter,
+    prefix_hits: Counter,
+    pub(crate) tokens: Counter,
+    pub(crate) first_token: Histogram,
+    pub(crate) next_token: Histogram,
+    load: Mutex<Load>,
+}
+
+impl Metrics {
+    pub(crate) fn prompt(&self, tokens: usize, cached: usize) {
+        self.prompts.add(1);
+        self.prompt_tokens.add(tokens as u64);
+        self.cached_tokens.add(cached as u64);
+        self.prefix_hits.add(u64::from(cached > 0));
+    }
+
+    pub(crate) fn response(&self, status: u16) {
+        match status {
+            0..400 => self.responses[0].add(1),
+            400..500 => self.responses[1].add(1),
+            _ => self.responses[2].add(1),
+        }
+    }
+
+    pub(crate) fn set_load(&self, load: Load) {
+        *self.load.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = load;
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        *self.load.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The whole page. `requests` are the requests that hold a place: they run or wait.
+    pub(crate) fn text(&self, requests: usize) -> String {
+        let mut out = String::new();
+        let load = self.load();
+        head(&mut out, "tern_responses_total", "HTTP answers by the class of their status", "counter");
+        for (counter, class) in self.responses.iter().zip(["2xx", "4xx", "5xx"]) {
+            let _ = writeln!(out, "tern_responses_total{{status=\"{class}\"}} {}", counter.get());
+        }
+        head(&mut out, "tern_answers_total", "Generated answers by how they ended", "counter");
+        let ends = [&self.done, &self.cancelled, &self.timed_out, &self.failed];
+        for (counter, end) in ends.into_iter().zip(["done", "cancelled", "timed_out", "failed"]) {
+            let _ = writeln!(out, "tern_answers_total{{end=\"{end}\"}} {}", counter.get());
+        }
+        for (name, help, counter) in [
+            ("tern_refused_busy_total", "Requests refused because the queue was full", &self.refused_busy),
+            ("tern_panics_total", "Mistakes of the server that were caught", &self.panics),
+            ("tern_prompts_total", "Prompts read", &self.prompts),
+            ("tern_prefix_hits_total", "Prompts of which a beginning was known", &self.prefix_hits),
+            ("tern_prompt_tokens_total", "Tokens of prompts, known ones included", &self.prompt_tokens),
+            ("tern_cached_tokens_total", "Tokens of prompts that were known", &self.cached_tokens),
+            ("tern_generated_tokens_total", "Tokens written", &self.tokens),
+        ] {
+            head(&mut out, name, help, "counter");
+            let _ = writeln!(out, "{name} {}", counter.get());
+        }
+        head(
+            &mut out,
+            "tern_preemptions_total",
+            "Answers that had to give their pages up and went on later",
+            "counter",
+        );
+        let _ = writeln!(out, "tern_preemptions_total {}", load.preempted);
+        for (name, help, value) in [
+            ("tern_requests_active", "Requests that run or wait", requests),
+            ("tern_sequences_running", "Sequences in the batch", load.running),
+            ("tern_sequences_waiting", "Sequences that wait for room", load.waiting),
+            ("tern_kv_pages", "Pages of keys and values in all", load.pages),
+            ("tern_kv_pages_used", "Pages that running sequences hold", load.pages_used),
+            ("tern_kv_pages_kept", "Pages kept for prompts that begin alike", load.pages_kept),
+        ] {
+            head(&mut out, name, help, "gauge");
+            let _ = writeln!(out, "{name} {value}");
+        }
+        head(&mut out, "tern_kv_used_ratio", "Share of the pages that running sequences hold", "gauge");
+        let _ = writeln!(out, "tern_kv_used_ratio {}", load.pages_used as f64 / load.pages.max(1) as f64);
+        self.first_token.write(&mut out, "tern_first_token_seconds", "From a request to its first token");
+        self.next_token.write(&mut out, "tern_next_token_seconds", "From one token of an answer to the next");
+        out
+    }
+}
+
+fn head(out: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_add_up() {
+        let metrics = Metrics::default();
+        for ms in [1, 7, 7, 400, 1_000_000] {
+            metrics.first_token.observe(Duration::from_millis(ms));
+        }
+        let text = metrics.text(3);
+        for line in [
+            "tern_first_token_seconds_bucket{le=\"0.005\"} 1",
+            "tern_first_token_seconds_bucket{le=\"0.01\"} 3",
+            "tern_first_token_seconds_bucket{le=\"300\"} 4",
+            "tern_first_token_seconds_bucket{le=\"+Inf\"} 5",
+            "tern_first_token_seconds_count 5",
+            "tern_requests_active 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}

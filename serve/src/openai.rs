@@ -1,0 +1,154 @@
+//! OpenAI's dialect: what chat and completions have in common.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod responses;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tern::{Model, Scored};
+
+use crate::app::{App, now};
+use crate::prepare::Shape;
+use crate::worker::{Reason, Times};
+
+/// What every object of one answer carries.
+#[derive(Clone)]
+pub(crate) struct Envelope {
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    pub(crate) name: String,
+    pub(crate) model: Arc<Model>,
+}
+
+impl Envelope {
+    pub(crate) fn new(app: &App, model: &Arc<Model>, prefix: &str) -> Self {
+        let (id, name) = (app.id(prefix), app.options.name.clone());
+        Self { id, created: now(), name, model: model.clone() }
+    }
+
+    pub(crate) fn object(&self, object: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.name,
+            "system_fingerprint": concat!("b-tern-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+        })
+    }
+
+    /// How a token reads by itself, and its bytes.
+    pub(crate) fn token(&self, id: u32) -> (String, Vec<u8>) {
+        match self.model.tokenizer() {
+            Ok(tokenizer) => {
+                let (bytes, _) = tokenizer.token_bytes(id).unwrap_or_default();
+                (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+            }
+            Err(_) => (id.to_string(), Vec::new()),
+        }
+    }
+
+    /// Chat's form: one object for each token.
+    pub(crate) fn logprobs(&self, tokens: &[Scored]) -> Value {
+        let one = |id: u32, logprob: f32| {
+            let (token, bytes) = self.token(id);
+            json!({"token": token, "logprob": logprob, "bytes": bytes})
+        };
+        let list = tokens.iter().map(|scored| {
+            let mut object = one(scored.id, scored.logprob.unwrap_or(0.0));
+            object["top_logprobs"] = scored.top.iter().map(|&(id, logprob)| one(id, logprob)).collect();
+            object
+        });
+        json!({"content": list.collect::<Vec<_>>(), "refusal": null})
+    }
+
+    /// Completions' form: parallel lists. `offset` is where the first token's text begins, in characters.
+    pub(crate) fn parallel_logprobs(&self, tokens: &[Scored], offset: &mut usize) -> Value {
+        let (mut texts, mut offsets) = (Vec::new(), Vec::new());
+        for scored in tokens {
+            let (token, _) = self.token(scored.id);
+            offsets.push(*offset);
+            *offset += token.chars().count();
+            texts.push(token);
+        }
+        let top = |scored: &Scored| {
+            scored.logprob?;
+            let mut map = Map::new();
+            for &(id, logprob) in &scored.top {
+                // Two tokens can read alike; the likelier came first.
+                map.entry(self.token(id).0).or_insert_with(|| json!(logprob));
+            }
+            Some(map)
+        };
+        json!({
+            "tokens": texts,
+            "token_logprobs": tokens.iter().map(|scored| scored.logprob).collect::<Vec<_>>(),
+            "top_logprobs": tokens.iter().map(top).collect::<Vec<_>>(),
+            "text_offset": offsets,
+        })
+    }
+}
+
+/// `stop`, `length` or `tool_calls`.
+pub(crate) fn finish_reason(reason: &Reason, calls: usize) -> &'static str {
+    match reason {
+        _ if calls > 0 => "tool_calls",
+        Reason::Stop(_) | Reason::Text(_) | Reason::Complete => "stop",
+        Reason::Length => "length",
+    }
+}
+
+/// Tokens of all answers together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) prompt: usize,
+    pub(crate) cached: usize,
+    pub(crate) completion: usize,
+    last: Times,
+}
+
+impl Usage {
+    pub(crate) fn new(shape: &Shape) -> Self {
+        Self { prompt: shape.prompt_tokens.iter().sum(), ..Self::default() }
+    }
+
+    /// Adds an answer; a prompt counts once, with its first answer.
+    pub(crate) fn add(&mut self, shape: &Shape, choice: usize, times: &Times) {
+        if choice.is_multiple_of(shape.n) {
+            self.cached += times.cached_tokens;
+        }
+        self.completion += times.tokens;
+        self.last = *times;
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        })
+    }
+
+    /// Times of the answer that ended last.
+    pub(crate) fn timings(&self) -> Value {
+        let Times { prompt_tokens, cached_tokens, tokens, first, rest } = self.last;
+        let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let per_second = |count: usize, time: std::time::Duration| match time.as_secs_f64() {
+            0.0 => 0.0,
+            seconds => count as f64 / seconds,
+        };
+        let read = prompt_tokens - cached_tokens;
+        json!({
+            "cache_n": cached_tokens,
+            "prompt_n": read,
+            "prompt_ms": ms(first),
+            "prompt_per_second": per_second(read, first),
+            "predicted_n": tokens,
+            "predicted_ms": ms(rest),
+            "predicted_per_second": per_second(tokens.saturating_sub(1), rest),
+        })
+    }
+}

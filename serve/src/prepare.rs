@@ -1,0 +1,374 @@
+//! From a request to jobs: every check that can be made before the model is asked.
+
+use std::hash::{BuildHasher, Hasher};
+
+use serde_json::Value;
+use tern::{Job, Message, Sampling, Specials, Tokenizer};
+
+use crate::app::Ready;
+use crate::error::Refusal;
+use crate::guide::Grammar;
+use crate::json::short;
+use crate::limits::{BIASES, CHOICES, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT, TOP_LOGPROBS};
+use crate::tools::{Tools, call_text, response_text};
+use crate::wire::{Logprobs, OneOrMany, Prompt, Request};
+use crate::worker::Wanted;
+
+/// Which of the two kinds of text is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Chat,
+    Completion,
+}
+
+/// A request that can go to the worker, and what its answer needs.
+pub(crate) struct Prepared {
+    pub(crate) jobs: Vec<Wanted>,
+    pub(crate) shape: Shape,
+}
+
+/// How the answer is to look.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shape {
+    pub(crate) choices: usize,
+    /// Answers to each prompt.
+    pub(crate) n: usize,
+    /// Tokens of each prompt.
+    pub(crate) prompt_tokens: Vec<usize>,
+    pub(crate) logprobs: Option<usize>,
+    /// The prompts' texts, where they are to be repeated.
+    pub(crate) echo: Option<Vec<String>>,
+    pub(crate) tools: bool,
+    pub(crate) stream: bool,
+    pub(crate) usage: bool,
+}
+
+/// The default for completions, as OpenAI has it.
+const COMPLETION_TOKENS: usize = 16;
+
+/// Checks a request and turns its texts into tokens. It may take a while: not for the threads that serve.
+pub(crate) fn prepare(ready: &Ready, request: &Request, kind: Kind, realm: u64) -> Result<Prepared, Refusal> {
+    let n = request.n.unwrap_or(1);
+    if !(1..=CHOICES).contains(&n) {
+        return Err(Refusal::field("n", format!("expected 1 to {CHOICES}, found {n}")));
+    }
+    if request.best_of.is_some_and(|best| best != n) {
+        return Err(Refusal::field("best_of", "this server does not choose between answers: leave it out"));
+    }
+    if request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(Refusal::field(
+            "suffix",
+            "this server's models write on, they do not fill in: leave it out",
+        ));
+    }
+    let tools = match kind {
+        Kind::Chat => Tools::of(request)?,
+        Kind::Completion => None,
+    };
+    let grammar = grammar(request, tools.as_ref())?;
+    let stops = stops(request)?;
+    let (logprobs, echo) = (logprobs(request, kind)?, kind == Kind::Completion && request.echo == Some(true));
+    let (prompts, fresh) = match kind {
+        Kind::Chat => (vec![(chat(ready, request, tools.as_ref())?, None)], true),
+        Kind::Completion => (completion(ready, request)?, false),
+    };
+    let choices = prompts.len() * n;
+    if choices > PROMPTS {
+        return Err(Refusal::bad(format!(
+            "expected at most {PROMPTS} answers to all prompts, found {choices}"
+        )));
+    }
+    let most = most(request, kind)?;
+    let sampling = sampling(ready, request)?;
+    let context = ready.context;
+    let mut jobs = Vec::new();
+    for (ids, _) in &prompts {
+        if ids.is_empty() {
+            return Err(Refusal::field(field(kind), "expected at least one token"));
+        }
+        if ids.len() + usize::from(most != Some(0)) > context {
+            return Err(Refusal::prompt_too_long(ids.len(), context));
+        }
+        let vocab = ready.model.config().vocab;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(Refusal::field("prompt", format!("expected token ids below {vocab}, found {id}")));
+        }
+        for choice in 0..n as u64 {
+            let guide = match &grammar {
+                None => None,
+                Some(grammar) => Some(ready.guides()?.guide(grammar)?),
+            };
+            let sampling = Sampling { seed: sampling.seed.wrapping_add(choice), ..sampling.clone() };
+            let job = Job {
+                logprobs,
+                prompt_logprobs: logprobs.filter(|_| echo),
+                ignore_stops: request.ignore_eos == Some(true),
+                guide,
+                realm,
+                ..Job::new(ids.clone(), sampling, most.unwrap_or(context))
+            };
+            jobs.push(Wanted { job, stops: stops.clone(), fresh });
+        }
+    }
+    let text = |(ids, text): &(Vec<u32>, Option<String>)| match text {
+        Some(text) => text.clone(),
+        None => ready.model.tokenizer().map(|tokenizer| tokenizer.decode(ids, true)).unwrap_or_default(),
+    };
+    let shape = Shape {
+        choices,
+        n,
+        prompt_tokens: prompts.iter().map(|(ids, _)| ids.len()).collect(),
+        logprobs,
+        echo: echo.then(|| prompts.iter().map(text).collect()),
+        tools: tools.is_some(),
+        stream: request.stream == Some(true),
+        usage: request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true)),
+    };
+    Ok(Prepared { jobs, shape })
+}
+
+fn field(kind: Kind) -> &'static str {
+    if kind == Kind::Chat { "messages" } else { "prompt" }
+}
+
+/// The ids of a conversation.
+pub(crate) fn chat(ready: &Ready, request: &Request, tools: Option<&Tools>) -> Result<Vec<u32>, Refusal> {
+    let (messages, continued) = conversation(request, tools)?;
+    let tokenizer = chatting(ready)?;
+    Ok(tokenizer.encode_chat(&messages, continued)?)
+}
+
+/// The tokenizer of a model that knows conversations.
+pub(crate) fn chatting(ready: &Ready) -> Result<&Tokenizer, Refusal> {
+    let tokenizer = ready.model.tokenizer()?;
+    match tokenizer.template() {
+        Some(_) => Ok(tokenizer),
+        None => Err(Refusal::bad("this model has no chat template: `/v1/completions` continues texts")),
+    }
+}
+
+/// The messages as the template takes them, and whether the last one is to be continued.
+pub(crate) fn conversation(
+    request: &Request,
+    tools: Option<&Tools>,
+) -> Result<(Vec<Message>, bool), Refusal> {
+    let list = request.messages.as_deref().unwrap_or_default();
+    if list.is_empty() {
+        return Err(Refusal::field("messages", "expected at least one message"));
+    }
+    if list.len() > MESSAGES {
+        return Err(Refusal::field("messages", format!("expected at most {MESSAGES}, found {}", list.len())));
+    }
+    let mut messages: Vec<Message> = Vec::new();
+    let mut after_tool = false;
+    for (at, message) in list.iter().enumerate() {
+        let place = format!("messages[{at}]");
+        let mut content = match &message.content {
+            None => String::new(),
+            Some(content) => content.text().map_err(|kind| {
+                let what = format!("expected text, found a part of type `{}`", short(kind));
+                Refusal::field(format!("{place}.content"), what)
+            })?,
+        };
+        let role = match message.role.as_str() {
+            "system" | "developer" => "system",
+            "user" => "user",
+            "assistant" | "model" => "assistant",
+            "tool" | "function" => "tool",
+            other => {
+                let what = format!("expected system, user, assistant or tool, found `{}`", short(other));
+                return Err(Refusal::field(format!("{place}.role"), what));
+            }
+        };
+        for call in message.tool_calls.as_deref().unwrap_or_default() {
+            if !content.is_empty() {
+                content.push('\n');
+            }
+            content.push_str(&call_text(&call.function.name, &call.function.arguments));
+        }
+        if role == "tool" {
+            content = response_text(&content);
+            if let Some(before) = messages.last_mut().filter(|_| after_tool) {
+                before.content.push('\n');
+                before.content.push_str(&content);
+                continue;
+            }
+        }
+        after_tool = role == "tool";
+        messages.push(Message { role: if after_tool { "user" } else { role }.to_owned(), content });
+    }
+    if let Some(tools) = tools {
+        let explained = tools.explained();
+        match messages.first_mut().filter(|first| first.role == "system") {
+            Some(system) => system.content = format!("{}\n\n{explained}", system.content),
+            None => messages.insert(0, Message { role: "system".to_owned(), content: explained }),
+        }
+    }
+    let last = messages.last().is_some_and(|last| last.role == "assistant");
+    Ok((messages, last && request.add_generation_prompt == Some(false)))
+}
+
+/// The ids of the prompts, and their texts where they were texts.
+fn completion(ready: &Ready, request: &Request) -> Result<Vec<(Vec<u32>, Option<String>)>, Refusal> {
+    let encode = |text: &String| {
+        if text.len() > TEXT {
+            return Err(Refusal::too_large(format!("the prompt has more than {TEXT} bytes")));
+        }
+        let tokenizer = ready.model.tokenizer()?;
+        let ids = tokenizer.encode(text, tokenizer.adds_bos(), Specials::Parse)?;
+        Ok((ids, Some(text.clone())))
+    };
+    let prompts = match &request.prompt {
+        None => return Err(Refusal::field("prompt", "expected a prompt, found none")),
+        Some(Prompt::Text(text)) => vec![encode(text)?],
+        Some(Prompt::Ids(ids)) => vec![(ids.clone(), None)],
+        Some(Prompt::Texts(texts)) if texts.len() <= PROMPTS => {
+            texts.iter().map(encode).collect::<Result<_, _>>()?
+        }
+        Some(Prompt::Lists(lists)) if lists.len() <= PROMPTS => {
+            lists.iter().map(|ids| (ids.clone(), None)).collect()
+        }
+        Some(_) => return Err(Refusal::field("prompt", format!("expected at most {PROMPTS} prompts"))),
+    };
+    Ok(prompts)
+}
+
+fn most(request: &Request, kind: Kind) -> Result<Option<usize>, Refusal> {
+    let asked = [
+        ("max_completion_tokens", request.max_completion_tokens),
+        ("max_tokens", request.max_tokens),
+        ("n_predict", request.n_predict),
+    ];
+    let Some((name, asked)) = asked.into_iter().find_map(|(name, value)| Some((name, value?))) else {
+        return Ok(if kind == Kind::Completion { Some(COMPLETION_TOKENS) } else { None });
+    };
+    match (asked, kind) {
+        (-1, _) => Ok(None),
+        (1.., _) | (0, Kind::Completion) => Ok(Some(usize::try_from(asked).unwrap_or(usize::MAX))),
+        _ => Err(Refusal::field(name, format!("expected at least 1, found {asked}"))),
+    }
+}
+
+fn stops(request: &Request) -> Result<Vec<String>, Refusal> {
+    let mut stops = match &request.stop {
+        None => Vec::new(),
+        Some(OneOrMany::One(stop)) => vec![stop.clone()],
+        Some(OneOrMany::Many(stops)) => stops.clone(),
+    };
+    if stops.len() > STOPS {
+        return Err(Refusal::field("stop", format!("expected at most {STOPS}, found {}", stops.len())));
+    }
+    if stops.iter().any(|stop| stop.len() > STOP_BYTES) {
+        return Err(Refusal::field("stop", format!("expected at most {STOP_BYTES} bytes each")));
+    }
+    // Some clients send an empty one for none.
+    stops.retain(|stop| !stop.is_empty());
+    Ok(stops)
+}
+
+fn logprobs(request: &Request, kind: Kind) -> Result<Option<usize>, Refusal> {
+    let top = request.top_logprobs.unwrap_or(0);
+    let (name, count) = match (kind, request.logprobs) {
+        (Kind::Chat, Some(Logprobs::Flag(true))) => ("top_logprobs", Some(top)),
+        (Kind::Chat, _) if top > 0 => {
+            return Err(Refusal::field("top_logprobs", "`logprobs` must be true for it"));
+        }
+        (Kind::Completion, Some(Logprobs::Count(count))) => ("logprobs", Some(count)),
+        (Kind::Completion, Some(Logprobs::Flag(true))) => ("logprobs", Some(top)),
+        (Kind::Chat, Some(Logprobs::Count(count))) if count > 0 => {
+            return Err(Refusal::field(
+                "logprobs",
+                "expected true or false; `top_logprobs` takes the number",
+            ));
+        }
+        _ => ("logprobs", None),
+    };
+    match count {
+        Some(count) if count > TOP_LOGPROBS => {
+            Err(Refusal::field(name, format!("expected at most {TOP_LOGPROBS}, found {count}")))
+        }
+        count => Ok(count),
+    }
+}
+
+fn sampling(ready: &Ready, request: &Request) -> Result<Sampling, Refusal> {
+    let usual = &ready.sampling;
+    let top_k = match request.top_k {
+        None => usual.top_k,
+        Some(-1) => 0,
+        Some(k) => usize::try_from(k)
+            .map_err(|_| Refusal::field("top_k", format!("expected at least 0, found {k}")))?,
+    };
+    let bias = request.logit_bias.as_ref();
+    if bias.is_some_and(|bias| bias.len() > BIASES) {
+        return Err(Refusal::field("logit_bias", format!("expected at most {BIASES} tokens")));
+    }
+    let vocab = ready.model.config().vocab;
+    let mut logit_bias = Vec::new();
+    for (id, bias) in bias.into_iter().flatten() {
+        let parsed = id.parse::<u32>().ok().filter(|&id| (id as usize) < vocab);
+        let id = parsed.ok_or_else(|| {
+            let what = format!("expected token ids below {vocab}, found `{}`", short(id));
+            Refusal::field("logit_bias", what)
+        })?;
+        if !(-100.0..=100.0).contains(bias) {
+            return Err(Refusal::field("logit_bias", format!("expected -100 to 100, found {bias}")));
+        }
+        logit_bias.push((id, *bias));
+    }
+    logit_bias.sort_unstable_by_key(|(id, _)| *id);
+    let sampling = Sampling {
+        temperature: request.temperature.unwrap_or(usual.temperature),
+        top_k,
+        // Nothing reaches a share of 0 but the likeliest token.
+        top_p: request.top_p.map_or(usual.top_p, |p| if p == 0.0 { f32::MIN_POSITIVE } else { p }),
+        min_p: request.min_p.unwrap_or(usual.min_p),
+        repeat_penalty: request.repetition_penalty.or(request.repeat_penalty).unwrap_or(usual.repeat_penalty),
+        presence_penalty: request.presence_penalty.unwrap_or(0.0),
+        frequency_penalty: request.frequency_penalty.unwrap_or(0.0),
+        logit_bias,
+        seed: request.seed.filter(|seed| *seed != -1).map_or_else(new_seed, i64::cast_unsigned),
+    };
+    sampling.check()?;
+    Ok(sampling)
+}
+
+/// A seed nobody chose.
+fn new_seed() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+fn grammar(request: &Request, tools: Option<&Tools>) -> Result<Option<Grammar>, Refusal> {
+    let mut asked = Vec::new();
+    if let Some(format) = request.response_format.as_ref().filter(|format| !format.is_null()) {
+        let schema = |at: &Value| match at {
+            Value::Null => None,
+            schema => Some(Grammar::Schema(schema.clone())),
+        };
+        let wrong = |what: &str| Err(Refusal::field("response_format", what));
+        match format["type"].as_str() {
+            Some("text") => {}
+            Some("json_object") => asked.push(schema(&format["schema"]).unwrap_or(Grammar::Object)),
+            // The chat's place for the schema, and that of `/v1/responses`.
+            Some("json_schema") => {
+                match schema(&format["json_schema"]["schema"]).or_else(|| schema(&format["schema"])) {
+                    Some(schema) => asked.push(schema),
+                    None => return wrong("expected a schema in `json_schema.schema`, found none"),
+                }
+            }
+            _ => return wrong("expected {\"type\": \"text\"}, json_object or json_schema"),
+        }
+    }
+    let schema = request.json_schema.as_ref().filter(|schema| !schema.is_null());
+    asked.extend(schema.map(|schema| Grammar::Schema(schema.clone())));
+    asked.extend(
+        request.grammar.as_ref().filter(|text| !text.is_empty()).map(|text| Grammar::Lark(text.clone())),
+    );
+    asked.extend(request.regex.as_ref().map(|text| Grammar::Regex(text.clone())));
+    asked.extend(tools.map(Tools::grammar));
+    if asked.len() > 1 {
+        let what = "expected one of `response_format`, `json_schema`, `grammar`, `regex` and `tools`";
+        return Err(Refusal::bad(format!("{what}: an answer can follow one grammar only")));
+    }
+    Ok(asked.pop())
+}

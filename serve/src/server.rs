@@ -1,0 +1,240 @@
+//! The server as a whole: loading, accepting, ending.
+
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tern::{Batch, Bounds, Model, Sampling};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, Phase, Ready, now};
+use crate::connection;
+use crate::error::Refusal;
+use crate::limits::CONNECTIONS;
+use crate::memory;
+use crate::routes::routes;
+use crate::worker::{self, Inbox, Message};
+
+/// What a server is to do.
+#[derive(Clone)]
+pub struct Options {
+    /// The model's name, as clients see it.
+    pub name: String,
+    /// Sequences that run at the same time.
+    pub parallel: usize,
+    /// Requests that may wait beside those that run.
+    pub queue: usize,
+    /// Tokens of a sequence; the model's own context, or what the memory holds, if `None`.
+    pub context: Option<usize>,
+    /// Bytes for keys and values; what suits the model and the machine if `None`.
+    pub kv_memory: Option<u64>,
+    /// The settings of requests that do not say.
+    pub sampling: Sampling,
+    /// Keys of which every request must bring one; anybody may come if there are none.
+    pub keys: Vec<String>,
+    /// Whether prompts are remembered for each key apart.
+    pub isolate: bool,
+    /// Origins whose pages may use the server; `*` for all.
+    pub cors: Vec<String>,
+    /// Whether only this machine can reach it.
+    pub loopback: bool,
+    /// How long one request may take.
+    pub request_time: Duration,
+    /// How long running requests may go on when the server is told to end.
+    pub grace: Duration,
+    /// How long a step may take for prompts while others wait for their next token.
+    pub pause: Duration,
+    /// Serve TLS with this certificate.
+    pub tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
+    /// Gets a JSON object for each request, and for what else happens.
+    pub log: Arc<dyn Fn(&serde_json::Value) + Send + Sync>,
+    /// When it was started, in seconds since 1970.
+    pub started: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: "tern".to_owned(),
+            parallel: 16,
+            queue: 128,
+            context: None,
+            kv_memory: None,
+            sampling: Sampling::default(),
+            keys: Vec::new(),
+            isolate: false,
+            cors: Vec::new(),
+            loopback: true,
+            request_time: Duration::from_secs(1800),
+            grace: Duration::from_secs(30),
+            pause: Duration::from_millis(200),
+            tls: None,
+            log: Arc::new(|_| {}),
+            started: now(),
+        }
+    }
+}
+
+/// Why a server ended by itself.
+#[derive(Debug)]
+pub enum Error {
+    /// The model cannot be loaded or run.
+    Model(tern::Error),
+    /// The settings do not go together with the model or the machine.
+    Settings(String),
+    /// The listener is broken.
+    Listener(io::Error),
+    /// The thread that owns the model is gone.
+    Worker,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Model(error) => error.fmt(f),
+            Self::Settings(what) => f.write_str(what),
+            Self::Listener(error) => write!(f, "cannot accept connections: {error}"),
+            Self::Worker => f.write_str("the thread that runs the model has ended"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Serves until `shutdown` is ready and all that ran has ended. Connections are taken at once; until `load` has given
+/// the model, they are told to wait.
+pub async fn run(
+    listener: TcpListener,
+    load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let app = Arc::new(App::new(options));
+    let (ended, mut worker_ended) = oneshot::channel();
+    {
+        let app = app.clone();
+        let thread = std::thread::Builder::new().name("tern-model".to_owned());
+        let spawned = thread.spawn(move || {
+            let _ = ended.send(own_model(&app, load));
+        });
+        spawned.map_err(Error::Listener)?;
+    }
+    let router = routes(app.clone());
+    let tls = app.options.tls.clone().map(TlsAcceptor::from);
+    let open = Arc::new(AtomicUsize::new(0));
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut end: Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+    loop {
+        let mut told = false;
+        let draining = end.is_some();
+        let ending = async {
+            match &mut end {
+                Some(end) => end.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) if open.load(Ordering::Relaxed) < CONNECTIONS => {
+                    let _ = socket.set_nodelay(true);
+                    open.fetch_add(1, Ordering::Relaxed);
+                    let (open, router, tls, phase) = (open.clone(), router.clone(), tls.clone(), app.phase.subscribe());
+                    tokio::spawn(async move {
+                        let _one = One(open);
+                        connection::serve(socket, tls, router, phase).await;
+                    });
+                }
+                // One too many is closed at once.
+                Ok(_) => {}
+                // Most errors are those of one connection, or pass (no file descriptors): wait a little and go on.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            () = &mut shutdown, if !draining => {
+                app.phase.send_replace(Phase::Draining);
+                told = true;
+            }
+            () = ending => return Ok(()),
+            result = &mut worker_ended => return match result {
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(())) | Err(_) => Err(Error::Worker),
+            },
+        }
+        if told {
+            end = Some(Box::pin(drain(app.clone(), open.clone())));
+        }
+    }
+}
+
+/// Counts a connection while it lives.
+struct One(Arc<AtomicUsize>);
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits for what runs, ends it when the time is over, and waits for the last words to be sent.
+async fn drain(app: Arc<App>, open: Arc<AtomicUsize>) {
+    wait(app.options.grace, || app.active() == 0).await;
+    if app.active() > 0 {
+        if let Some(ready) = app.ready.get() {
+            let refusal = Refusal::unavailable("the server is shutting down: this answer was cut short");
+            let _ = ready.worker.send(Message::Abort(refusal));
+        }
+    }
+    wait(LAST_WORDS, || open.load(Ordering::Relaxed) == 0).await;
+}
+
+/// How long the ends of answers may take to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Waits until it is done, but not for longer than this.
+async fn wait(time: Duration, done: impl Fn() -> bool) {
+    let looks = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = tokio::time::timeout(time, looks).await;
+}
+
+/// The thread that owns the model: loads it, tells that it is there, and runs it.
+fn own_model(app: &Arc<App>, load: impl FnOnce() -> tern::Result<Model>) -> Result<(), Error> {
+    let model = Arc::new(load().map_err(Error::Model)?);
+    let options = &app.options;
+    let (context, pages) = memory::plan(&model, options).map_err(Error::Settings)?;
+    let bounds = Bounds { parallel: options.parallel, context, pages, pause: options.pause };
+    let (sender, work) = mpsc::channel();
+    let ready = Ready {
+        model: model.clone(),
+        context,
+        sampling: options.sampling.clone(),
+        loaded: now(),
+        worker: sender,
+        guides: std::sync::OnceLock::new(),
+    };
+    let _ = app.ready.set(ready);
+    app.phase.send_if_modified(|phase| {
+        let loading = *phase == Phase::Loading;
+        if loading {
+            *phase = Phase::Serving;
+        }
+        loading
+    });
+    (options.log)(&serde_json::json!({
+        "time": now(),
+        "event": "ready",
+        "model": options.name,
+        "load_ms": model.load_time().as_millis() as u64,
+        "context": context,
+        "parallel": options.parallel,
+        "kv_pages": pages,
+        "kv_bytes": pages * Batch::page_bytes(&model),
+    }));
+    worker::run(&model, bounds, &Inbox { work }, &app.metrics).map_err(Error::Model)
+}

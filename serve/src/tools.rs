@@ -1,0 +1,285 @@
+//! Tools: how they are offered to the model, how its calls are forced or found, how they come out of its text.
+//!
+//! Ternary models' templates do not know tools, so there is one way for all: the system message lists them, a call is
+//! `<tool_call>` JSON `</tool_call>`, an answer of a tool is `<tool_response>` in the next user's turn. A grammar
+//! makes sure that what begins as a call is one.
+
+use serde_json::{Value, json};
+
+use crate::error::Refusal;
+use crate::guide::{Grammar, laid_out};
+use crate::limits::TOOLS;
+use crate::wire;
+
+const OPEN: &str = "<tool_call>";
+const CLOSE: &str = "</tool_call>";
+
+/// The tools of a request and how they may be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    list: Vec<wire::Function>,
+    choice: Choice,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Choice {
+    Auto,
+    /// Some tool, or the named one.
+    Forced(Option<String>),
+}
+
+impl Tools {
+    /// `None` where there are none, or none may be used.
+    pub(crate) fn of(request: &wire::Request) -> Result<Option<Self>, Refusal> {
+        let list = request.tools.as_deref().unwrap_or_default();
+        if list.len() > TOOLS {
+            return Err(Refusal::field("tools", format!("expected at most {TOOLS}, found {}", list.len())));
+        }
+        for (at, tool) in list.iter().enumerate() {
+            let place = |field: &str| format!("tools[{at}].{field}");
+            if let Some(kind) = tool.kind.as_deref().filter(|kind| *kind != "function") {
+                return Err(Refusal::field(
+                    place("type"),
+                    format!("expected `function`, found `{}`", crate::json::short(kind)),
+                ));
+            }
+            let name = &tool.function.name;
+            let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+            if name.is_empty() || name.len() > 64 || !letters {
+                let what = "expected 1 to 64 letters, digits, `_`, `-` or `.`";
+                return Err(Refusal::field(place("function.name"), what));
+            }
+            if !matches!(tool.function.parameters, None | Some(Value::Object(_)) | Some(Value::Null)) {
+                return Err(Refusal::field(
+                    place("function.parameters"),
+                    "expected a JSON schema, an object",
+                ));
+            }
+        }
+        let choice = match &request.tool_choice {
+            None | Some(Value::Null) => Choice::Auto,
+            Some(Value::String(word)) => match word.as_str() {
+                "auto" => Choice::Auto,
+                "none" => return Ok(None),
+                "required" | "any" => Choice::Forced(None),
+                _ => return Err(wrong_choice()),
+            },
+            Some(Value::Object(choice)) => {
+                let name = choice.get("function").unwrap_or(&Value::Null)["name"].as_str();
+                let name =
+                    name.or_else(|| choice.get("name").and_then(Value::as_str)).ok_or_else(wrong_choice)?;
+                if !list.iter().any(|tool| tool.function.name == name) {
+                    let what = format!("there is no tool `{}`", crate::json::short(name));
+                    return Err(Refusal::field("tool_choice", what));
+                }
+                Choice::Forced(Some(name.to_owned()))
+            }
+            Some(_) => return Err(wrong_choice()),
+        };
+        if list.is_empty() {
+            return match choice {
+                Choice::Auto => Ok(None),
+                Choice::Forced(_) => Err(Refusal::field("tool_choice", "there are no tools to choose from")),
+            };
+        }
+        Ok(Some(Self { list: list.iter().map(|tool| tool.function.clone()).collect(), choice }))
+    }
+
+    /// What the system message says about them.
+    pub(crate) fn explained(&self) -> String {
+        let mut text = String::from(
+            "You can call these tools. To call one, answer with its name and arguments as JSON between \
+             <tool_call> and </tool_call>, nothing else:\n<tool_call>\n{\"name\": \"NAME\", \"arguments\": {}}\n\
+             </tool_call>\nThe tools:\n",
+        );
+        for tool in &self.list {
+            let parameters = tool.parameters.clone().unwrap_or_else(|| json!({}));
+            let line = json!({"name": tool.name, "description": tool.description, "parameters": parameters});
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What the answer must be a text of.
+    pub(crate) fn grammar(&self) -> Grammar {
+        let only = match &self.choice {
+            Choice::Forced(Some(name)) => Some(name),
+            _ => None,
+        };
+        let calls: Vec<Value> = self
+            .list
+            .iter()
+            .filter(|tool| only.is_none_or(|name| *name == tool.name))
+            .map(|tool| {
+                let mut arguments =
+                    tool.parameters.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
+                if arguments.get("type").is_none() && arguments.get("$ref").is_none() {
+                    arguments["type"] = json!("object");
+                }
+                json!({
+                    "type": "object",
+                    "properties": {"name": {"const": tool.name}, "arguments": arguments},
+                    "required": ["name", "arguments"],
+                    "additionalProperties": false,
+                })
+            })
+            .collect();
+        let call = laid_out(match calls.len() {
+            1 => calls[0].clone(),
+            _ => json!({ "anyOf": calls }),
+        });
+        let call = format!("call: %json {call}\n");
+        Grammar::Lark(match self.choice {
+            Choice::Forced(_) => format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\n{call}"),
+            Choice::Auto => format!(
+                "start: (open call \"\\n{CLOSE}\" /\\n?/)* rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
+                 TEXT: /(.|\\n)*/\n{call}"
+            ),
+        })
+    }
+}
+
+fn wrong_choice() -> Refusal {
+    let what =
+        "expected `auto`, `none`, `required` or {\"type\": \"function\", \"function\": {\"name\": ...}}";
+    Refusal::field("tool_choice", what)
+}
+
+/// How a call that the model made is written in the next prompt.
+pub(crate) fn call_text(name: &str, arguments: &Value) -> String {
+    let arguments = match arguments {
+        // A text of JSON is its own best form.
+        Value::String(text) if serde_json::from_str::<Value>(text).is_ok() => text.clone(),
+        Value::Null => "{}".to_owned(),
+        other => other.to_string(),
+    };
+    format!("{OPEN}\n{{\"name\": {}, \"arguments\": {arguments}}}\n{CLOSE}", json!(name))
+}
+
+/// How a tool's answer is.
+pub(crate) fn response_text(content: &str) -> String {
+    format!("<tool_response>\n{content}\n</tool_response>")
+}
+
+/// A call in an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Call {
+    /// Its number in the answer.
+    pub(crate) at: usize,
+    pub(crate) name: String,
+    /// JSON.
+    pub(crate) arguments: String,
+}
+
+/// What an answer's text turned out to be.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Part {
+    Text(String),
+    Call(Call),
+}
+
+/// Takes calls out of a text that comes in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    pending: String,
+    inside: bool,
+    pub(crate) found: usize,
+}
+
+impl Calls {
+    pub(crate) fn push(&mut self, piece: &str) -> Vec<Part> {
+        self.pending.push_str(piece);
+        let mut parts = Vec::new();
+        loop {
+            let mark = if self.inside { CLOSE } else { OPEN };
+            let Some(at) = self.pending.find(mark) else { break };
+            let rest = self.pending.split_off(at + mark.len());
+            let mut before = std::mem::replace(&mut self.pending, rest);
+            before.truncate(at);
+            if self.inside {
+                parts.push(self.part(before));
+                // What a model writes between calls to lay them out.
+                let start = self.pending.len() - self.pending.trim_start().len();
+                self.pending.drain(..start);
+            } else if !before.trim().is_empty() {
+                parts.push(Part::Text(before));
+            }
+            self.inside = !self.inside;
+        }
+        if !self.inside {
+            let held = (1..OPEN.len()).rev().find(|&len| self.pending.ends_with(&OPEN[..len])).unwrap_or(0);
+            let text: String = self.pending.drain(..self.pending.len() - held).collect();
+            if !text.is_empty() && !(self.found > 0 && text.trim().is_empty()) {
+                parts.push(Part::Text(text));
+            }
+        }
+        parts
+    }
+
+    /// What is left at the end; a call that was cut short is text.
+    pub(crate) fn finish(&mut self) -> Option<Part> {
+        let rest = std::mem::take(&mut self.pending);
+        if self.inside {
+            // Without its end it may be a whole call all the same: a stop text can be `</tool_call>`.
+            return Some(self.call(&rest).map_or_else(|| Part::Text(format!("{OPEN}{rest}")), Part::Call));
+        }
+        (!rest.is_empty()).then_some(Part::Text(rest))
+    }
+
+    fn part(&mut self, inside: String) -> Part {
+        self.call(&inside).map_or_else(|| Part::Text(format!("{OPEN}{inside}{CLOSE}")), Part::Call)
+    }
+
+    fn call(&mut self, inside: &str) -> Option<Call> {
+        let value: Value = serde_json::from_str(inside).ok()?;
+        let name = value["name"].as_str()?;
+        self.found += 1;
+        let arguments = match &value["arguments"] {
+            Value::Null => "{}".to_owned(),
+            other => other.to_string(),
+        };
+        Some(Call { at: self.found - 1, name: name.to_owned(), arguments })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str, size: usize) -> Vec<Part> {
+        let mut calls = Calls::default();
+        let mut parts = Vec::new();
+        let letters: Vec<char> = text.chars().collect();
+        for piece in letters.chunks(size) {
+            for part in calls.push(&piece.iter().collect::<String>()) {
+                match (parts.last_mut(), part) {
+                    (Some(Part::Text(all)), Part::Text(more)) => all.push_str(&more),
+                    (_, part) => parts.push(part),
+                }
+            }
+        }
+        match (parts.last_mut(), calls.finish()) {
+            (Some(Part::Text(all)), Some(Part::Text(more))) => all.push_str(&more),
+            (_, part) => parts.extend(part),
+        }
+        parts
+    }
+
+    #[test]
+    fn calls_are_found_in_pieces_of_any_size() {
+        let call = |at, name: &str, arguments: &str| {
+            Part::Call(Call { at, name: name.into(), arguments: arguments.into() })
+        };
+        let text = |text: &str| Part::Text(text.into());
+        for size in [1, 2, 7, 1000] {
+            assert_eq!(parts("a < b <tool> é", size), [text("a < b <tool> é")]);
+            let two = "Let me. <tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call>\n\
+                       <tool_call>{\"name\":\"g\"}</tool_call>";
+            assert_eq!(parts(two, size), [text("Let me. "), call(0, "f", "{\"x\":1}"), call(1, "g", "{}")]);
+            assert_eq!(parts("<tool_call>{\"na", size), [text("<tool_call>{\"na")]);
+            assert_eq!(parts("<tool_call>no</tool_call>", size), [text("<tool_call>no</tool_call>")]);
+            assert_eq!(parts("end <tool_c", size), [text("end <tool_c")]);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What clients send, as it lies on the wire, and nothing else. `null` is the same as absent; what is not named here is
+//! ignored. One type serves chat and completions: their settings are the same, and the other dialects are translated
+//! into it.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The body of `/v1/chat/completions` and `/v1/completions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Request {
+    pub(crate) model: Option<String>,
+    pub(crate) messages: Option<Vec<Message>>,
+    pub(crate) prompt: Option<Prompt>,
+    pub(crate) suffix: Option<String>,
+    pub(crate) echo: Option<bool>,
+    pub(crate) stream: Option<bool>,
+    pub(crate) stream_options: Option<StreamOptions>,
+    pub(crate) n: Option<usize>,
+    pub(crate) best_of: Option<usize>,
+    pub(crate) max_tokens: Option<i64>,
+    pub(crate) max_completion_tokens: Option<i64>,
+    pub(crate) n_predict: Option<i64>,
+    pub(crate) stop: Option<OneOrMany>,
+    pub(crate) seed: Option<i64>,
+    pub(crate) temperature: Option<f32>,
+    pub(crate) top_p: Option<f32>,
+    pub(crate) top_k: Option<i64>,
+    pub(crate) min_p: Option<f32>,
+    pub(crate) presence_penalty: Option<f32>,
+    pub(crate) frequency_penalty: Option<f32>,
+    /// vLLM's name.
+    pub(crate) repetition_penalty: Option<f32>,
+    /// llama.cpp's.
+    pub(crate) repeat_penalty: Option<f32>,
+    pub(crate) logit_bias: Option<HashMap<String, f32>>,
+    pub(crate) logprobs: Option<Logprobs>,
+    pub(crate) top_logprobs: Option<usize>,
+    pub(crate) ignore_eos: Option<bool>,
+    pub(crate) response_format: Option<Value>,
+    /// A Lark grammar.
+    pub(crate) grammar: Option<String>,
+    /// A regular expression that the whole answer matches.
+    pub(crate) regex: Option<String>,
+    pub(crate) json_schema: Option<Value>,
+    pub(crate) tools: Option<Vec<Tool>>,
+    pub(crate) tool_choice: Option<Value>,
+    pub(crate) add_generation_prompt: Option<bool>,
+    pub(crate) cache_prompt: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StreamOptions {
+    pub(crate) include_usage: Option<bool>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+pub(crate) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a text, a list of texts, a list of token ids, or a list of such lists"
+)]
+pub(crate) enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+    Texts(Vec<String>),
+    Lists(Vec<Vec<u32>>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or a number")]
+pub(crate) enum Logprobs {
+    Flag(bool),
+    Count(usize),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) role: String,
+    #[serde(default)]
+    pub(crate) content: Option<Content>,
+    #[serde(default)]
+    pub(crate) tool_calls: Option<Vec<ToolCall>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of parts")]
+pub(crate) enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Part {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) text: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ToolCall {
+    pub(crate) function: CalledFunction,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct CalledFunction {
+    pub(crate) name: String,
+    /// OpenAI sends a text of JSON, others the object.
+    #[serde(default)]
+    pub(crate) arguments: Value,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tool {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: Option<String>,
+    pub(crate) function: Function,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) description: Option<String>,
+    #[serde(default)]
+    pub(crate) parameters: Option<Value>,
+}
+
+impl Content {
+    /// The text of all parts; `Err` names a kind of part that is no text.
+    pub(crate) fn text(&self) -> Result<String, &str> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::Parts(parts) => {
+                let mut all = String::new();
+                for part in parts {
+                    match (part.kind.as_str(), &part.text) {
+                        ("text" | "input_text" | "output_text", Some(text)) => all.push_str(text),
+                        ("refusal", _) => {}
+                        (kind, _) => return Err(kind),
+                    }
+                }
+                Ok(all)
+            }
+        }
+    }
+}

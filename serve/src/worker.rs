@@ -1,0 +1,304 @@
+//! The one thread that owns the model: takes requests in, steps the batch, sends events out.
+//!
+//! A request's receiver is its life: when it is dropped, its sequences end within a step. A reader that is slow makes
+//! its own sequences wait, and nobody else's.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tern::{Batch, Bounds, Finish, Job, Model, Output, Scored, Ticket};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::error::Refusal;
+use crate::metrics::Metrics;
+use crate::stops::{Ripe, Stops};
+
+/// A request as the worker takes it.
+pub(crate) struct Work {
+    /// Every answer that is wanted, in order.
+    pub(crate) jobs: Vec<Wanted>,
+    pub(crate) events: mpsc::Sender<(usize, Event)>,
+    /// Its place among those that may run or wait; free again when it is dropped.
+    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) received: Instant,
+    pub(crate) deadline: Instant,
+}
+
+/// One answer.
+pub(crate) struct Wanted {
+    pub(crate) job: Job,
+    pub(crate) stops: Vec<String>,
+    /// The answer is a text of its own, not the continuation of its prompt's last word.
+    pub(crate) fresh: bool,
+}
+
+/// What happened to one answer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Its prompt was read.
+    Read { cached: usize, scored: Vec<Scored> },
+    /// More of its text. The tokens' text may come a little later than they do.
+    Piece { text: String, tokens: Vec<Scored> },
+    /// It ended well.
+    Done(Done),
+    /// It ended badly, and with it the request.
+    Failed(Refusal),
+}
+
+impl Event {
+    /// Most events of one answer in a step: its prompt is read, its first text, the rest of it, its end.
+    pub(crate) const PER_STEP: usize = 4;
+}
+
+/// How an answer ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) reason: Reason,
+    pub(crate) times: Times,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reason {
+    /// The model ended it, with this token.
+    Stop(Scored),
+    /// A stop text was reached.
+    Text(String),
+    /// The grammar has nothing more to say.
+    Complete,
+    Length,
+}
+
+/// Counts and times of one answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    pub(crate) prompt_tokens: usize,
+    pub(crate) cached_tokens: usize,
+    pub(crate) tokens: usize,
+    /// From the request to its first token.
+    pub(crate) first: Duration,
+    /// From the first token to the last.
+    pub(crate) rest: Duration,
+}
+
+/// What is known of an answer in the making.
+struct Live<'m> {
+    index: usize,
+    stops: Stops<'m>,
+    times: Times,
+    received: Instant,
+    first: Option<Instant>,
+    deadline: Instant,
+    events: mpsc::Sender<(usize, Event)>,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// When the last one of these is dropped or `stop` is called, the worker ends.
+pub(crate) struct Inbox {
+    pub(crate) work: Receiver<Message>,
+}
+
+/// What the worker is told.
+pub(crate) enum Message {
+    Work(Box<Work>),
+    /// End everything that runs, with this.
+    Abort(Refusal),
+}
+
+/// How long the worker sleeps where all readers are slow.
+const WAIT: Duration = Duration::from_millis(5);
+
+/// Runs until the senders are gone.
+pub(crate) fn run(model: &Model, bounds: Bounds, inbox: &Inbox, metrics: &Metrics) -> tern::Result<()> {
+    let mut worker =
+        Worker { model, bounds, batch: Batch::new(model, bounds)?, live: HashMap::new(), metrics };
+    worker.tell_load();
+    loop {
+        if worker.batch.is_idle() {
+            match inbox.work.recv() {
+                Ok(message) => worker.take(message),
+                Err(_) => return Ok(()),
+            }
+        }
+        loop {
+            match inbox.work.try_recv() {
+                Ok(message) => worker.take(message),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) if worker.batch.is_idle() => return Ok(()),
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
+        worker.drop_the_gone();
+        if !worker.step() {
+            match inbox.work.recv_timeout(WAIT) {
+                Ok(message) => worker.take(message),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        worker.tell_load();
+    }
+}
+
+struct Worker<'m> {
+    model: &'m Model,
+    bounds: Bounds,
+    batch: Batch,
+    live: HashMap<Ticket, Live<'m>>,
+    metrics: &'m Metrics,
+}
+
+impl<'m> Worker<'m> {
+    fn take(&mut self, message: Message) {
+        let Work { jobs, events, permit, received, deadline } = match message {
+            Message::Work(work) => *work,
+            Message::Abort(refusal) => return self.abort(&refusal),
+        };
+        if events.is_closed() {
+            return;
+        }
+        let permit = Arc::new(permit);
+        let tokenizer = self.model.tokenizer().ok();
+        for (index, Wanted { job, stops, fresh }) in jobs.into_iter().enumerate() {
+            let decoder = tokenizer.map(|tokenizer| match fresh {
+                true => tokenizer.decoder(),
+                false => tokenizer.decoder_after(&job.prompt),
+            });
+            let times = Times { prompt_tokens: job.prompt.len(), ..Times::default() };
+            match self.batch.add(self.model, job) {
+                Ok(ticket) => {
+                    let stops = Stops::new(decoder, stops);
+                    let (events, _permit) = (events.clone(), permit.clone());
+                    let live = Live { index, stops, times, received, first: None, deadline, events, _permit };
+                    self.live.insert(ticket, live);
+                }
+                Err(error) => drop(events.try_send((index, Event::Failed(error.into())))),
+            }
+        }
+    }
+
+    /// Ends what nobody waits for any more, or has waited for too long.
+    fn drop_the_gone(&mut self) {
+        let now = Instant::now();
+        let gone: Vec<Ticket> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.events.is_closed() || live.deadline <= now)
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in gone {
+            self.batch.cancel(ticket);
+            if let Some(live) = self.live.remove(&ticket) {
+                if live.events.is_closed() {
+                    self.metrics.cancelled.add(1);
+                } else {
+                    self.metrics.timed_out.add(1);
+                    let refusal = Refusal::timeout("the request took longer than this server allows");
+                    // A full channel is a reader that does not read: dropping the sender tells it, too.
+                    let _ = live.events.try_send((live.index, Event::Failed(refusal)));
+                }
+            }
+        }
+    }
+
+    /// One step; `false` if nobody could take one. A panic ends the requests at hand, not the server.
+    fn step(&mut self) -> bool {
+        let Self { model, batch, live, .. } = self;
+        // Each answer may make so many events in a step, and all of a request's go the same way.
+        let most = |live: &Live<'_>| Event::PER_STEP * (Arc::strong_count(&live._permit));
+        let ready =
+            |ticket: Ticket| live.get(&ticket).is_none_or(|live| live.events.capacity() >= most(live));
+        match catch_unwind(AssertUnwindSafe(|| batch.step(model, ready))) {
+            Ok(outputs) => {
+                for (ticket, output) in outputs {
+                    self.tell(ticket, output);
+                }
+                self.batch.rows() > 0
+            }
+            Err(_) => {
+                self.metrics.panics.add(1);
+                self.abort(&Refusal::internal("the server made a mistake; it goes on without this request"));
+                if let Ok(batch) = Batch::new(self.model, self.bounds) {
+                    self.batch = batch;
+                }
+                true
+            }
+        }
+    }
+
+    fn abort(&mut self, refusal: &Refusal) {
+        for (ticket, live) in self.live.drain() {
+            self.batch.cancel(ticket);
+            let _ = live.events.try_send((live.index, Event::Failed(refusal.clone())));
+        }
+    }
+
+    fn tell(&mut self, ticket: Ticket, output: Output) {
+        let Some(live) = self.live.get_mut(&ticket) else { return };
+        let send = |live: &Live<'_>, event| {
+            // There was room before the step, or the receiver is gone and this one will be, too.
+            let _ = live.events.try_send((live.index, event));
+        };
+        match output {
+            Output::Read { cached, scored } => {
+                live.times.cached_tokens = cached;
+                self.metrics.prompt(live.times.prompt_tokens, cached);
+                send(live, Event::Read { cached, scored });
+            }
+            Output::Token(token) => {
+                let now = Instant::now();
+                live.times.tokens += 1;
+                match live.first {
+                    None => {
+                        live.first = Some(now);
+                        live.times.first = now - live.received;
+                        self.metrics.first_token.observe(live.times.first);
+                    }
+                    Some(first) => {
+                        let rest = now - first;
+                        self.metrics.next_token.observe(rest - live.times.rest);
+                        live.times.rest = rest;
+                    }
+                }
+                self.metrics.tokens.add(1);
+                let Ripe { text, tokens, stop } = live.stops.push(token);
+                if !text.is_empty() || !tokens.is_empty() {
+                    send(live, Event::Piece { text, tokens });
+                }
+                if let Some(stop) = stop {
+                    send(live, Event::Done(Done { reason: Reason::Text(stop), times: live.times }));
+                    self.metrics.done.add(1);
+                    self.batch.cancel(ticket);
+                    self.live.remove(&ticket);
+                }
+            }
+            Output::Done(finish) => {
+                let Some(mut live) = self.live.remove(&ticket) else { return };
+                let Ripe { text, tokens, stop } = live.stops.finish();
+                if !text.is_empty() || !tokens.is_empty() {
+                    send(&live, Event::Piece { text, tokens });
+                }
+                let reason = match (stop, finish) {
+                    (Some(stop), _) => Reason::Text(stop),
+                    (None, Finish::Stop(token)) => Reason::Stop(token),
+                    (None, Finish::Complete) => Reason::Complete,
+                    (None, Finish::Length) => Reason::Length,
+                    (None, Finish::Failed(what)) => {
+                        self.metrics.failed.add(1);
+                        return send(&live, Event::Failed(Refusal::internal(what)));
+                    }
+                };
+                self.metrics.done.add(1);
+                if live.first.is_none() {
+                    live.times.first = live.received.elapsed();
+                }
+                send(&live, Event::Done(Done { reason, times: live.times }));
+            }
+        }
+    }
+
+    fn tell_load(&self) {
+        self.metrics.set_load(self.batch.load());
+    }
+}
