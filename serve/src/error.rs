@@ -14,8 +14,8 @@ pub(crate) struct Refusal {
     pub(crate) code: Option<&'static str>,
     /// The field it is about.
     pub(crate) param: Option<String>,
-    /// Further members of the error object.
-    pub(crate) more: Vec<(&'static str, Value)>,
+    /// Tokens of a prompt that is too long, and of the context.
+    pub(crate) tokens: Option<Box<(usize, usize)>>,
     /// Seconds after which it may be tried again.
     pub(crate) retry_after: Option<u64>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, message, kind, code: None, param: None, more: Vec::new(), retry_after: None }
+        Self { status, message, kind, code: None, param: None, tokens: None, retry_after: None }
     }
 
     /// The request cannot be meant.
@@ -45,7 +45,7 @@ impl Refusal {
         Self {
             kind: "exceed_context_size_error",
             code: Some("context_length_exceeded"),
-            more: vec![("n_prompt_tokens", json!(tokens)), ("n_ctx", json!(context))],
+            tokens: Some(Box::new((tokens, context))),
             ..Self::bad(message)
         }
     }
@@ -115,8 +115,9 @@ impl Refusal {
             "param": self.param,
             "code": self.code,
         });
-        for (name, value) in &self.more {
-            error[name] = value.clone();
+        if let Some((prompt, context)) = self.tokens.as_deref() {
+            error["n_prompt_tokens"] = json!(prompt);
+            error["n_ctx"] = json!(context);
         }
         json!({ "error": error })
     }

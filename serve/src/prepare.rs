@@ -110,7 +110,7 @@ pub(crate) fn prepare(ready: &Ready, request: &Request, kind: Kind, realm: u64) 
             jobs.push(Wanted { job, stops: stops.clone(), fresh });
         }
     }
-    let text = |(ids, text): &(Vec<u32>, Option<String>)| match text {
+    let text = |(ids, text): &Read| match text {
         Some(text) => text.clone(),
         None => ready.model.tokenizer().map(|tokenizer| tokenizer.decode(ids, true)).unwrap_or_default(),
     };
@@ -208,8 +208,10 @@ pub(crate) fn conversation(
     Ok((messages, last && request.add_generation_prompt == Some(false)))
 }
 
-/// The ids of the prompts, and their texts where they were texts.
-fn completion(ready: &Ready, request: &Request) -> Result<Vec<(Vec<u32>, Option<String>)>, Refusal> {
+/// A prompt's ids, and its text where it was a text.
+type Read = (Vec<u32>, Option<String>);
+
+fn completion(ready: &Ready, request: &Request) -> Result<Vec<Read>, Refusal> {
     let encode = |text: &String| {
         if text.len() > TEXT {
             return Err(Refusal::too_large(format!("the prompt has more than {TEXT} bytes")));

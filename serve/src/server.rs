@@ -181,11 +181,9 @@ impl Drop for One {
 /// Waits for what runs, ends it when the time is over, and waits for the last words to be sent.
 async fn drain(app: Arc<App>, open: Arc<AtomicUsize>) {
     wait(app.options.grace, || app.active() == 0).await;
-    if app.active() > 0 {
-        if let Some(ready) = app.ready.get() {
-            let refusal = Refusal::unavailable("the server is shutting down: this answer was cut short");
-            let _ = ready.worker.send(Message::Abort(refusal));
-        }
+    if let Some(ready) = app.ready.get().filter(|_| app.active() > 0) {
+        let refusal = Refusal::unavailable("the server is shutting down: this answer was cut short");
+        let _ = ready.worker.send(Message::Abort(refusal));
     }
     wait(LAST_WORDS, || open.load(Ordering::Relaxed) == 0).await;
 }

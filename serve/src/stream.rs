@@ -150,7 +150,14 @@ pub(crate) struct Answer {
 
 /// Waits for all answers.
 pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal> {
-    let mut parts: Vec<(String, Vec<Scored>, Vec<Scored>, Option<Done>)> = Vec::new();
+    #[derive(Default)]
+    struct Parts {
+        text: String,
+        tokens: Vec<Scored>,
+        prompt: Vec<Scored>,
+        done: Option<Done>,
+    }
+    let mut parts: Vec<Parts> = Vec::new();
     parts.resize_with(running.shape.choices, Default::default);
     let mut left = parts.len();
     while left > 0 {
@@ -159,13 +166,13 @@ pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal
             Some((choice, event)) => {
                 let part = &mut parts[choice];
                 match event {
-                    Event::Read { scored, .. } => part.2 = scored,
+                    Event::Read { scored, .. } => part.prompt = scored,
                     Event::Piece { text, tokens } => {
-                        part.0.push_str(&text);
-                        part.1.extend(tokens);
+                        part.text.push_str(&text);
+                        part.tokens.extend(tokens);
                     }
                     Event::Done(done) => {
-                        part.3 = Some(done);
+                        part.done = Some(done);
                         left -= 1;
                     }
                     Event::Failed(_) => {}
@@ -174,8 +181,8 @@ pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal
             None => return Err(Refusal::unavailable("the server stopped in the middle of this answer")),
         }
     }
-    let answers = parts
-        .into_iter()
-        .filter_map(|(text, tokens, prompt, done)| Some(Answer { text, tokens, prompt, done: done? }));
+    let answers = parts.into_iter().filter_map(|Parts { text, tokens, prompt, done }| {
+        Some(Answer { text, tokens, prompt, done: done? })
+    });
     Ok(answers.collect())
 }

@@ -210,7 +210,7 @@ impl Calls {
         if !self.inside {
             let held = (1..OPEN.len()).rev().find(|&len| self.pending.ends_with(&OPEN[..len])).unwrap_or(0);
             let text: String = self.pending.drain(..self.pending.len() - held).collect();
-            if !text.is_empty() && !(self.found > 0 && text.trim().is_empty()) {
+            if !text.is_empty() && (self.found == 0 || !text.trim().is_empty()) {
                 parts.push(Part::Text(text));
             }
         }

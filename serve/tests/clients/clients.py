@@ -93,10 +93,10 @@ def test_anthropic():
     import anthropic
 
     client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
-    ask = lambda **more: client.messages.create(**({"model": "story", "max_tokens": 60, "messages": HELLO, "temperature": 0} | more))
+    ask = lambda **more: client.messages.create(**({"model": "story", "max_tokens": 60, "messages": HELLO} | more))
     whole = ask()
     assert whole.content[0].text == ANSWER and whole.stop_reason == "end_turn", whole
-    with client.messages.stream(model="story", max_tokens=60, messages=HELLO, temperature=0) as stream:
+    with client.messages.stream(model="story", max_tokens=60, messages=HELLO) as stream:
         assert "".join(stream.text_stream) == ANSWER
         assert stream.get_final_message().stop_reason == "end_turn"
     stopped = ask(stop_sequences=["like"])
