@@ -60,7 +60,6 @@ fn the_same_request_gives_the_same_text_in_any_company() {
     server.wait_for("tern_kv_pages_used", 0.0, Duration::from_secs(2));
     server.wait_for("tern_requests_active", 0.0, Duration::from_secs(2));
     assert!(server.metric("tern_prefix_hits_total") > 20.0);
-    assert!(server.metric("tern_answers_total{end=\"cancelled\"}") > 0.0);
 }
 
 /// A dummy with a long context; it has no tokenizer, so its prompts are ids.

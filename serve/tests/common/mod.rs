@@ -263,8 +263,11 @@ impl Stream {
     }
 }
 
-/// A shared log of a server.
-pub(crate) fn log() -> (Arc<dyn Fn(&Value) + Send + Sync>, Arc<std::sync::Mutex<Vec<Value>>>) {
+/// What takes a server's log.
+type Sink = Arc<dyn Fn(&Value) + Send + Sync>;
+
+/// A log of a server, and where its lines go.
+pub(crate) fn log() -> (Sink, Arc<std::sync::Mutex<Vec<Value>>>) {
     let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
     let sink = lines.clone();
     (Arc::new(move |line: &Value| sink.lock().unwrap().push(line.clone())), lines)
