@@ -94,8 +94,10 @@ fn a_shared_beginning_of_2000_tokens_is_read_once() {
 fn a_full_queue_says_so_and_those_who_left_make_room() {
     let server = Server::with(Options { parallel: 2, queue: 1, ..options() }, long_model);
     let body = json!({"prompt": [1, 2, 3], "max_tokens": 4000, "n": 8, "stream": true});
-    let mut streams: Vec<_> = (0..3).map(|_| server.stream("/v1/completions", &body)).collect();
+    // The first is being written before the others come: they are prepared side by side, and any could be let in first.
+    let mut streams = vec![server.stream("/v1/completions", &body)];
     streams[0].until("\"text\"");
+    streams.extend((0..2).map(|_| server.stream("/v1/completions", &body)));
     server.wait_for("tern_requests_active", 3.0, Duration::from_secs(5));
     let reply = server.post("/v1/completions", &body);
     assert_eq!((reply.status, reply.header("retry-after")), (429, Some("2")), "{reply:?}");
