@@ -5,6 +5,7 @@ mod chat;
 mod convert;
 mod doctor;
 mod dummy;
+mod eval;
 mod inspect;
 mod run;
 mod serve;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Train(train::Train),
     Dummy(dummy::Dummy),
     Bench(bench::Bench),
+    Eval(eval::Eval),
     Doctor(doctor::Doctor),
 }
 
@@ -41,6 +43,7 @@ impl Command {
             Self::Train(train) => train.run(),
             Self::Dummy(dummy) => dummy.run(),
             Self::Bench(bench) => bench.run(),
+            Self::Eval(eval) => eval.run(),
             Self::Doctor(doctor) => doctor.run(),
         }
     }

@@ -1,25 +1,9 @@
 //! What a model is: the numbers and choices of its architecture. Nothing here is guessed; `family` reads it all from
 //! the file.
 
-pub use tern_kernels::Pairing;
 use tern_kernels::{Activation, Heads, KvFormat, MAX_HEAD_DIM};
 
-/// Rotary positions.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies, `theta`.
-    pub base: f32,
-    /// Which elements rotate together.
-    pub pairing: Pairing,
-}
-
-impl Rope {
-    /// What a position turns each pair of a head by: `base^(-2j / head_dim)`, `j` in `0..head_dim / 2`.
-    pub(crate) fn frequencies(&self, head_dim: usize) -> Vec<f32> {
-        let exponent = |j: usize| -(2.0 * j as f64) / head_dim as f64;
-        (0..head_dim / 2).map(|j| f64::from(self.base).powf(exponent(j)) as f32).collect()
-    }
-}
+use crate::rope::Rope;
 
 /// The architecture of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,10 +64,7 @@ impl Config {
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(("rms_norm_eps", format!("{}: expected a number between 0 and 1", self.norm_eps)));
         }
-        if !(self.rope.base >= 1.0 && self.rope.base.is_finite()) {
-            return Err(("rope_theta", format!("{}: expected a number of at least 1", self.rope.base)));
-        }
-        Ok(())
+        self.rope.check(self.head_dim)
     }
 
     /// Width of all query heads together.

@@ -61,6 +61,10 @@ pub fn convert_file(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let detected = family::detect(file)?;
+    let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
+    if let Some(what) = keys::scaling_misfit(&detected.config.rope.scaling, from_gguf, options.to) {
+        return Err(Error::key(&file.path, "rope_scaling", what));
+    }
     let items = plan::items(file, &detected, options)?;
     let mut meter = Meter::new(&items, progress);
     let mut measured: Vec<Measured> = Vec::with_capacity(items.len());

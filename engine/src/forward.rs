@@ -62,24 +62,63 @@ impl Model {
         sequences: &mut [Sequence],
         rows: &[Row],
     ) -> Result<&'s [f32]> {
-        let before: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens().len()).collect();
-        let result = self.try_forward(scratch, sequences, rows);
-        if let Err(error) = result {
-            for (sequence, len) in sequences.iter_mut().zip(before) {
-                sequence.truncate(len);
-            }
-            return Err(error);
-        }
+        self.or_undone(sequences, |sequences| {
+            self.blocks(scratch, sequences, rows)?;
+            let dim = self.config.dim;
+            self.leave(&mut scratch.head, &mut scratch.logits, rows.iter().zip(scratch.x.chunks_exact(dim)))
+        })?;
         Ok(&scratch.logits)
     }
 
-    fn try_forward(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
+    /// As [`Model::forward`], but the logits pass by: `each(nth, logits)` sees those of the nth row that asked, on
+    /// whichever thread is free, and may write into them. For many rows that ask, whose logits together would be large.
+    pub fn forward_each(
+        &self,
+        scratch: &mut Scratch,
+        sequences: &mut [Sequence],
+        rows: &[Row],
+        each: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<()> {
+        /// Rows that pass the head together. The head is read once for each such piece; that many logits of a large
+        /// vocabulary are 64 MB.
+        const PIECE: usize = 128;
+        let Config { dim, vocab, .. } = self.config;
+        self.or_undone(sequences, |sequences| {
+            self.blocks(scratch, sequences, rows)?;
+            let Scratch { x, head, logits, .. } = scratch;
+            let asked = |row: &(&Row, &[f32])| row.0.logits != Logits::None;
+            let asked: Vec<_> = rows.iter().zip(x.chunks_exact(dim)).filter(asked).collect();
+            for (piece, rows) in asked.chunks(PIECE).enumerate() {
+                self.leave(head, logits, rows.iter().copied())?;
+                self.pool.for_chunks(logits, vocab, |row, logits| each(piece * PIECE + row, logits));
+            }
+            Ok(())
+        })
+    }
+
+    /// Does something to the sequences; on an error they are as they were before.
+    fn or_undone(
+        &self,
+        sequences: &mut [Sequence],
+        work: impl FnOnce(&mut [Sequence]) -> Result<()>,
+    ) -> Result<()> {
+        let before: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens().len()).collect();
+        let result = work(sequences);
+        if result.is_err() {
+            for (sequence, len) in sequences.iter_mut().zip(before) {
+                sequence.truncate(len);
+            }
+        }
+        result
+    }
+
+    fn blocks(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
         self.enter(s, sequences, rows)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             self.attention(s, sequences, index, layer)?;
             self.feed_forward(s, index, layer)?;
         }
-        self.leave(s, rows)
+        Ok(())
     }
 
     /// Embeds the tokens, notes where they stand and how far their heads are to be rotated.
@@ -103,7 +142,7 @@ impl Model {
         }
         s.angles.resize(rows.len() * head_dim, 0.0);
         self.pool.for_chunks(&mut s.angles, head_dim, |row, angles| {
-            angles_at(&self.frequencies, s.places[row].position, angles);
+            angles_at(&self.frequencies, self.magnitude, s.places[row].position, angles);
         });
         s.attention.plan(self.config.attention_heads(), self.kv(), self.threads(), s.places.iter().copied());
         Ok(())
@@ -161,20 +200,24 @@ impl Model {
         Ok(())
     }
 
-    /// The final norm and the head, for the rows that want logits.
-    fn leave(&self, s: &mut Scratch, rows: &[Row]) -> Result<()> {
+    /// The final norm and the head, for the rows that want logits; with each its place in the residual stream.
+    fn leave<'x>(
+        &self,
+        head: &mut HeadBuffers,
+        logits: &mut Vec<f32>,
+        rows: impl Iterator<Item = (&'x Row, &'x [f32])>,
+    ) -> Result<()> {
         let Config { dim, vocab, norm_eps, .. } = self.config;
-        let asked = rows.iter().zip(s.x.chunks_exact(dim)).filter(|(row, _)| row.logits != Logits::None);
-        s.head.tops.clear();
-        s.head.normed.clear();
-        for (row, x) in asked {
-            s.head.tops.push(if let Logits::Top(k) = row.logits { k } else { 0 });
-            let start = s.head.normed.len();
-            s.head.normed.resize(start + dim, 0.0);
-            rms_norm(self.cpu, x, &self.weights.norm, norm_eps, &mut s.head.normed[start..]);
+        head.tops.clear();
+        head.normed.clear();
+        for (row, x) in rows.filter(|(row, _)| row.logits != Logits::None) {
+            head.tops.push(if let Logits::Top(k) = row.logits { k } else { 0 });
+            let start = head.normed.len();
+            head.normed.resize(start + dim, 0.0);
+            rms_norm(self.cpu, x, &self.weights.norm, norm_eps, &mut head.normed[start..]);
         }
-        s.logits.resize(s.head.tops.len() * vocab, 0.0);
-        if s.logits.is_empty() { Ok(()) } else { self.head(&mut s.head, &mut s.logits) }
+        logits.resize(head.tops.len() * vocab, 0.0);
+        if logits.is_empty() { Ok(()) } else { self.head(head, logits) }
     }
 
     fn quantise(
@@ -211,10 +254,10 @@ impl Model {
 
 /// Cosines and then sines of `position * frequency`; the angle is rounded to f32 before its cosine is taken, as the
 /// models were trained.
-fn angles_at(frequencies: &[f32], position: usize, out: &mut [f32]) {
+fn angles_at(frequencies: &[f32], magnitude: f32, position: usize, out: &mut [f32]) {
     let (cosines, sines) = out.split_at_mut(frequencies.len());
     for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
         let (s, c) = f64::from(position as f32 * frequency).sin_cos();
-        (*cosine, *sine) = (c as f32, s as f32);
+        (*cosine, *sine) = (c as f32 * magnitude, s as f32 * magnitude);
     }
 }

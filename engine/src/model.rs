@@ -42,6 +42,8 @@ pub struct Model {
     pub(crate) pool: Pool,
     /// What a position turns each pair of a head by, `(head_dim / 2)`.
     pub(crate) frequencies: Vec<f32>,
+    /// What their cosines and sines are multiplied by.
+    pub(crate) magnitude: f32,
     kv: KvFormat,
     /// Or why there is none: ids can be run without one.
     tokenizer: std::result::Result<Tokenizer, String>,
@@ -86,8 +88,9 @@ impl Model {
         .load()?;
         let config = detected.config;
         let frequencies = config.rope.frequencies(config.head_dim);
+        let magnitude = config.rope.magnitude();
         let (kv, load_time) = (options.kv, start.elapsed());
-        Ok(Model { config, weights, cpu, pool, frequencies, kv, tokenizer, load_time })
+        Ok(Model { config, weights, cpu, pool, frequencies, magnitude, kv, tokenizer, load_time })
     }
 
     /// The numbers of its architecture.

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::family::{Detected, FAMILIES, Family};
 use crate::file::gguf::{Pairs, SCALE_NAMES, SCALE_VALUES, Value};
 use crate::file::gguf_write::ALIGNMENT_KEY;
+use crate::rope::{Scaling, Yarn};
 use serde_json::{Value as Json, json};
 use std::path::Path;
 use tern_kernels::Activation;
@@ -65,6 +66,43 @@ pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Conf
     let act = activation_name(config.activation);
     if act != family.gguf_act {
         put("hidden_act", Value::String(act.into()));
+    }
+    let word = |kind: &str| Value::String(kind.into());
+    match &config.rope.scaling {
+        Scaling::Linear { factor } => {
+            put("rope.scaling.type", word("linear"));
+            put("rope.scaling.factor", Value::F32(*factor));
+        }
+        Scaling::Yarn(yarn) => {
+            put("rope.scaling.type", word("yarn"));
+            put("rope.scaling.factor", Value::F32(yarn.factor));
+            put("rope.scaling.original_context_length", size(yarn.original));
+            put("rope.scaling.yarn_beta_fast", Value::F32(yarn.fast));
+            put("rope.scaling.yarn_beta_slow", Value::F32(yarn.slow));
+            let usual = Yarn::sharpening(yarn.factor, 1.0);
+            if yarn.attention != usual {
+                put("rope.scaling.attn_factor", Value::F32(yarn.attention / usual));
+            }
+        }
+        // What has no keys was refused before.
+        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) => {}
+    }
+}
+
+/// Why the scaling of positions cannot be written in this format, where a program that reads the file would not see it.
+pub(super) fn scaling_misfit(scaling: &Scaling, from_gguf: bool, to: Target) -> Option<&'static str> {
+    match (scaling, to) {
+        (Scaling::Divisors(_), Target::Hf) => {
+            Some("divides frequencies one by one, and `config.json` has no word for that")
+        }
+        (Scaling::Divisors(_), _) => Some("cannot be written again yet"),
+        (Scaling::Llama3 { .. }, to) if to != Target::Hf && !from_gguf => {
+            Some("asks for Llama 3's scaling, which cannot be written to a GGUF yet; use the checkpoint as it is")
+        }
+        (Scaling::Yarn(yarn), to) if to != Target::Hf && !yarn.truncate => {
+            Some("asks for YaRN without whole pairs, and a GGUF has no key for that")
+        }
+        _ => None,
     }
 }
 
@@ -154,6 +192,22 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
     });
     if !config.sub_norms {
         json["mlp_bias"] = false.into();
+    }
+    match &config.rope.scaling {
+        Scaling::Linear { factor } => {
+            json["rope_scaling"] = json!({"rope_type": "linear", "factor": number(*factor)});
+        }
+        Scaling::Yarn(yarn) => {
+            json["rope_scaling"] = json!({
+                "rope_type": "yarn",
+                "factor": number(yarn.factor),
+                "original_max_position_embeddings": yarn.original,
+                "beta_fast": number(yarn.fast),
+                "beta_slow": number(yarn.slow),
+                "attention_factor": number(yarn.attention),
+            });
+        }
+        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) => {}
     }
     json
 }

@@ -1,6 +1,7 @@
 //! The shapes of real models, and two of sizes that nobody has trained.
 
-use crate::config::{Config, Pairing, Rope};
+use crate::config::Config;
+use crate::rope::{Pairing, Rope};
 use tern_kernels::Activation;
 
 /// The sizes of a model.
@@ -56,7 +57,7 @@ fn bitnet(name: &'static str, sizes: Sizes) -> Shape {
         norm_eps: 1e-5,
         activation: Activation::Relu2,
         sub_norms: true,
-        rope: Rope { base: 500_000.0, pairing: Pairing::Halves },
+        rope: Rope::new(500_000.0, Pairing::Halves),
     };
     Shape { name, tied: true, config }
 }

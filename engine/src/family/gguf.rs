@@ -2,10 +2,11 @@
 
 use super::hf::parse_activation;
 use super::{FAMILIES, Family, known_gguf};
-use crate::config::{Config, Pairing, Rope};
+use crate::config::Config;
 use crate::error::{Error, Result, quoted};
 use crate::file::File;
 use crate::file::gguf::Pairs;
+use crate::rope::{Pairing, Rope, Scaling, Yarn};
 
 pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Config, bool)> {
     const ARCHITECTURE: &str = "general.architecture";
@@ -26,12 +27,6 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
             let what = format!("expected {head_dim}, the width of a head, found {found}");
             return Err(Error::key(&file.path, &key(name), what));
         }
-    }
-    let scaling = key("rope.scaling.type");
-    if let Some(kind) = pairs.str(&scaling)?.filter(|kind| *kind != "none") {
-        let what =
-            format!("expected `none`, found `{}`: scaled rotary positions are not supported", quoted(kind));
-        return Err(Error::key(&file.path, &scaling, what));
     }
     let embedding = file.tensor("token_embd.weight");
     let vocab = match (size("vocab_size")?, embedding) {
@@ -62,7 +57,52 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
             // The container's own default, for architectures whose converters leave the key out at that value.
             base: pairs.f32(&key(base))?.unwrap_or(10_000.0),
             pairing: if family.permuted { Pairing::Neighbours } else { Pairing::Halves },
+            scaling: scaling(file, pairs, &key("rope.scaling"), size("context_length")?)?,
         },
     };
     Ok((family, config, family.masters))
+}
+
+/// Llama 3.1's scaling as converters write it: what the frequency of each pair is divided by.
+pub(crate) const DIVISORS: &str = "rope_freqs.weight";
+
+/// How positions are stretched; `keys` is the prefix of what speaks of it.
+fn scaling(file: &File, pairs: &Pairs, keys: &str, context: Option<usize>) -> Result<Scaling> {
+    let key = |name: &str| format!("{keys}.{name}");
+    let number = |name: &str| pairs.f32(&key(name));
+    let wrong = |name: &str, what: String| Err(Error::key(&file.path, &key(name), what));
+    let kind = pairs.str(&key("type"))?.unwrap_or("none");
+    if let Some(tensor) = file.tensor(DIVISORS) {
+        if kind != "none" {
+            let what = format!("expected `none` beside the tensor `{DIVISORS}`, found `{}`", quoted(kind));
+            return wrong("type", what);
+        }
+        let [len] = tensor.dims[..] else {
+            return Err(file.error(DIVISORS, format!("expected one dimension, found {:?}", tensor.dims)));
+        };
+        let mut divisors = vec![0.0; len];
+        crate::codec::floats(tensor, 0, &mut divisors).map_err(|what| file.error(DIVISORS, what))?;
+        return Ok(Scaling::Divisors(divisors));
+    }
+    let factor = number("factor")?;
+    let needed = || factor.ok_or_else(|| Error::key(&file.path, &key("factor"), "missing, and never guessed"));
+    match kind {
+        "none" => Ok(Scaling::None),
+        "linear" => Ok(Scaling::Linear { factor: needed()? }),
+        "yarn" => {
+            let factor = needed()?;
+            let original = pairs.u32(&key("original_context_length"))?.map(|n| n as usize);
+            let scale = number("attn_factor")?.unwrap_or(1.0);
+            Ok(Scaling::Yarn(Yarn {
+                factor,
+                original: original.or(context).unwrap_or(0),
+                fast: number("yarn_beta_fast")?.unwrap_or(32.0),
+                slow: number("yarn_beta_slow")?.unwrap_or(1.0),
+                truncate: true,
+                // The key is a factor on top of the paper's own.
+                attention: scale * Yarn::sharpening(factor, 1.0),
+            }))
+        }
+        other => wrong("type", format!("expected `none`, `linear` or `yarn`, found `{}`", quoted(other))),
+    }
 }

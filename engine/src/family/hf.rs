@@ -1,13 +1,16 @@
 //! A [`Config`] out of Hugging Face's `config.json`. Values that change the arithmetic and are not understood are
 //! errors that name the key.
 
+mod rope;
+
 use serde_json::Value;
 use tern_kernels::Activation;
 
 use super::{FAMILIES, Family};
-use crate::config::{Config, Pairing, Rope};
+use crate::config::Config;
 use crate::error::{Error, Result, quoted};
 use crate::file::File;
+use crate::rope::{Pairing, Rope};
 
 /// `config.json` with errors that name its keys.
 struct Json<'a> {
@@ -74,7 +77,7 @@ pub(super) fn detect(file: &File, config: &Value) -> Result<(&'static Family, Co
         },
         activation: activation(&json)?,
         sub_norms: family.sub_norms.is_some(),
-        rope: Rope { base: rope_base(&json)?, pairing: Pairing::Halves },
+        rope: Rope { base: rope_base(&json)?, pairing: Pairing::Halves, scaling: rope::scaling(&json)? },
     };
     Ok((family, config, family.masters || trained))
 }
@@ -140,19 +143,8 @@ pub(super) fn parse_activation(name: &str) -> Option<Activation> {
     }
 }
 
-/// `rope_theta`, at the top or (transformers 5) in `rope_parameters`; scaling is refused by name.
+/// `rope_theta`, at the top or (transformers 5) in `rope_parameters`.
 fn rope_base(json: &Json) -> Result<f32> {
-    for key in ["rope_scaling", "rope_parameters"] {
-        let Some(rope) = json.get(key) else { continue };
-        let kind = rope.get("rope_type").or(rope.get("type")).filter(|kind| !kind.is_null());
-        if let Some(kind) = kind.filter(|kind| **kind != "default") {
-            return Err(json.wrong(&format!("{key}.rope_type"), "\"default\" (no scaling)", kind));
-        }
-        if let Some(partial) = rope.get("partial_rotary_factor").filter(|factor| factor.as_f64() != Some(1.0))
-        {
-            return Err(json.wrong(&format!("{key}.partial_rotary_factor"), "1", partial));
-        }
-    }
     let nested = json.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
     if let Some(value) = nested.filter(|value| !value.is_null()) {
         let base = value.as_f64().map(|base| base as f32);

@@ -1,0 +1,51 @@
+//! `tern eval`: how good a model is, on files that a user has.
+
+mod hash;
+mod ppl;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tern::{Head, Model};
+
+use crate::failure::Outcome;
+
+/// Measure a model's quality: perplexity, tasks, differences
+#[derive(Args)]
+pub(crate) struct Eval {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// The one list of evaluations.
+#[derive(Subcommand)]
+enum What {
+    Ppl(ppl::Ppl),
+}
+
+impl Eval {
+    pub(crate) fn run(self) -> Outcome {
+        match self.what {
+            What::Ppl(ppl) => ppl.run(),
+        }
+    }
+}
+
+/// What may change a figure, and what only changes its speed.
+fn settings(model: &Model) -> Value {
+    json!({
+        "head": head(model),
+        "kv": model.kv().name(),
+        "packing": model.packing().name(),
+        "cpu": model.cpu_name(),
+        "threads": model.threads(),
+    })
+}
+
+fn settings_line(model: &Model) -> String {
+    let (kv, packing) = (model.kv().name(), model.packing().name());
+    format!("head {}, kv {kv}, packing {packing}, {}, {} threads", head(model), model.cpu_name(), model.threads())
+}
+
+fn head(model: &Model) -> &'static str {
+    if model.head_form() == Head::Int8 { "int8" } else { "stored" }
+}
