@@ -27,7 +27,7 @@ pub(crate) struct ThreadsArgs {
     pub(crate) threads: Option<usize>,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Machine")]
 pub(crate) struct MachineArgs {
     /// The instruction set to use; `tern doctor` lists them [default: the fastest]
@@ -49,6 +49,18 @@ pub(crate) struct MachineArgs {
 }
 
 impl MachineArgs {
+    /// Changes the setting of this flag's name.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "cpu" => self.cpu = Some(cpu(value)?),
+            "packing" => self.packing = Some(packing(value)?),
+            "head" => self.head = head(value)?,
+            "kv" => self.kv = kv(value)?,
+            _ => return Err("expected cpu, packing, head, kv or threads".to_owned()),
+        }
+        Ok(())
+    }
+
     fn options(&self, threads: Option<usize>) -> Options {
         let Self { packing, head, kv, i2s_arm, .. } = *self;
         Options { cpu: self.cpu.clone(), threads, packing, head, kv, i2s_arm }

@@ -36,12 +36,18 @@ impl Convention {
         }
         let windows: Vec<Window> = match self {
             Self::Chunks => (0..tokens / context)
-                .map(|nth| Window { tokens: nth * context..(nth + 1) * context, from: context / 2 + 1, begins })
+                .map(|nth| Window {
+                    tokens: nth * context..(nth + 1) * context,
+                    from: context / 2 + 1,
+                    begins,
+                })
                 .filter(|window| window.from < context)
                 .collect(),
             Self::Sliding { stride } => {
                 if stride == 0 || stride > context {
-                    return Err(Error::Input(format!("a stride of {stride}: expected 1 to {context}, the window")));
+                    return Err(Error::Input(format!(
+                        "a stride of {stride}: expected 1 to {context}, the window"
+                    )));
                 }
                 let mut windows = Vec::new();
                 let mut scored = 1; // nothing predicts the first token
@@ -82,10 +88,14 @@ mod tests {
 
     #[test]
     fn sliding_windows_score_every_token_but_the_first_once() {
-        for (tokens, context, stride) in [(17, 8, 3), (8, 8, 8), (9, 8, 8), (5, 8, 2), (100, 10, 1), (64, 16, 16)] {
+        for (tokens, context, stride) in
+            [(17, 8, 3), (8, 8, 8), (9, 8, 8), (5, 8, 2), (100, 10, 1), (64, 16, 16)]
+        {
             let mut times = vec![0; tokens];
             for window in (Convention::Sliding { stride }).windows(tokens, context, true).unwrap() {
-                assert!(window.from >= 1 && window.tokens.len() <= context && window.from < window.tokens.len());
+                assert!(
+                    window.from >= 1 && window.tokens.len() <= context && window.from < window.tokens.len()
+                );
                 window.tokens.skip(window.from).for_each(|at| times[at] += 1);
             }
             // Where windows do not overlap, nothing predicts the first token of each.

@@ -33,7 +33,9 @@ impl LogSum {
         let (mut tops, mut sums) = ([f32::NEG_INFINITY; LANES], [0f64; LANES]);
         let (pieces, rest) = logits.as_chunks::<LANES>();
         for piece in pieces {
-            tops.iter_mut().zip(piece).for_each(|(top, logit)| *top = if *logit > *top { *logit } else { *top });
+            tops.iter_mut()
+                .zip(piece)
+                .for_each(|(top, logit)| *top = if *logit > *top { *logit } else { *top });
         }
         let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
         for piece in pieces {
@@ -263,7 +265,8 @@ impl<'m> Scorer<'m> {
             let mut scores = scores.lock().expect("no panic under this lock");
             for (_, target) in asked[nth] {
                 let logprob = sum.logprob(logits[target.token as usize]);
-                scores[target.item][target.end][target.at] = Scored { logprob, best: sum.best == target.token };
+                scores[target.item][target.end][target.at] =
+                    Scored { logprob, best: sum.best == target.token };
             }
         })?;
         self.rows += rows.len() as u64;

@@ -102,7 +102,10 @@ fn scaling_that_cannot_be_is_named() {
         (r#"{"rope_type": "linear"}"#, "factor"),
         (r#"{"rope_type": "linear", "factor": 0.5}"#, "factor"),
         (r#"{"rope_type": "linear", "factor": "x"}"#, "factor"),
-        (r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}"#, "low_freq_factor"),
+        (
+            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}"#,
+            "low_freq_factor",
+        ),
         (r#"{"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 0}"#, "original_max"),
         (r#"{"rope_type": "yarn", "factor": 2.0, "beta_fast": 1.0, "beta_slow": 2.0}"#, "beta_slow"),
         (r#"{"rope_type": "yarn", "factor": 2.0, "attention_factor": -1.0}"#, "attention_factor"),
@@ -134,13 +137,15 @@ fn log_probabilities_equal_the_reference() {
 
 /// Items that share beginnings with each other and with those before them.
 fn items() -> Vec<Item> {
-    let text = |seed: u32, len: usize| (0..len as u32).map(move |at| 3 + (at * 7 + seed * 31 + at * at % 11) % 90);
+    let text =
+        |seed: u32, len: usize| (0..len as u32).map(move |at| 3 + (at * 7 + seed * 31 + at * at % 11) % 90);
     let shots: Vec<u32> = text(9, 40).collect();
     (0..23)
         .map(|nth| {
             let start: Vec<u32> = if nth % 5 == 4 { text(nth, 3).collect() } else { shots.clone() };
             let context = start.into_iter().chain(text(nth / 2, 4 + nth as usize % 3)).collect();
-            let ends = (0..1 + nth % 4).map(|end| text(nth + end, 1 + (end as usize + nth as usize) % 5).collect());
+            let ends =
+                (0..1 + nth % 4).map(|end| text(nth + end, 1 + (end as usize + nth as usize) % 5).collect());
             Item { context, ends: ends.collect() }
         })
         .collect()
@@ -149,7 +154,9 @@ fn items() -> Vec<Item> {
 #[test]
 fn slots_and_shared_beginnings_change_no_bit_and_save_work() {
     for kv in KvFormat::ALL {
-        let model = Model::open(&golden("bitnet_packed_autobitlinear"), &Options { kv, ..Options::default() }).unwrap();
+        let model =
+            Model::open(&golden("bitnet_packed_autobitlinear"), &Options { kv, ..Options::default() })
+                .unwrap();
         let mut alone = Vec::new();
         let mut work = 0;
         for item in items() {
@@ -179,11 +186,18 @@ fn greedy_texts_are_the_same_alone_and_in_company() {
     let most = 8;
     let one: Vec<_> = contexts
         .iter()
-        .map(|context| Scorer::new(&model, 1).greedy(&[context.clone()], most, |_, text| text.len() == 5).unwrap().remove(0))
+        .map(|context| {
+            Scorer::new(&model, 1)
+                .greedy(&[context.clone()], most, |_, text| text.len() == 5)
+                .unwrap()
+                .remove(0)
+        })
         .collect();
     let mut scorer = Scorer::new(&model, 7);
-    let many: Vec<_> =
-        contexts.chunks(7).flat_map(|batch| scorer.greedy(batch, most, |_, text| text.len() == 5).unwrap()).collect();
+    let many: Vec<_> = contexts
+        .chunks(7)
+        .flat_map(|batch| scorer.greedy(batch, most, |_, text| text.len() == 5).unwrap())
+        .collect();
     assert_eq!(one, many);
     assert!(many.iter().all(|text| text.len() == 5));
 }
@@ -193,7 +207,9 @@ fn what_cannot_be_scored_is_an_error() {
     let model = Model::open(&golden("bitnet_packed_autobitlinear"), &Options::default()).unwrap();
     let mut scorer = Scorer::new(&model, 2);
     let item = |context: Vec<u32>, end: Vec<u32>| Item { context, ends: vec![end] };
-    for bad in [item(vec![], vec![1]), item(vec![1], vec![]), item(vec![1; 64], vec![2, 2]), item(vec![96], vec![1])] {
+    for bad in
+        [item(vec![], vec![1]), item(vec![1], vec![]), item(vec![1; 64], vec![2, 2]), item(vec![96], vec![1])]
+    {
         scorer.score(&[bad]).unwrap_err();
     }
     scorer.score(&[item(vec![1; 64], vec![2])]).unwrap();

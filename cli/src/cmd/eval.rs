@@ -1,7 +1,11 @@
 //! `tern eval`: how good a model is, on files that a user has.
 
+mod compare;
 mod hash;
+mod needle;
 mod ppl;
+mod report;
+mod tasks;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -20,12 +24,20 @@ pub(crate) struct Eval {
 #[derive(Subcommand)]
 enum What {
     Ppl(ppl::Ppl),
+    Tasks(tasks::Tasks),
+    Compare(compare::Compare),
+    Needle(needle::Needle),
+    Report(report::ReportArgs),
 }
 
 impl Eval {
     pub(crate) fn run(self) -> Outcome {
         match self.what {
             What::Ppl(ppl) => ppl.run(),
+            What::Tasks(tasks) => tasks.run(),
+            What::Compare(compare) => compare.run(),
+            What::Needle(needle) => needle.run(),
+            What::Report(report) => report.run(),
         }
     }
 }
@@ -43,7 +55,12 @@ fn settings(model: &Model) -> Value {
 
 fn settings_line(model: &Model) -> String {
     let (kv, packing) = (model.kv().name(), model.packing().name());
-    format!("head {}, kv {kv}, packing {packing}, {}, {} threads", head(model), model.cpu_name(), model.threads())
+    format!(
+        "head {}, kv {kv}, packing {packing}, {}, {} threads",
+        head(model),
+        model.cpu_name(),
+        model.threads()
+    )
 }
 
 fn head(model: &Model) -> &'static str {

@@ -96,9 +96,9 @@ pub(super) fn scaling_misfit(scaling: &Scaling, from_gguf: bool, to: Target) -> 
             Some("divides frequencies one by one, and `config.json` has no word for that")
         }
         (Scaling::Divisors(_), _) => Some("cannot be written again yet"),
-        (Scaling::Llama3 { .. }, to) if to != Target::Hf && !from_gguf => {
-            Some("asks for Llama 3's scaling, which cannot be written to a GGUF yet; use the checkpoint as it is")
-        }
+        (Scaling::Llama3 { .. }, to) if to != Target::Hf && !from_gguf => Some(
+            "asks for Llama 3's scaling, which cannot be written to a GGUF yet; use the checkpoint as it is",
+        ),
         (Scaling::Yarn(yarn), to) if to != Target::Hf && !yarn.truncate => {
             Some("asks for YaRN without whole pairs, and a GGUF has no key for that")
         }

@@ -85,7 +85,8 @@ fn scaling(file: &File, pairs: &Pairs, keys: &str, context: Option<usize>) -> Re
         return Ok(Scaling::Divisors(divisors));
     }
     let factor = number("factor")?;
-    let needed = || factor.ok_or_else(|| Error::key(&file.path, &key("factor"), "missing, and never guessed"));
+    let needed =
+        || factor.ok_or_else(|| Error::key(&file.path, &key("factor"), "missing, and never guessed"));
     match kind {
         "none" => Ok(Scaling::None),
         "linear" => Ok(Scaling::Linear { factor: needed()? }),

@@ -24,8 +24,10 @@ impl Scorer<'_> {
         }
         let borrowed: Vec<&[u32]> = contexts.iter().map(|context| &context[..]).collect();
         let kept = self.settle(&borrowed)?;
-        let job = |(slot, (context, kept)): (usize, (&Vec<u32>, usize))| {
-            Job { slot, tokens: context[kept..context.len() - 1].to_vec(), targets: Vec::new() }
+        let job = |(slot, (context, kept)): (usize, (&Vec<u32>, usize))| Job {
+            slot,
+            tokens: context[kept..context.len() - 1].to_vec(),
+            targets: Vec::new(),
         };
         let jobs: Vec<Job> = contexts.iter().zip(kept).enumerate().map(job).collect();
         self.run(&jobs, &mut [])?;
@@ -34,8 +36,10 @@ impl Scorer<'_> {
         let mut live: Vec<usize> = if most == 0 { Vec::new() } else { (0..contexts.len()).collect() };
         while !live.is_empty() {
             let next = |&at: &usize| *texts[at].last().unwrap_or(&contexts[at][contexts[at].len() - 1]);
-            let rows: Vec<Row> =
-                live.iter().map(|at| Row { sequence: *at, token: next(at), logits: Logits::Top(1) }).collect();
+            let rows: Vec<Row> = live
+                .iter()
+                .map(|at| Row { sequence: *at, token: next(at), logits: Logits::Top(1) })
+                .collect();
             let vocab = self.model.config().vocab;
             let logits = self.model.forward(&mut self.scratch, &mut self.slots, &rows)?;
             let best = |logits: &[f32]| {

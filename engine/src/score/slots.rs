@@ -23,11 +23,15 @@ impl Scorer<'_> {
             let most = first.len() - 1;
             let common = rest.iter().map(|other| shared(first, other).min(other.len() - 1)).min();
             let common = common.unwrap_or(most).min(most);
-            let held = self.slots.iter().map(|slot| shared(slot.tokens(), &first[..common])).max().unwrap_or(0);
+            let held =
+                self.slots.iter().map(|slot| shared(slot.tokens(), &first[..common])).max().unwrap_or(0);
             if common >= held + WORTH {
                 let kept = shared(self.slots[0].tokens(), &first[..common]);
                 self.slots[0].truncate(kept);
-                self.run(&[Job { slot: 0, tokens: first[kept..common].to_vec(), targets: Vec::new() }], &mut [])?;
+                self.run(
+                    &[Job { slot: 0, tokens: first[kept..common].to_vec(), targets: Vec::new() }],
+                    &mut [],
+                )?;
             }
         }
         // Copies first, from slots as they are: what one slot drops another may still want.
@@ -39,7 +43,8 @@ impl Scorer<'_> {
             let (len, from) = best.unwrap_or((own, slot));
             plan.push(if len >= own + WORTH { (len, from) } else { (own, slot) });
         }
-        let copies: Vec<_> = plan.iter().map(|&(len, from)| (len, self.slots[from].tokens()[..len].to_vec())).collect();
+        let copies: Vec<_> =
+            plan.iter().map(|&(len, from)| (len, self.slots[from].tokens()[..len].to_vec())).collect();
         for (slot, &(len, from)) in plan.iter().enumerate() {
             // A source that was overwritten by a copy of its own still serves where the beginning is the same.
             let usable = shared(self.slots[from].tokens(), &copies[slot].1);

@@ -46,7 +46,8 @@ impl Sha256 {
     fn hex(mut self) -> String {
         let bits = self.len * 8;
         let zeros = (119 - self.len % 64) % 64;
-        let end: Vec<u8> = [0x80].into_iter().chain((0..zeros).map(|_| 0)).chain(bits.to_be_bytes()).collect();
+        let end: Vec<u8> =
+            [0x80].into_iter().chain((0..zeros).map(|_| 0)).chain(bits.to_be_bytes()).collect();
         self.add(&end);
         self.state.iter().map(|word| format!("{word:08x}")).collect()
     }

@@ -40,6 +40,9 @@ pub(super) struct Ppl {
     /// Let windows begin every N tokens, as Hugging Face does [default: llama.cpp's chunks]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     stride: Option<usize>,
+    /// FILE holds token ids, as `tern tokenize` prints them, and not text; for models without a tokenizer
+    #[arg(long)]
+    ids: bool,
     /// Score the first N windows only
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     windows: Option<usize>,
@@ -64,10 +67,10 @@ impl Ppl {
             let what = format!("-c {}: expected at most {most}, the context of this model", self.context);
             return Err(Failure::misused(what));
         }
-        let ids = tokens(model, &text)?;
+        let ids = if self.ids { listed(&self.file, &text)? } else { tokens(model, &text)? };
         let convention = self.stride.map_or(Convention::Chunks, |stride| Convention::Sliding { stride });
-        let tokenizer = model.tokenizer()?;
-        let begins = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+        let begins =
+            model.tokenizer().ok().and_then(|tokenizer| tokenizer.bos().filter(|_| tokenizer.adds_bos()));
         let mut windows = convention.windows(ids.len(), self.context, begins.is_some())?;
         windows.truncate(self.windows.unwrap_or(windows.len()));
 
@@ -75,7 +78,8 @@ impl Ppl {
         let mut bar = Bar::steps();
         let start = Instant::now();
         for (nth, window) in windows.iter().enumerate() {
-            let running = if nth == 0 { String::new() } else { format!("perplexity {:.4}", sum.perplexity()) };
+            let running =
+                if nth == 0 { String::new() } else { format!("perplexity {:.4}", sum.perplexity()) };
             bar.step(nth, windows.len(), running);
             let mut tokens = ids[window.tokens.clone()].to_vec();
             if let Some(first) = begins.filter(|_| window.begins) {
@@ -86,7 +90,7 @@ impl Ppl {
         bar.clear();
         let seconds = start.elapsed().as_secs_f64();
         let speed = scorer.rows() as f64 / seconds;
-        let bits = bits_per_byte(&sum, ids.len(), text.len());
+        let bits = (!self.ids).then(|| bits_per_byte(&sum, ids.len(), text.len()));
         let means = match self.stride {
             None => format!("llama.cpp's: chunks of {}, second halves scored", self.context),
             Some(stride) => format!("Hugging Face's: windows of {}, stride {stride}", self.context),
@@ -115,9 +119,10 @@ impl Ppl {
             }));
         }
         terminal::print(&format!(
-            "perplexity     {:.4} ± {:.4}\nbits per byte  {bits:.4}\nconvention     {means}\nscored         {} of {} tokens in {} windows, {:.1} s, {speed:.1} tokens/s\nsettings       {}\n",
+            "perplexity     {:.4} ± {:.4}\nbits per byte  {}\nconvention     {means}\nscored         {} of {} tokens in {} windows, {:.1} s, {speed:.1} tokens/s\nsettings       {}\n",
             sum.perplexity(),
             sum.error(),
+            bits.map_or("–".to_owned(), |bits| format!("{bits:.4}")),
             sum.tokens,
             ids.len(),
             windows.len(),
@@ -132,12 +137,23 @@ fn bits_per_byte(sum: &Summary, tokens: usize, bytes: usize) -> f64 {
     sum.mean() / std::f64::consts::LN_2 * tokens as f64 / bytes as f64
 }
 
+/// The ids in a file.
+fn listed(path: &Path, text: &str) -> Outcome<Vec<u32>> {
+    let wrong =
+        |error| Failure::failed(format!("{}: expected a JSON list of token ids: {error}", path.display()));
+    serde_json::from_str(text).map_err(wrong)
+}
+
 /// The text of a file.
 pub(super) fn read(path: &Path) -> Outcome<String> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
     let text = terminal::read_text(file, &name)?;
-    if text.is_empty() { Err(Failure::failed(format!("{name}: expected text, found an empty file"))) } else { Ok(text) }
+    if text.is_empty() {
+        Err(Failure::failed(format!("{name}: expected text, found an empty file")))
+    } else {
+        Ok(text)
+    }
 }
 
 /// The tokens of a text, begun as the model's texts begin.

@@ -31,7 +31,8 @@ impl Keys<'_> {
     /// The context before scaling. Both ways of leaving it out are the reference's.
     fn original(&self) -> Result<usize> {
         const KEY: &str = "original_max_position_embeddings";
-        let value = self.get(KEY).or_else(|| self.json.get(KEY)).or_else(|| self.json.get("max_position_embeddings"));
+        let value =
+            self.get(KEY).or_else(|| self.json.get(KEY)).or_else(|| self.json.get("max_position_embeddings"));
         let value = value.unwrap_or(&Value::Null);
         let size = value.as_u64().and_then(|n| usize::try_from(n).ok());
         size.ok_or_else(|| self.wrong(KEY, "a whole number", value))
@@ -93,7 +94,8 @@ fn yarn(keys: &Keys) -> Result<Yarn> {
         None => true,
         Some(value) => value.as_bool().ok_or_else(|| keys.wrong("truncate", "true or false", value))?,
     };
-    let slope = |key, usual| Ok::<_, crate::error::Error>(keys.number(key)?.filter(|n| *n != 0.0).unwrap_or(usual));
+    let slope =
+        |key, usual| Ok::<_, crate::error::Error>(keys.number(key)?.filter(|n| *n != 0.0).unwrap_or(usual));
     Ok(Yarn {
         factor,
         original: keys.original()?,

@@ -1,0 +1,126 @@
+//! Bars with whiskers, as an SVG that takes its colours from the page.
+
+use std::fmt::Write;
+
+use super::escaped;
+
+/// Bars of one label, side by side.
+pub(super) struct Group {
+    pub(super) label: String,
+    pub(super) bars: Vec<Bar>,
+}
+
+/// One bar; `colour` counts through the models.
+#[derive(Clone, Copy)]
+pub(super) struct Bar {
+    pub(super) colour: usize,
+    pub(super) value: f64,
+    pub(super) error: f64,
+}
+
+/// Told apart by eyes that see fewer colours too (after Okabe and Ito).
+const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
+
+const LEFT: f64 = 170.0;
+const WIDTH: f64 = 520.0;
+const BAR: f64 = 14.0;
+const GAP: f64 = 12.0;
+
+/// Lying bars, groups below each other; the axis ends at `most` or above the longest.
+pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit: &str) -> String {
+    let longest =
+        groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value + bar.error).fold(0.0, f64::max);
+    let most = most.unwrap_or_else(|| round_up(longest));
+    let at = |value: f64| LEFT + WIDTH * (value / most).clamp(0.0, 1.0);
+    let legend = if models.len() > 1 { 24.0 } else { 0.0 };
+    let bars: usize = groups.iter().map(|group| group.bars.len()).sum();
+    let bottom = legend + bars as f64 * BAR + groups.len() as f64 * GAP + 4.0;
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {} {}\" width=\"{}\" role=\"img\">",
+        LEFT + WIDTH + 90.0,
+        bottom + 22.0,
+        LEFT + WIDTH + 90.0,
+    );
+    let mut x = LEFT;
+    for (nth, model) in models.iter().enumerate().filter(|_| legend > 0.0) {
+        let colour = COLOURS[nth % COLOURS.len()];
+        let _ = write!(svg, "<rect x=\"{x}\" y=\"2\" width=\"10\" height=\"10\" fill=\"{colour}\"/>");
+        let _ = write!(svg, "<text x=\"{}\" y=\"11\">{}</text>", x + 14.0, escaped(model));
+        x += 34.0 + 7.0 * model.chars().count() as f64;
+    }
+    for step in 0..=4 {
+        let value = most * f64::from(step) / 4.0;
+        let x = at(value);
+        let _ =
+            write!(svg, "<line class=\"axis\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{legend}\" y2=\"{bottom}\"/>");
+        let _ = write!(
+            svg,
+            "<text class=\"dim\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}{unit}</text>",
+            bottom + 16.0,
+            short(value)
+        );
+    }
+    let mut y = legend + GAP / 2.0;
+    for group in groups {
+        let height = group.bars.len() as f64 * BAR;
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LEFT - 8.0,
+            y + height / 2.0 + 4.0,
+            escaped(&group.label),
+        );
+        for bar in &group.bars {
+            let (end, middle) = (at(bar.value), y + BAR / 2.0);
+            let colour = COLOURS[bar.colour % COLOURS.len()];
+            let (width, height) = (end - LEFT, BAR - 3.0);
+            let _ = write!(
+                svg,
+                "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>",
+                y + 1.5
+            );
+            let (low, high) = (at(bar.value - bar.error), at(bar.value + bar.error));
+            if high > low {
+                let _ = write!(
+                    svg,
+                    "<path class=\"error\" fill=\"none\" d=\"M{low:.1} {middle:.1}H{high:.1}M{low:.1} {:.1}v6M{high:.1} {:.1}v6\"/>",
+                    middle - 3.0,
+                    middle - 3.0
+                );
+            }
+            let _ = write!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{:.1}\">{}{unit}</text>",
+                high.max(end) + 6.0,
+                middle + 4.0,
+                short(bar.value)
+            );
+            y += BAR;
+        }
+        y += GAP;
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Three digits that matter.
+fn short(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+/// The next number above that a scale may end at.
+fn round_up(value: f64) -> f64 {
+    if value <= 0.0 || !value.is_finite() {
+        return 1.0;
+    }
+    let power = 10f64.powf(value.log10().floor());
+    [1.0, 2.0, 4.0, 5.0, 8.0, 10.0]
+        .map(|step| step * power)
+        .into_iter()
+        .find(|end| *end >= value)
+        .unwrap_or(10.0 * power)
+}
