@@ -15,7 +15,9 @@ pub(super) struct Group {
 pub(super) struct Bar {
     pub(super) colour: usize,
     pub(super) value: f64,
-    pub(super) error: f64,
+    /// Where its whisker begins and ends.
+    pub(super) from: f64,
+    pub(super) to: f64,
 }
 
 /// Told apart by eyes that see fewer colours too (after Okabe and Ito).
@@ -29,7 +31,7 @@ const GAP: f64 = 12.0;
 /// Lying bars, groups below each other; the axis ends at `most` or above the longest.
 pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit: &str) -> String {
     let longest =
-        groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value + bar.error).fold(0.0, f64::max);
+        groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value.max(bar.to)).fold(0.0, f64::max);
     let most = most.unwrap_or_else(|| round_up(longest));
     let at = |value: f64| LEFT + WIDTH * (value / most).clamp(0.0, 1.0);
     let legend = if models.len() > 1 { 24.0 } else { 0.0 };
@@ -79,7 +81,7 @@ pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit:
                 "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>",
                 y + 1.5
             );
-            let (low, high) = (at(bar.value - bar.error), at(bar.value + bar.error));
+            let (low, high) = (at(bar.from), at(bar.to));
             if high > low {
                 let _ = write!(
                     svg,
@@ -106,6 +108,7 @@ pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit:
 /// Three digits that matter.
 fn short(value: f64) -> String {
     match value {
+        0.0 => "0".to_owned(),
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
         v => format!("{v:.2}"),

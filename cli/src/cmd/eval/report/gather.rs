@@ -128,7 +128,7 @@ impl Report {
                 vec![
                     name(v),
                     text(&t["test"]),
-                    text(&t["threads"]),
+                    text(&t["n_threads"]),
                     number(&t["avg_ts"], 2),
                     number(&t["joules_per_token"], 3),
                 ]
@@ -206,7 +206,8 @@ impl Report {
                 (text(&task["task"]), &task["figures"][task["metric"].as_str().unwrap_or("")]);
             let Some(value) = total["value"].as_f64() else { continue };
             let error = total["error"].as_f64().unwrap_or(0.0);
-            let bar = Bar { colour: colour(&name(v)), value: 100.0 * value, error: 100.0 * error };
+            let [value, from, to] = [value, value - error, value + error].map(|share| 100.0 * share);
+            let bar = Bar { colour: colour(&name(v)), value, from, to };
             group(&mut groups, label).push(bar);
         }
         if !groups.is_empty() {
@@ -219,18 +220,15 @@ impl Report {
             for v in &self.bench {
                 for test in v["tests"].as_array().into_iter().flatten() {
                     let Some(value) = test[key].as_f64() else { continue };
-                    let label = format!("{}, {} threads", text(&test["test"]), test["threads"]);
-                    // Speeds have no common error; the spread of the rounds stands for it.
-                    let spread = test["max_ts"]
-                        .as_f64()
-                        .zip(test["min_ts"].as_f64())
-                        .map(|(max, min)| (max - min) / 2.0);
-                    let error = if key == "avg_ts" { spread.unwrap_or(0.0) } else { 0.0 };
-                    group(&mut groups, label).push(Bar { colour: colour(&name(v)), value, error });
+                    let label = format!("{}, {} threads", text(&test["test"]), test["n_threads"]);
+                    // Speeds have no common error; the slowest and the fastest round stand for it.
+                    let round = |key: &str| test[key].as_f64().filter(|_| title == "Speed").unwrap_or(value);
+                    let (from, to) = (round("min_ts"), round("max_ts"));
+                    group(&mut groups, label).push(Bar { colour: colour(&name(v)), value, from, to });
                 }
             }
             if !groups.is_empty() {
-                let about = if key == "avg_ts" {
+                let about = if title == "Speed" {
                     format!("In {unit}; whiskers span the slowest and the fastest round.")
                 } else {
                     format!("In {unit}, by the machine's counters.")
