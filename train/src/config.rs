@@ -296,7 +296,7 @@ impl Run {
             norm_eps: self.norm_eps,
             activation: self.activation()?,
             sub_norms: self.sub_norms,
-            rope: Rope { base: self.rope_base, pairing: Pairing::Halves },
+            rope: Rope::new(self.rope_base, Pairing::Halves),
         };
         // The engine's names of these keys are Hugging Face's; a person typed ours.
         config.check().map_err(|(key, what)| {

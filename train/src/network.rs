@@ -150,7 +150,7 @@ impl Network {
             layout: layout.clone(),
             positions,
             recompute,
-            angles: Angles::new(config.rope.base, config.head_dim, positions, config.rope.pairing),
+            angles: Angles::new(&config.rope, config.head_dim, positions),
             weights: (0..config.layers).map(weights).collect(),
             states: (0..kept).map(|_| State::new(is_ternary)).collect(),
             stream: vec![Vec::new(); config.layers + 1],

@@ -120,7 +120,7 @@ fn gate_and_its_norm() {
 fn rope_turns_back() {
     for pairing in [Pairing::Halves, Pairing::Neighbours] {
         let heads = Heads { count: 3, dim: 8, positions: 5 };
-        let angles = Angles::new(10000.0, heads.dim, heads.positions, pairing);
+        let angles = Angles::new(&tern::Rope::new(10000.0, pairing), heads.dim, heads.positions);
         let len = 2 * heads.count * heads.dim * heads.positions;
         let (x, g) = (values(1, len), values(2, len));
         everywhere(|on| {

@@ -207,7 +207,16 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
                 "attention_factor": number(yarn.attention),
             });
         }
-        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) => {}
+        Scaling::Llama3 { factor, low, high, original } => {
+            json["rope_scaling"] = json!({
+                "rope_type": "llama3",
+                "factor": number(*factor),
+                "low_freq_factor": number(*low),
+                "high_freq_factor": number(*high),
+                "original_max_position_embeddings": original,
+            });
+        }
+        Scaling::None | Scaling::Divisors(_) => {}
     }
     json
 }

@@ -1,7 +1,7 @@
 //! Rotary positions, and the two layouts of queries, keys and values: rows of tokens `(rows, heads * head_dim)` as the
 //! products have them, and `(sequence, head, position, head_dim)` as attention wants them.
 
-use tern_kernels::Pairing;
+use tern::{Pairing, Rope};
 
 use super::Machine;
 
@@ -17,12 +17,13 @@ pub struct Angles {
 
 impl Angles {
     /// The angle is rounded to f32 before its cosine is taken, as the engine does.
-    pub fn new(base: f32, head_dim: usize, positions: usize, pairing: Pairing) -> Self {
+    pub fn new(rope: &Rope, head_dim: usize, positions: usize) -> Self {
         let half = head_dim / 2;
-        let frequency = |j: usize| f64::from(base).powf(-(2.0 * j as f64) / head_dim as f64) as f32;
-        let angles = (0..positions * half).map(|i| f64::from((i / half) as f32 * frequency(i % half)));
-        let (sin, cos) = angles.map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
-        Self { cos, sin, half, pairing }
+        let (frequencies, magnitude) = (rope.frequencies(head_dim), rope.magnitude());
+        let angles = (0..positions * half).map(|i| f64::from((i / half) as f32 * frequencies[i % half]));
+        let (sin, cos) =
+            angles.map(|angle| (angle.sin() as f32 * magnitude, angle.cos() as f32 * magnitude)).unzip();
+        Self { cos, sin, half, pairing: rope.pairing }
     }
 
     /// Turns one head at a position, forwards or (`sign` = -1) back.
