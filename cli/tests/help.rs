@@ -4,13 +4,16 @@ mod common;
 
 use common::{run, snapshot};
 
-const COMMANDS: [&str; 9] =
-    ["run", "chat", "serve", "inspect", "tokenize", "convert", "train", "dummy", "bench", "doctor"];
+const COMMANDS: [&str; 11] =
+    ["run", "chat", "serve", "inspect", "tokenize", "convert", "train", "dummy", "bench", "eval", "doctor"];
 
 #[test]
 fn every_command_has_the_help_of_its_snapshot() {
     for command in COMMANDS {
         snapshot(&format!("help-{command}"), &run(&[command, "--help"]).ok());
+    }
+    for part in ["ppl", "tasks", "compare", "needle", "report"] {
+        snapshot(&format!("help-eval-{part}"), &run(&["eval", part, "--help"]).ok());
     }
 }
 

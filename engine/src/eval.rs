@@ -11,5 +11,5 @@ mod task;
 mod words;
 
 pub use grade::{Answer, Record, Tally, Total, grade};
-pub use items::{Ask, Gold, Question, Read, read};
+pub use items::{Ask, Gold, Question, Read, Rules, read};
 pub use task::{Kind, Task, builtin};

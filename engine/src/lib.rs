@@ -40,7 +40,7 @@ pub use model::{MAX_THREADS, Model, Options};
 pub use perplexity::{Convention, Window};
 pub use rope::{Pairing, Rope, Scaling, Yarn};
 pub use sampler::{Allowed, Past, Sampler, Sampling};
-pub use score::{Item, LogSum, Scored, Scorer, Summary};
+pub use score::{Item, Likelihood, LogSum, Scorer, Summary};
 pub use sequence::Sequence;
 pub use story::{STORY, story_file};
 pub use template::{Message, Template};

@@ -99,7 +99,7 @@ mod tests {
                 window.tokens.skip(window.from).for_each(|at| times[at] += 1);
             }
             // Where windows do not overlap, nothing predicts the first token of each.
-            let missed = |at: &usize| *at == 0 || (stride == context && at % context == 0);
+            let missed = |at: &usize| *at == 0 || (stride == context && at.is_multiple_of(context));
             let want: Vec<i32> = (0..tokens).map(|at| i32::from(!missed(&at))).collect();
             assert_eq!(times, want, "{tokens} {context} {stride}");
         }

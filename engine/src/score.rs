@@ -61,7 +61,7 @@ impl LogSum {
 
 /// What the model thinks of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scored {
+pub struct Likelihood {
     /// The natural logarithm of its probability.
     pub logprob: f64,
     /// Whether it is the likeliest of all.
@@ -167,7 +167,7 @@ impl<'m> Scorer<'m> {
     }
 
     /// Scores at most as many items as there are slots: for each item, for each end, each of its tokens.
-    pub fn score(&mut self, items: &[Item]) -> Result<Vec<Vec<Vec<Scored>>>> {
+    pub fn score(&mut self, items: &[Item]) -> Result<Vec<Vec<Vec<Likelihood>>>> {
         assert!(items.len() <= self.slots.len(), "{} items in {} slots", items.len(), self.slots.len());
         let context = self.model.config().context;
         for item in items {
@@ -179,8 +179,8 @@ impl<'m> Scorer<'m> {
                 return Err(Error::Input(what));
             }
         }
-        let nothing = Scored { logprob: f64::NAN, best: false };
-        let mut scores: Vec<Vec<Vec<Scored>>> =
+        let nothing = Likelihood { logprob: f64::NAN, best: false };
+        let mut scores: Vec<Vec<Vec<Likelihood>>> =
             items.iter().map(|item| item.ends.iter().map(|end| vec![nothing; end.len()]).collect()).collect();
         let contexts: Vec<&[u32]> = items.iter().map(|item| &item.context[..]).collect();
         let kept = self.settle(&contexts)?;
@@ -213,13 +213,13 @@ impl<'m> Scorer<'m> {
     }
 
     /// Scores `tokens[from..]` given what is before each: one window of a long text, in the first slot.
-    pub fn window(&mut self, tokens: &[u32], from: usize) -> Result<Vec<Scored>> {
+    pub fn window(&mut self, tokens: &[u32], from: usize) -> Result<Vec<Likelihood>> {
         assert!(0 < from && from < tokens.len(), "from {from} of {}", tokens.len());
         self.slots[0].truncate(0);
         let targets = (from..tokens.len())
             .map(|at| (at - 1, Target { token: tokens[at], item: 0, end: 0, at: at - from }))
             .collect();
-        let nothing = Scored { logprob: f64::NAN, best: false };
+        let nothing = Likelihood { logprob: f64::NAN, best: false };
         let mut scores = vec![vec![vec![nothing; tokens.len() - from]]];
         let job = Job { slot: 0, tokens: tokens[..tokens.len() - 1].to_vec(), targets };
         self.run(&[job], &mut scores)?;
@@ -227,7 +227,7 @@ impl<'m> Scorer<'m> {
     }
 
     /// Takes jobs through the model, [`CHUNK`] rows at a time, and notes the scores of their targets.
-    fn run(&mut self, jobs: &[Job], scores: &mut [Vec<Vec<Scored>>]) -> Result<()> {
+    fn run(&mut self, jobs: &[Job], scores: &mut [Vec<Vec<Likelihood>>]) -> Result<()> {
         let mut rows: Vec<Row> = Vec::with_capacity(CHUNK);
         // Of each row that asks: the targets it predicts.
         let mut asked: Vec<&[(usize, Target)]> = Vec::new();
@@ -254,7 +254,7 @@ impl<'m> Scorer<'m> {
         &mut self,
         rows: &mut Vec<Row>,
         asked: &mut Vec<&[(usize, Target)]>,
-        scores: &mut [Vec<Vec<Scored>>],
+        scores: &mut [Vec<Vec<Likelihood>>],
     ) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
@@ -266,7 +266,7 @@ impl<'m> Scorer<'m> {
             for (_, target) in asked[nth] {
                 let logprob = sum.logprob(logits[target.token as usize]);
                 scores[target.item][target.end][target.at] =
-                    Scored { logprob, best: sum.best == target.token };
+                    Likelihood { logprob, best: sum.best == target.token };
             }
         })?;
         self.rows += rows.len() as u64;

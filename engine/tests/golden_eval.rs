@@ -188,7 +188,7 @@ fn greedy_texts_are_the_same_alone_and_in_company() {
         .iter()
         .map(|context| {
             Scorer::new(&model, 1)
-                .greedy(&[context.clone()], most, |_, text| text.len() == 5)
+                .greedy(std::slice::from_ref(context), most, |_, text| text.len() == 5)
                 .unwrap()
                 .remove(0)
         })

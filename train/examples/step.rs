@@ -31,7 +31,7 @@ fn main() {
         norm_eps: 1e-5,
         activation: Activation::Relu2,
         sub_norms: true,
-        rope: Rope { base: 10000.0, pairing: Pairing::Halves },
+        rope: Rope { base: 10000.0, pairing: Pairing::Halves, scaling: Default::default() },
     };
     let (sequences, positions) = (8, 256);
     let rows = sequences * positions;

@@ -44,13 +44,16 @@ pub enum Ask {
     },
 }
 
+/// Names of rules and the arguments of each.
+pub type Rules = Vec<(String, Map<String, Value>)>;
+
 /// What a written answer is held against.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gold {
     /// A number, as [`super::grade`] extracts it.
     Number(String),
     /// Names of rules and their arguments.
-    Rules(Vec<(String, Map<String, Value>)>),
+    Rules(Rules),
 }
 
 /// What a file of items holds.
@@ -239,7 +242,7 @@ impl Fields<'_> {
         })
     }
 
-    fn rules(&self) -> Result<Vec<(String, Map<String, Value>)>, String> {
+    fn rules(&self) -> Result<Rules, String> {
         let list = |field| match self.value(field)? {
             Value::Array(list) => Ok(list),
             other => Err(format!("`{field}`: expected a list, found {}", short(other))),

@@ -1,7 +1,7 @@
 //! Questions become tokens, and what the model makes of them answers.
 
 use tern::eval::{Answer, Ask, Question, Record, Task, grade};
-use tern::{Item, Message, Model, Scored, Scorer, Specials, Tokenizer};
+use tern::{Item, Likelihood, Message, Model, Scorer, Specials, Tokenizer};
 
 use crate::failure::Outcome;
 
@@ -68,7 +68,7 @@ impl<'a> Asker<'a> {
             }
             places.push(mine);
         }
-        let mut scores: Vec<Vec<Vec<Scored>>> = Vec::with_capacity(items.len());
+        let mut scores: Vec<Vec<Vec<Likelihood>>> = Vec::with_capacity(items.len());
         for batch in items.chunks(scorer.slots()) {
             scores.extend(scorer.score(batch)?);
         }
