@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{Done, run, snapshot};
+use common::{Done, PAGE, run, snapshot};
 use serde_json::Value;
 
 /// A benchmark of a second or so.
 const QUICK: [&str; 13] =
-    ["bench", "story", "-p", "8", "-n", "3", "-r", "2", "-t", "1", "--probe", "1", "--packing=i2"];
+    ["bench", PAGE, "-p", "8", "-n", "3", "-r", "2", "-t", "1", "--probe", "1", "--packing=i2"];
 
 fn quick(more: &[&str]) -> Done {
     run(&[&QUICK[..], more].concat())
@@ -48,7 +48,8 @@ fn the_table_has_a_row_for_every_test_and_one_for_every_ceiling() {
         assert!(text.contains(&format!("\n| {test} | 1 | ")), "{test} is missing in\n{text}");
     }
     // Joules, where there are counters.
-    let table = masked(&quick(&["-b", "1,3"]).ok()).replace("| # |\n| tg", "| – |\n| tg");
+    let table =
+        masked(&quick(&["-b", "1,3"]).ok().replace(PAGE, "PAGE")).replace("| # |\n| tg", "| – |\n| tg");
     snapshot("bench-table", &table.replace("| # |\n\nCeilings", "| – |\n\nCeilings"));
 }
 
@@ -97,7 +98,7 @@ fn json_holds_what_was_measured_and_agrees_with_itself() {
 
 #[test]
 fn run_tells_energy_or_why_not() {
-    let json = run(&["run", "story", "Once", "-n", "3", "--temp", "0", "--json", "-t", "1"]).json();
+    let json = run(&["run", PAGE, "Once", "-n", "3", "--temp", "0", "--json", "-t", "1"]).json();
     let energy = &json["energy"];
     assert_ne!(energy["joules_per_token"].is_null(), energy["missing"].is_null(), "{energy}");
 }
@@ -213,14 +214,14 @@ fn what_cannot_be_measured_is_said_in_a_line() {
         (&["--vs", "echo '[]'"], 1),
     ];
     for (more, code) in cases {
-        let args = [&["bench", "story"][..], more].concat();
+        let args = [&["bench", PAGE][..], more].concat();
         let done = run(&args);
         assert_eq!((done.code, done.stdout.as_str()), (Some(*code), ""), "{args:?}: {}", done.stderr);
         assert!(done.stderr.starts_with("error: "), "{args:?}: {}", done.stderr);
         if !cfg!(unix) && more[0] == "--vs" {
             continue;
         }
-        text.push_str(&common::transcript(&args, &done, &[(&nowhere, "NOWHERE")]));
+        text.push_str(&common::transcript(&args, &done, &[(&nowhere, "NOWHERE"), (PAGE, "PAGE")]));
         text.push('\n');
     }
     snapshot("bench-errors", &text);

@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{Done, run, run_with_input, snapshot};
+use common::{Done, PAGE, run, run_with_input, snapshot};
 use serde_json::Value;
 
 fn chat(args: &[&str], lines: &[&str]) -> Done {
     let input = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    run_with_input(&[&["chat", "story", "--temp", "0"], args].concat(), input.as_bytes())
+    run_with_input(&[&["chat", PAGE, "--temp", "0"], args].concat(), input.as_bytes())
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Done, run, snapshot, tern, testdata, transcript};
+use common::{Done, PAGE, run, snapshot, tern, testdata, transcript};
 use serde_json::{Value, json};
 
 struct Folder(tempfile::TempDir);
@@ -131,15 +131,15 @@ fn what_is_no_file_is_never_replaced_by_one() {
 fn what_a_file_says_about_its_use_goes_along() {
     let folder = Folder::new();
     let value = |model: &str, key: &str| run(&["inspect", model, "--json"]).json()["metadata"][key].clone();
-    let (hf, back) = (folder.path("story"), folder.path("story.gguf"));
-    run(&["convert", "story", &hf]).ok();
+    let (hf, back) = (folder.path("page"), folder.path("page.gguf"));
+    run(&["convert", PAGE, &hf]).ok();
     assert_eq!(value(&hf, "tern.prompt"), "raw");
     run(&["convert", &hf, &back]).ok();
     assert_eq!(value(&back, "tern.prompt"), "raw");
     let prompt = ["Once upon a time", "--temp", "0", "-n", "9"];
     assert_eq!(
         run(&[&["run", &*back], &prompt[..]].concat()).ok(),
-        run(&[&["run", "story"], &prompt[..]].concat()).ok()
+        run(&[&["run", PAGE], &prompt[..]].concat()).ok()
     );
 }
 

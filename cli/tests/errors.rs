@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Done, run, run_with_input, snapshot, tern, testdata, transcript};
+use common::{Done, PAGE, run, run_with_input, snapshot, tern, testdata, transcript};
 
 /// No panic, no signal, an exit code that says whose fault it was, and every message on one line.
 fn fails_well(args: &[&str], done: &Done) {
@@ -171,7 +171,7 @@ fn values_that_do_not_fit_the_model_name_their_flag() {
     let model = testdata("golden/gguf/bitnet_b158_i2s.gguf");
     let mut text = String::new();
     for args in [
-        &["run", "story", "Once", "-c", "1000000"][..],
+        &["run", PAGE, "Once", "-c", "1000000"][..],
         &["run", &model, "--ids", "1,2,4000000000"],
         &["run", &model, "--ids", "1", "-c", "100000000"],
         &["run", &model, "Hello"],
@@ -180,7 +180,7 @@ fn values_that_do_not_fit_the_model_name_their_flag() {
     ] {
         let done = run(args);
         fails_well(args, &done);
-        text.push_str(&transcript(args, &done, &[(&model, "MODEL")]));
+        text.push_str(&transcript(args, &done, &[(&model, "MODEL"), (PAGE, "PAGE")]));
         text.push('\n');
     }
     snapshot("misfits", &text);

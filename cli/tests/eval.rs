@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Done, run, testdata};
+use common::{Done, PAGE, run, testdata};
 use serde_json::Value;
 
 /// The head's own numbers and unrounded keys and values, as the reference has them.
@@ -70,7 +70,7 @@ fn perplexities_equal_the_reference_in_both_conventions() {
 fn perplexities_of_a_text_equal_the_reference() {
     let text = testdata("golden/eval/wikitext-slice.txt");
     for case in expected()["perplexity"].as_array().unwrap() {
-        let [got, want] = perplexities("story", &text, false, case);
+        let [got, want] = perplexities(PAGE, &text, false, case);
         assert!((got.ln() - want.ln()).abs() < MEAN, "{case}: {got}");
     }
 }
@@ -84,7 +84,7 @@ fn grades_of_every_task_equal_the_reference() {
         let own = format!("{data}/{name}.json");
         let task = if Path::new(&own).exists() { own.as_str() } else { name };
         let logs = dir.path().to_str().unwrap();
-        let mut args = vec!["tasks", "story", task, "--data", &data, "--log-items", logs, "--json"];
+        let mut args = vec!["tasks", PAGE, task, "--data", &data, "--log-items", logs, "--json"];
         args.extend(EXACT);
         let json = eval(&args).json();
         let records = records(&dir.path().join(format!("{name}.jsonl")));
@@ -121,7 +121,7 @@ fn grades_of_every_task_equal_the_reference() {
 fn a_run_that_was_cut_off_ends_with_the_same_figures() {
     let dir = tempfile::tempdir().unwrap();
     let (data, logs) = (testdata("golden/eval"), dir.path().to_str().unwrap());
-    let base = ["tasks", "story", "copa", "--data", &data, "--json", "--batch", "5"];
+    let base = ["tasks", PAGE, "copa", "--data", &data, "--json", "--batch", "5"];
     let whole = eval(&[&base[..], &["--log-items", logs]].concat()).json();
     let log = dir.path().join("copa.jsonl");
     let text = fs::read_to_string(&log).unwrap();
@@ -161,7 +161,7 @@ fn bad_items_are_named_by_line_and_never_skipped_in_silence() {
     ];
     fs::write(dir.path().join("copa.jsonl"), items.join("\n")).unwrap();
     let data = dir.path().to_str().unwrap();
-    let base = ["tasks", "story", "copa", "--data", data];
+    let base = ["tasks", PAGE, "copa", "--data", data];
     let done = eval(&base);
     assert_eq!(done.code, Some(1), "{}", done.stderr);
     for (line, what) in [
@@ -195,7 +195,7 @@ fn bad_items_are_named_by_line_and_never_skipped_in_silence() {
 #[test]
 fn lossless_settings_do_not_diverge_and_lossy_ones_do() {
     let text = testdata("golden/eval/wikitext-slice.txt");
-    let base = ["compare", "story", "--text", &text, "-c", "128", "--windows", "3", "--json"];
+    let base = ["compare", PAGE, "--text", &text, "-c", "128", "--windows", "3", "--json"];
     let lossless = ["cpu=scalar", "packing=i2,threads=1", "packing=t5,threads=2"];
     for with in lossless {
         let json = eval(&[&base[..], &["--with", with, "--packing", "i2", "-t", "1"]].concat()).json();
@@ -216,8 +216,7 @@ fn lossless_settings_do_not_diverge_and_lossy_ones_do() {
 #[test]
 fn needles_are_looked_for_at_every_depth_and_length() {
     let json =
-        eval(&["needle", "story", "--lengths", "64,256", "--depths", "0,100", "--repeat", "2", "--json"])
-            .json();
+        eval(&["needle", PAGE, "--lengths", "64,256", "--depths", "0,100", "--repeat", "2", "--json"]).json();
     let cells = json["needle"].as_array().unwrap();
     let places: Vec<_> = cells
         .iter()
@@ -225,7 +224,7 @@ fn needles_are_looked_for_at_every_depth_and_length() {
         .collect();
     assert_eq!(places, [(64, 0), (64, 100), (256, 0), (256, 100)]);
     assert!(cells.iter().all(|cell| cell["logprob"].as_f64().unwrap() < 0.0));
-    let short = eval(&["needle", "story", "--lengths", "8"]);
+    let short = eval(&["needle", PAGE, "--lengths", "8"]);
     assert!(short.code == Some(2) && short.stderr.contains("take that many"), "{}", short.stderr);
 }
 
@@ -235,19 +234,15 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let data = testdata("golden/eval");
     let text = format!("{data}/wikitext-slice.txt");
-    fs::write(
-        at("tasks.json"),
-        eval(&["tasks", "story", "copa", "arc_easy", "--data", &data, "--json"]).ok(),
-    )
-    .unwrap();
-    fs::write(at("ppl.json"), eval(&["ppl", "story", &text, "-c", "128", "--windows", "2", "--json"]).ok())
+    fs::write(at("tasks.json"), eval(&["tasks", PAGE, "copa", "arc_easy", "--data", &data, "--json"]).ok())
+        .unwrap();
+    fs::write(at("ppl.json"), eval(&["ppl", PAGE, &text, "-c", "128", "--windows", "2", "--json"]).ok())
         .unwrap();
     let compare =
-        ["compare", "story", "--text", &text, "-c", "64", "--windows", "1", "--with", "kv=int8", "--json"];
+        ["compare", PAGE, "--text", &text, "-c", "64", "--windows", "1", "--with", "kv=int8", "--json"];
     fs::write(at("compare.json"), eval(&compare).ok()).unwrap();
     let bench =
-        run(&["bench", "story", "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--probe", "1", "-o", "json"])
-            .ok();
+        run(&["bench", PAGE, "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--probe", "1", "-o", "json"]).ok();
     fs::write(at("bench.json"), bench).unwrap();
     let files = ["tasks.json", "ppl.json", "compare.json", "bench.json"].map(at);
     let mut args = vec!["report".to_owned(), at("page.html")];
@@ -256,9 +251,14 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let markdown = eval(&args).ok();
     let page = fs::read_to_string(at("page.html")).unwrap();
-    for word in
-        ["## Tasks", "## Perplexity", "## Divergence", "## Speed and energy", "| story | copa |", "arc_easy"]
-    {
+    for word in [
+        "## Tasks",
+        "## Perplexity",
+        "## Divergence",
+        "## Speed and energy",
+        "| page.gguf | copa |",
+        "arc_easy",
+    ] {
         assert!(markdown.contains(word), "{word}: {markdown}");
     }
     assert!(page.contains("&lt;b&gt;one &amp; two") && !page.contains("<b>"));
@@ -275,11 +275,11 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
 #[test]
 fn what_makes_no_sense_is_said_before_a_model_is_loaded() {
     for (args, code, what) in [
-        (&["tasks", "story", "nothing"][..], 2, "no task is called `nothing`"),
-        (&["tasks", "story", "copa", "--data", "/nowhere"], 1, "no such file of items"),
-        (&["ppl", "story", "/nowhere.txt"], 1, "/nowhere.txt"),
+        (&["tasks", PAGE, "nothing"][..], 2, "no task is called `nothing`"),
+        (&["tasks", PAGE, "copa", "--data", "/nowhere"], 1, "no such file of items"),
+        (&["ppl", PAGE, "/nowhere.txt"], 1, "/nowhere.txt"),
         (&["ppl", "nothing.gguf", "/dev/null"], 1, "empty file"),
-        (&["compare", "story", "--text", "/dev/null", "--with", "kv"], 1, "empty file"),
+        (&["compare", PAGE, "--text", "/dev/null", "--with", "kv"], 1, "empty file"),
     ] {
         let done = eval(args);
         assert!(

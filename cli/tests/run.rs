@@ -5,30 +5,40 @@ mod common;
 use std::io::{BufReader, Read};
 use std::process::{Command, Stdio};
 
-use common::{Done, run, run_with_input, tern, testdata};
+use common::{Done, PAGE, run, run_with_input, tern, testdata};
 use serde_json::Value;
 
-/// The known answer of the built-in model to this prompt.
+/// The known answer of the model `page` to this prompt.
 fn known_answer(prompt: &str) -> Value {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/story/answers.json");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/answers.json");
     let answers: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let list = answers["answers"].as_array().unwrap();
     list.iter().find(|answer| answer["prompt"] == prompt).expect(prompt).clone()
 }
 
 #[test]
-fn the_first_command_of_the_readme_tells_the_story() {
+fn the_first_command_of_the_readme_tells_a_story() {
+    for seed in ["1", "2"] {
+        let text = run(&["run", "story", "Once upon a time", "--seed", seed, "-n", "120"]).ok();
+        assert!(text.contains(['.', '!', '?']) && text.split_whitespace().count() > 10, "{text:?}");
+        assert!(!text.contains(['\u{fffd}', '<']), "{text:?}");
+        assert!(text.ends_with('\n') && !text.ends_with("\n\n\n"), "{text:?}");
+    }
+}
+
+#[test]
+fn the_known_answer_is_written_and_a_line_end() {
     let known = known_answer("Once upon a time");
-    let text = run(&["run", "story", "Once upon a time", "--temp", "0"]).ok();
+    let text = run(&["run", PAGE, "Once upon a time", "--temp", "0"]).ok();
     assert_eq!(text.trim_end(), known["text"].as_str().unwrap().trim_end());
     assert!(text.ends_with('\n') && !text.ends_with("\n\n\n"), "{text:?}");
 }
 
 #[test]
 fn nothing_but_the_text_is_said_when_nobody_watches() {
-    let done = run(&["run", "story", "Once upon a time", "-n", "3", "--temp", "0"]);
+    let done = run(&["run", PAGE, "Once upon a time", "-n", "3", "--temp", "0"]);
     assert_eq!(done.stderr, "");
-    let done = run(&["run", "story", "Once upon a time", "-n", "3", "--temp", "0", "-v", "--seed", "7"]);
+    let done = run(&["run", PAGE, "Once upon a time", "-n", "3", "--temp", "0", "-v", "--seed", "7"]);
     assert!(done.stderr.starts_with("3 tokens, ") && done.stderr.contains("seed 7, "), "{}", done.stderr);
 }
 
@@ -36,8 +46,8 @@ fn nothing_but_the_text_is_said_when_nobody_watches() {
 fn json_tells_ids_probabilities_settings_and_timings() {
     let known = known_answer("Once upon a time");
     let json =
-        run(&["run", "story", "Once upon a time", "--temp", "0", "--json", "-n", "5", "--seed", "3"]).json();
-    assert_eq!(json["model"], "story");
+        run(&["run", PAGE, "Once upon a time", "--temp", "0", "--json", "-n", "5", "--seed", "3"]).json();
+    assert_eq!(json["model"], PAGE);
     assert_eq!(json["prompt"], "Once upon a time");
     assert_eq!(json["prompt_ids"], known["prompt_ids"]);
     assert_eq!(json["ids"].as_array().unwrap()[..], known["ids"].as_array().unwrap()[..5]);
@@ -56,7 +66,7 @@ fn json_tells_ids_probabilities_settings_and_timings() {
 
 #[test]
 fn a_stop_token_ends_the_text_and_is_named() {
-    let json = run(&["run", "story", "Once upon a time", "--temp", "0", "--json"]).json();
+    let json = run(&["run", PAGE, "Once upon a time", "--temp", "0", "--json"]).json();
     assert_eq!(json["stop"], "stop");
     assert!(json["stop_id"].is_u64(), "{json}");
     assert!(
@@ -67,7 +77,7 @@ fn a_stop_token_ends_the_text_and_is_named() {
 
 #[test]
 fn a_full_context_ends_the_text() {
-    let json = run(&["run", "story", "Once upon a time", "--temp", "0", "--json", "-c", "10"]).json();
+    let json = run(&["run", PAGE, "Once upon a time", "--temp", "0", "--json", "-c", "10"]).json();
     assert_eq!(json["stop"], "context");
     let count = |key: &str| json[key].as_array().unwrap().len();
     assert_eq!(count("prompt_ids") + count("ids"), 10);
@@ -76,10 +86,8 @@ fn a_full_context_ends_the_text() {
 #[test]
 fn the_same_seed_gives_the_same_text_and_another_one_differs() {
     let text = |seed: &str| {
-        run(&[
-            "run", "story", "The bird", "--temp", "3", "--top-k", "0", "-n", "24", "-t", "1", "--seed", seed,
-        ])
-        .ok()
+        run(&["run", PAGE, "The bird", "--temp", "3", "--top-k", "0", "-n", "24", "-t", "1", "--seed", seed])
+            .ok()
     };
     assert_eq!(text("1"), text("1"));
     assert_ne!(text("1"), text("2"));
@@ -88,8 +96,7 @@ fn the_same_seed_gives_the_same_text_and_another_one_differs() {
 #[test]
 fn threads_packings_and_instruction_sets_do_not_change_a_bit() {
     let numbers = |more: &[&str]| {
-        let args =
-            [&["run", "story", "Once upon a time", "-n", "12", "--seed", "1", "--json"], more].concat();
+        let args = [&["run", PAGE, "Once upon a time", "-n", "12", "--seed", "1", "--json"], more].concat();
         let json = run(&args).json();
         (json["ids"].clone(), json["logprobs"].clone())
     };
@@ -110,18 +117,15 @@ fn threads_packings_and_instruction_sets_do_not_change_a_bit() {
 #[test]
 fn the_prompt_comes_from_the_command_line_or_standard_input() {
     let args = ["--temp", "0", "-n", "8"];
-    let expected = run(&[&["run", "story", "Once upon a time"], &args[..]].concat()).ok();
+    let expected = run(&[&["run", PAGE, "Once upon a time"], &args[..]].concat()).ok();
     let piped = |model: &[&str], text: &str| {
         run_with_input(&[&["run"], model, &args[..]].concat(), text.as_bytes()).ok()
     };
-    assert_eq!(piped(&["story", "-"], "Once upon a time"), expected);
-    assert_eq!(
-        piped(&["story"], "Once upon a time\n"),
-        expected,
-        "the last line end is not part of the prompt"
-    );
-    assert_eq!(piped(&[], "Once upon a time\r\n"), expected, "story is the default");
-    assert_ne!(piped(&["story"], "Once upon a time\n\n"), expected, "other line ends are");
+    assert_eq!(piped(&[PAGE, "-"], "Once upon a time"), expected);
+    assert_eq!(piped(&[PAGE], "Once upon a time\n"), expected, "the last line end is not part of the prompt");
+    let story = run(&[&["run", "story", "Once upon a time"], &args[..]].concat()).ok();
+    assert_eq!(piped(&[], "Once upon a time\r\n"), story, "story is the default");
+    assert_ne!(piped(&[PAGE], "Once upon a time\n\n"), expected, "other line ends are");
 }
 
 #[test]
@@ -130,7 +134,7 @@ fn ids_are_taken_exactly_as_given() {
     let ids = known["prompt_ids"].to_string();
     let bare = ids.trim_matches(['[', ']']);
     for ids in [&*ids, bare, &bare.replace(',', ", ")] {
-        let json = run(&["run", "story", "--ids", ids, "--temp", "0", "--json"]).json();
+        let json = run(&["run", PAGE, "--ids", ids, "--temp", "0", "--json"]).json();
         assert_eq!(json["prompt_ids"], known["prompt_ids"]);
         // The known ids end with the stop token, which is no part of the text.
         let [said @ .., stop] = &known["ids"].as_array().unwrap()[..] else { panic!("{known}") };
@@ -142,15 +146,15 @@ fn ids_are_taken_exactly_as_given() {
 #[test]
 fn a_system_text_brings_the_chat_template() {
     let known = known_answer("<|user|>Who are you?<|end|><|assistant|>");
-    let json = run(&["run", "story", "Who are you?", "--system", "Be kind", "--temp", "0", "--json"]).json();
+    let json = run(&["run", PAGE, "Who are you?", "--system", "Be kind", "--temp", "0", "--json"]).json();
     assert_eq!(json["prompt_ids"], known["prompt_ids"]);
     assert_eq!(json["text"], known["text"]);
 }
 
 #[test]
 fn special_tokens_in_a_prompt_are_plain_text() {
-    let json = run(&["run", "story", "<|end|>", "-n", "1", "--json"]).json();
-    let special = run(&["tokenize", "story", "<|end|>", "--special", "--no-bos"]).json();
+    let json = run(&["run", PAGE, "<|end|>", "-n", "1", "--json"]).json();
+    let special = run(&["tokenize", PAGE, "<|end|>", "--special", "--no-bos"]).json();
     assert_eq!(special.as_array().unwrap().len(), 1);
     assert!(!json["prompt_ids"].as_array().unwrap().contains(&special[0]), "{json}");
 }
@@ -205,7 +209,7 @@ fn a_path_with_spaces_and_letters_beyond_ascii_is_fine() {
 
 #[test]
 fn a_closed_pipe_is_success() {
-    let mut child = tern(&["run", "story", "Once upon a time", "--temp", "0"]).spawn().unwrap();
+    let mut child = tern(&["run", PAGE, "Once upon a time", "--temp", "0"]).spawn().unwrap();
     drop(child.stdout.take());
     let done: Done = child.wait_with_output().unwrap().into();
     assert_eq!((done.code, &*done.stderr), (Some(0), ""));
@@ -227,8 +231,7 @@ fn endless(more: &[&str]) -> std::process::Child {
 #[cfg(unix)]
 #[test]
 fn the_first_ctrl_c_ends_the_text_and_keeps_it() {
-    let mut child =
-        tern(&["run", "story", "Once upon a time", "--cpu", "scalar", "-t", "1"]).spawn().unwrap();
+    let mut child = tern(&["run", PAGE, "Once upon a time", "--cpu", "scalar", "-t", "1"]).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut text = vec![0; 1];
     out.read_exact(&mut text).unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{run, run_with_input, testdata};
+use common::{PAGE, run, run_with_input, testdata};
 use serde_json::{Value, json};
 
 const TOKENIZERS: [&str; 3] = ["bpe_llama3_tiny", "bpe_qwen2_tiny", "spm_bpe_tiny"];
@@ -38,30 +38,30 @@ fn text_comes_from_the_command_line_a_file_or_standard_input() {
     let file = folder.path().join("a text ö.txt");
     let text = "Two lines\r\nand a tail \u{1f426}\n\n";
     std::fs::write(&file, text).unwrap();
-    let expected = run(&["tokenize", "story", text]).ok();
-    assert_eq!(run(&["tokenize", "story", "--file", file.to_str().unwrap()]).ok(), expected);
-    assert_eq!(run_with_input(&["tokenize", "story"], text.as_bytes()).ok(), expected);
+    let expected = run(&["tokenize", PAGE, text]).ok();
+    assert_eq!(run(&["tokenize", PAGE, "--file", file.to_str().unwrap()]).ok(), expected);
+    assert_eq!(run_with_input(&["tokenize", PAGE], text.as_bytes()).ok(), expected);
     assert_eq!(expected.lines().count(), 1);
 }
 
 #[test]
 fn begin_of_text_is_put_before_unless_told() {
-    let ids = |more: &[&str]| run(&[&["tokenize", "story", "Once"], more].concat()).json();
+    let ids = |more: &[&str]| run(&[&["tokenize", PAGE, "Once"], more].concat()).json();
     let (with, without) = (ids(&[]), ids(&["--no-bos"]));
     assert_eq!(with.as_array().unwrap()[1..], without.as_array().unwrap()[..]);
-    assert_eq!(run(&["tokenize", "story", "", "--no-bos"]).json(), json!([]));
+    assert_eq!(run(&["tokenize", PAGE, "", "--no-bos"]).json(), json!([]));
 }
 
 #[test]
 fn special_tokens_are_plain_text_unless_asked_for() {
-    let ids = |more: &[&str]| run(&[&["tokenize", "story", "a<|end|>", "--no-bos"], more].concat()).json();
+    let ids = |more: &[&str]| run(&[&["tokenize", PAGE, "a<|end|>", "--no-bos"], more].concat()).json();
     assert_eq!(ids(&["--special"]).as_array().unwrap().len(), 2);
     assert!(ids(&[]).as_array().unwrap().len() > 3);
 }
 
 #[test]
 fn json_shows_the_text_of_every_token() {
-    let json = run(&["tokenize", "story", "a<|end|>", "--no-bos", "--special", "--json"]).json();
+    let json = run(&["tokenize", PAGE, "a<|end|>", "--no-bos", "--special", "--json"]).json();
     assert_eq!(json["tokens"], json!(["a", "<|end|>"]));
-    assert_eq!(json["ids"], run(&["tokenize", "story", "a<|end|>", "--no-bos", "--special"]).json());
+    assert_eq!(json["ids"], run(&["tokenize", PAGE, "a<|end|>", "--no-bos", "--special"]).json());
 }

@@ -12,7 +12,7 @@ use crate::model::{Model, Options};
 /// The name by which the built-in model is asked for.
 pub const STORY: &str = "story";
 
-/// A GGUF, as `tern convert` wrote it; `models/story` says how it was made.
+/// A GGUF, as `tern convert` wrote it. Any good model can take its place: what tests compare with is `testdata/models/page`.
 static GGUF: &[u8] = include_bytes!("../../models/story/story.gguf");
 
 /// The built-in model's file.

@@ -1,6 +1,7 @@
 //! What a batch promises: every job's tokens are those it would have alone, whatever happens around it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use tern::{
@@ -13,7 +14,8 @@ fn bounds() -> Bounds {
 }
 
 fn model() -> Model {
-    Model::story(&Options { threads: Some(2), ..Options::default() }).unwrap()
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/models/page/page.gguf");
+    Model::open(&page, &Options { threads: Some(2), ..Options::default() }).unwrap()
 }
 
 /// What became of one job.

@@ -130,7 +130,7 @@ fn logits(path: &Path) -> Vec<f32> {
 
 #[test]
 fn converted_models_compute_the_same_numbers() {
-    let story = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/story/story.gguf");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/models/page/page.gguf");
     let small = [Target::I2S, Target::I2, Target::T5, Target::Hf];
     let models = [
         (golden("bitnet_online_bf16"), &small[..]),
@@ -138,7 +138,7 @@ fn converted_models_compute_the_same_numbers() {
         (golden("bitnet_1bitllm_f16"), &small),
         (golden("llama_packed_bitlinear"), &small),
         (golden("gguf/llama_i2s_permuted.gguf"), &small),
-        (story, &Target::ALL),
+        (page, &Target::ALL),
     ];
     for (input, targets) in models {
         let dir = tempfile::tempdir().unwrap();

@@ -1,94 +1,89 @@
-//! The built-in model gives its known answers (models/story/answers.json, computed by code that shares nothing with the
-//! engine), on every instruction set and packing.
+//! The built-in model, whichever it is: it is small, begins to tell a story, answers in its template, and does both to the
+//! same tokens on every instruction set and packing.
 
-use std::path::Path;
+use tern::{Generation, Message, Model, Options, Sampling, Specials, Stop, story_file};
+use tern_kernels::{Cpu, Packing};
 
-use serde_json::Value;
-use tern::{Generation, Head, Logits, Model, Options, Row, Sampling, Scratch, Sequence, Specials, Stop};
-use tern_kernels::{Cpu, KvFormat, Packing};
-
-fn answers() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/story/answers.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+fn story(cpu: Cpu, packing: Packing) -> Model {
+    let options = Options {
+        cpu: Some(cpu.name().to_owned()),
+        packing: Some(packing),
+        threads: Some(2),
+        ..Options::default()
+    };
+    Model::story(&options).unwrap()
 }
 
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+/// At most `most` tokens after `ids`, and why they end.
+fn tokens(model: &Model, ids: &[u32], most: usize, sampling: Sampling) -> (Vec<u32>, Option<Stop>) {
+    let mut generation = Generation::new(model, model.config().context, sampling).unwrap();
+    generation.prompt(ids).unwrap();
+    let mut said = Vec::new();
+    while said.len() < most {
+        match generation.next().unwrap() {
+            Some(token) => said.push(token.id),
+            None => break,
+        }
+    }
+    (said, generation.stopped())
 }
 
-/// One model for each instruction set and packing.
-fn models(head: Head) -> impl Iterator<Item = Model> {
-    Cpu::available().into_iter().flat_map(|cpu| Packing::ALL.map(|packing| (cpu, packing))).map(
-        move |(cpu, packing)| {
-            let options = Options {
-                cpu: Some(cpu.name().to_owned()),
-                packing: Some(packing),
-                threads: Some(2),
-                head,
-                kv: KvFormat::F32,
-                ..Options::default()
-            };
-            Model::story(&options).unwrap()
-        },
-    )
+fn chat(model: &Model, question: &str) -> Vec<u32> {
+    let tokenizer = model.tokenizer().unwrap();
+    let messages = [Message { role: "user".into(), content: question.into() }];
+    let text = tokenizer.template().expect("a chat template").render(&messages, true).unwrap();
+    tokenizer.encode(&text, tokenizer.adds_bos(), Specials::Parse).unwrap()
+}
+
+/// Words of letters, as a person writes them.
+fn reads_well(text: &str) -> bool {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let plain = |word: &&&str| word.chars().all(|c| c.is_alphabetic() || "'’-.,!?;:\"“”".contains(c));
+    words.iter().filter(plain).count() * 10 >= words.len() * 9 && !text.contains('\u{fffd}')
 }
 
 #[test]
-fn story_answers_as_it_was_taught() {
-    let answers = answers();
-    for model in models(Head::Int8) {
-        let tokenizer = model.tokenizer().unwrap();
-        let best = model.cpu_name() == Cpu::best().name() && model.packing() == Packing::I2;
-        // Everything on the best kernels; on the others the short answers, for the test to be quick.
-        let short = |answer: &&Value| best || ids(&answer["ids"]).len() < 20;
-        for answer in answers["answers"].as_array().unwrap().iter().filter(short) {
-            let prompt = answer["prompt"].as_str().unwrap();
-            assert_eq!(
-                tokenizer.encode(prompt, true, Specials::Parse).unwrap(),
-                ids(&answer["prompt_ids"]),
-                "{prompt}"
-            );
-            let mut generation = Generation::new(&model, model.config().context, Sampling::greedy()).unwrap();
-            generation.prompt(&ids(&answer["prompt_ids"])).unwrap();
-            let mut got = Vec::new();
-            while let Some(token) = generation.next().unwrap() {
-                got.push(token.id);
-            }
-            let Some(Stop::Token(stop)) = generation.stopped() else { panic!("`{prompt}` has no end") };
-            let want = ids(&answer["ids"]);
-            let (last, body) = want.split_last().unwrap();
-            assert_eq!(
-                (&got[..], stop),
-                (body, *last),
-                "{prompt} on {} {}",
-                model.cpu_name(),
-                model.packing().name()
-            );
-            assert_eq!(tokenizer.decode(&got, false), answer["text"].as_str().unwrap());
+fn it_is_at_most_8_mb() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/story/story.gguf");
+    assert!(std::fs::metadata(path).unwrap().len() <= 8_000_000);
+    assert!(story_file().is_ok());
+}
+
+#[test]
+fn it_continues_a_story_in_whole_sentences() {
+    let model = story(Cpu::best(), Packing::I2);
+    let tokenizer = model.tokenizer().unwrap();
+    for (nth, prompt) in (1..).zip(["Once upon a time", "The bird", "One day, a little girl"]) {
+        let ids = tokenizer.encode(prompt, tokenizer.adds_bos(), Specials::Text).unwrap();
+        for temperature in [0.0, 0.8] {
+            let sampling = Sampling { temperature, seed: nth, ..Sampling::default() };
+            let (said, _) = tokens(&model, &ids, 100, sampling);
+            let text = tokenizer.decode(&said, false);
+            assert!(text.contains(['.', '!', '?']) && reads_well(&text), "{prompt}{text}");
         }
     }
 }
 
 #[test]
-fn the_logits_of_a_short_prompt_are_the_known_ones() {
-    let known = &answers()["logits"];
-    let want: Vec<f64> = known["last"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
-    for model in models(Head::Stored) {
-        let ids = ids(&known["ids"]);
-        let rows: Vec<Row> = (1..)
-            .zip(&ids)
-            .map(|(n, &token)| Row {
-                sequence: 0,
-                token,
-                logits: if n == ids.len() { Logits::All } else { Logits::None },
-            })
-            .collect();
-        let mut sequences = [Sequence::new(&model, 8)];
-        let mut scratch = Scratch::default();
-        let got = model.forward(&mut scratch, &mut sequences, &rows).unwrap();
-        assert_eq!(got.len(), want.len());
-        for (got, want) in got.iter().zip(&want) {
-            assert!((f64::from(*got) - want).abs() < 1e-4, "{got} {want}");
+fn it_holds_a_turn_of_a_chat() {
+    let model = story(Cpu::best(), Packing::I2);
+    for question in ["Hello!", "Who are you?", "Tell me a story."] {
+        let (said, stop) = tokens(&model, &chat(&model, question), 450, Sampling::greedy());
+        let text = model.tokenizer().unwrap().decode(&said, true);
+        assert!(matches!(stop, Some(Stop::Token(_))), "{question} has no end: {text}");
+        assert!(said.len() > 2 && !text.contains("<|") && reads_well(&text), "{question}: {text}");
+    }
+}
+
+#[test]
+fn every_instruction_set_and_packing_writes_the_same_tokens() {
+    let model = story(Cpu::best(), Packing::I2);
+    let ids = chat(&model, "Hello!");
+    let want = tokens(&model, &ids, 24, Sampling::greedy());
+    for cpu in Cpu::available() {
+        for packing in Packing::ALL {
+            let got = tokens(&story(cpu, packing), &ids, 24, Sampling::greedy());
+            assert_eq!(got, want, "{} {}", cpu.name(), packing.name());
         }
     }
 }

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn text_passes_until_a_stop_and_nothing_of_the_stop_is_shown() {
-        let model = Model::story(&Options::default()).unwrap();
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
+        let model = Model::open(page.as_ref(), &Options::default()).unwrap();
         let (pieces, tokens, stop) = run(&model, "abcabd end", &["abd", "zzz"]);
         assert_eq!((pieces.concat().as_str(), tokens, stop.as_deref()), ("abc", 3, Some("abd")));
         let (pieces, tokens, stop) = run(&model, "abcab", &["abd", "bcx"]);

@@ -9,9 +9,9 @@ fn question(text: &str) -> Value {
     json!([{"role": "user", "content": text}])
 }
 
-/// What the built-in model says to this.
+/// What the model says to this.
 fn known(prompt: &str) -> String {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/story/answers.json");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/answers.json");
     let answers: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let found =
         answers["answers"].as_array().unwrap().iter().find(|answer| answer["prompt"] == prompt).cloned();
@@ -27,7 +27,7 @@ fn a_chat_is_answered_whole_and_in_pieces() {
     assert_eq!(reply.status, 200, "{body}");
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert!(body["id"].as_str().unwrap().starts_with("chatcmpl-"), "{body}");
-    assert_eq!((&body["object"], &body["model"]), (&json!("chat.completion"), &json!("story")));
+    assert_eq!((&body["object"], &body["model"]), (&json!("chat.completion"), &json!("page")));
     assert!(body["system_fingerprint"].as_str().unwrap().starts_with('b'));
     let choice = &body["choices"][0];
     assert_eq!(choice["message"], json!({"role": "assistant", "content": hello, "refusal": null}));
@@ -271,13 +271,13 @@ fn the_other_dialects_say_the_same() {
     let whole = server.post("/v1/messages", &json!({"max_tokens": 50, "messages": begun})).json();
     assert_eq!(format!("Hello! Would{}", whole["content"][0]["text"].as_str().unwrap()), hello);
 
-    let lines = server.post("/api/chat", &json!({"model": "story", "messages": question("Hello!")})).text();
+    let lines = server.post("/api/chat", &json!({"model": "page", "messages": question("Hello!")})).text();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let text: String = lines.iter().filter_map(|line| line["message"]["content"].as_str()).collect();
     assert_eq!((text.as_str(), &lines.last().unwrap()["done"]), (hello.as_str(), &json!(true)));
     let whole = server.post("/api/generate", &json!({"prompt": "Hello!", "stream": false})).json();
     assert_eq!((&whole["response"], &whole["done_reason"]), (&json!(hello), &json!("stop")));
-    assert_eq!(server.get("/api/tags").json()["models"][0]["name"], "story");
+    assert_eq!(server.get("/api/tags").json()["models"][0]["name"], "page");
     assert_eq!(server.post("/api/show", &json!({"model": "other"})).status, 404);
 
     let whole = server.post("/v1/responses", &json!({"input": "Hello!"})).json();
@@ -309,8 +309,8 @@ fn tokens_templates_and_the_rest() {
         .unwrap()
         .to_owned();
     assert!(text.contains("Hi") && text.ends_with("<|assistant|>"), "{text}");
-    assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "story");
-    assert_eq!(server.get("/v1/models/story").json()["object"], "model");
+    assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "page");
+    assert_eq!(server.get("/v1/models/page").json()["object"], "model");
     assert_eq!(server.get("/v1/models/other").status, 404);
     assert_eq!(server.post("/v1/embeddings", &json!({"input": "x"})).status, 501);
     let document = server.get("/openapi.json").json();

@@ -3,7 +3,7 @@
 
     serve/tests/load.py TERN [SECONDS] [STREAMS]
 
-Starts `TERN serve story`. Every stream asks for one of several greedy texts and compares what comes with the text that the
+Starts `TERN serve` with the model of testdata/models/page. Every stream asks for one of several greedy texts and compares what comes with the text that the
 same request gave alone; a third of them leave in the middle, a few read slowly. At the end all pages must be free within
 a second, the memory as it was after the first quarter, and the server must answer as before.
 """
@@ -16,8 +16,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 TERN = sys.argv[1]
+MODEL = Path(__file__).parents[2] / "testdata/models/page/page.gguf"
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 60
 STREAMS = int(sys.argv[3]) if len(sys.argv) > 3 else 64
 QUESTIONS = ["Hello!", "Tell me a story.", "Who are you?", "What is Tern?", "Thank you.", "What can you do?"]
@@ -118,7 +120,7 @@ class Load:
 
 
 def main():
-    server = subprocess.Popen([TERN, "serve", "story", "--port", "0", "--log", "none"], stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen([TERN, "serve", MODEL, "--port", "0", "--log", "none"], stderr=subprocess.PIPE, text=True)
     try:
         url = server.stderr.readline().split()[-1]
         while True:

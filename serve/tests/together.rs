@@ -163,7 +163,7 @@ fn while_the_model_loads_everybody_is_told_to_wait() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let server = Server::loading(options(), move || {
         let _ = wait.recv();
-        common::story()
+        common::page()
     });
     let reply = server.get("/health");
     assert_eq!((reply.status, &reply.json()["error"]["type"]), (503, &json!("unavailable_error")));

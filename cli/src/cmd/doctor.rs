@@ -13,7 +13,7 @@ use crate::terminal;
 
 const EXAMPLES: &str = "\
 Every instruction set of this CPU is compared bit for bit with the plain one, on odd shapes and extreme values, and
-the built-in model must write its known answers with each of them. Exit code 0 means that all checks passed.
+a small model must write its known answers with each of them. Exit code 0 means that all checks passed.
 
 Examples:
   tern doctor
@@ -61,7 +61,7 @@ impl Doctor {
                 done(Check { name, result: kernels::products(cpu, packing, &pool) })?;
             }
             done(Check { name: format!("{} floats", cpu.name()), result: kernels::floats(cpu) })?;
-            let name = format!("{} built-in model", cpu.name());
+            let name = format!("{} model", cpu.name());
             done(Check { name, result: answers::known(cpu, cpu == Cpu::best()) })?;
         }
 

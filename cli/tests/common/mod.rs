@@ -5,6 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// A small model that is the same for ever, with known answers beside it (testdata/models/page).
+pub(crate) const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
+
 /// The binary, in an environment that is the same everywhere: no colours, 100 columns, no home.
 pub(crate) fn tern(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));

@@ -13,9 +13,9 @@ const answer = "Hello! Would you like to hear a story?";
 const parameters = { type: "object", properties: { city: { enum: ["Oslo", "Bergen"] } }, required: ["city"], additionalProperties: false };
 const tools = [{ type: "function", function: { name: "weather", parameters } }];
 const schema = { type: "object", properties: { ok: { type: "boolean" } }, required: ["ok"], additionalProperties: false };
-const ask = (more) => client.chat.completions.create({ model: "story", messages, temperature: 0, ...more });
+const ask = (more) => client.chat.completions.create({ model: "page", messages, temperature: 0, ...more });
 
-assert.deepEqual((await client.models.list()).data.map((model) => model.id), ["story"]);
+assert.deepEqual((await client.models.list()).data.map((model) => model.id), ["page"]);
 assert.equal((await ask({})).choices[0].message.content, answer);
 let text = "";
 for await (const chunk of await ask({ stream: true })) text += chunk.choices[0]?.delta?.content ?? "";
@@ -26,10 +26,10 @@ const format = { type: "json_schema", json_schema: { name: "x", strict: true, sc
 assert.deepEqual(Object.keys(JSON.parse((await ask({ response_format: format })).choices[0].message.content)), ["ok"]);
 const call = (await ask({ tools, tool_choice: "required" })).choices[0].message.tool_calls[0];
 assert.equal(call.function.name, "weather");
-const streamed = await client.chat.completions.stream({ model: "story", messages, tools, tool_choice: "required" }).finalChatCompletion();
+const streamed = await client.chat.completions.stream({ model: "page", messages, tools, tool_choice: "required" }).finalChatCompletion();
 assert(JSON.parse(streamed.choices[0].message.tool_calls[0].function.arguments).city);
 await assert.rejects(ask({ messages: [] }), (error) => error instanceof OpenAI.BadRequestError && error.message.includes("messages"));
-assert.equal((await client.responses.create({ model: "story", input: "Hello!", temperature: 0 })).output_text, answer);
+assert.equal((await client.responses.create({ model: "page", input: "Hello!", temperature: 0 })).output_text, answer);
 
 // Who stops listening frees the server.
 const long = await ask({ stream: true, messages: [{ role: "user", content: "Tell me a story." }], ignore_eos: true });

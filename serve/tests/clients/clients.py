@@ -1,14 +1,14 @@
 """The official clients against a running server: chat, streams, tools, JSON schemas, probabilities, stops, errors, models.
 
-Usage: clients.py URL FOLDER TERN, where FOLDER holds the built-in model's tokenizer (`tern convert story --to hf`) and
-TERN is the binary. Every function whose name begins with `test_` runs; the first failure ends the run.
+Usage: clients.py URL FOLDER TERN MODEL, where the server has the model `page` (testdata/models/page), FOLDER its tokenizer
+(`tern convert MODEL FOLDER --to hf`), TERN is the binary and MODEL the model's file. Every function whose name begins with `test_` runs; the first failure ends the run.
 """
 
 import json
 import subprocess
 import sys
 
-URL, FOLDER, TERN = sys.argv[1:4]
+URL, FOLDER, TERN, MODEL = sys.argv[1:5]
 HELLO = [{"role": "user", "content": "Hello!"}]
 ANSWER = "Hello! Would you like to hear a story?"
 PARAMETERS = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Bergen"]}}, "required": ["city"], "additionalProperties": False}
@@ -21,8 +21,8 @@ def test_openai():
     import openai
 
     client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0)
-    assert [model.id for model in client.models.list()] == ["story"]
-    ask = lambda **more: client.chat.completions.create(**({"model": "story", "messages": HELLO, "temperature": 0} | more))
+    assert [model.id for model in client.models.list()] == ["page"]
+    ask = lambda **more: client.chat.completions.create(**({"model": "page", "messages": HELLO, "temperature": 0} | more))
     whole = ask()
     assert whole.choices[0].message.content == ANSWER and whole.choices[0].finish_reason == "stop", whole
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
@@ -51,30 +51,30 @@ def test_openai():
         except kind as error:
             assert error.body["message"], error
     try:
-        client.embeddings.create(model="story", input="x")
+        client.embeddings.create(model="page", input="x")
         raise AssertionError("embeddings")
     except openai.APIStatusError as error:
         assert error.status_code == 501
-    text = client.completions.create(model="story", prompt="Once upon a time", max_tokens=8, temperature=0).choices[0].text
+    text = client.completions.create(model="page", prompt="Once upon a time", max_tokens=8, temperature=0).choices[0].text
     assert text.startswith(", on a small"), text
-    with client.chat.completions.stream(model="story", messages=HELLO, temperature=0) as stream:
+    with client.chat.completions.stream(model="page", messages=HELLO, temperature=0) as stream:
         assert stream.get_final_completion().choices[0].message.content == ANSWER
-    response = client.responses.create(model="story", input="Hello!", temperature=0)
+    response = client.responses.create(model="page", input="Hello!", temperature=0)
     assert response.output_text == ANSWER and response.status == "completed"
-    events = list(client.responses.create(model="story", input="Hello!", temperature=0, stream=True))
+    events = list(client.responses.create(model="page", input="Hello!", temperature=0, stream=True))
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == ANSWER
     assert events[-1].type == "response.completed" and events[-1].response.output_text == ANSWER
     tool = {"type": "function", "name": "weather", "parameters": PARAMETERS}
-    response = client.responses.create(model="story", input="Hello!", tools=[tool], tool_choice="required")
+    response = client.responses.create(model="page", input="Hello!", tools=[tool], tool_choice="required")
     assert response.output[0].type == "function_call" and json.loads(response.output[0].arguments)
-    parsed = client.responses.create(model="story", input="Hello!", text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}})
+    parsed = client.responses.create(model="page", input="Hello!", text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}})
     assert json.loads(parsed.output_text).keys() == {"ok"}
 
 
 def test_litellm():
     import litellm
 
-    ask = lambda **more: litellm.completion(**({"model": "openai/story", "api_base": f"{URL}/v1", "api_key": "none", "messages": HELLO, "temperature": 0} | more))
+    ask = lambda **more: litellm.completion(**({"model": "openai/page", "api_base": f"{URL}/v1", "api_key": "none", "messages": HELLO, "temperature": 0} | more))
     assert ask().choices[0].message.content == ANSWER
     assert "".join(chunk.choices[0].delta.content or "" for chunk in ask(stream=True)) == ANSWER
     assert ask(stop=["like"]).choices[0].message.content == "Hello! Would you "
@@ -93,10 +93,10 @@ def test_anthropic():
     import anthropic
 
     client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
-    ask = lambda **more: client.messages.create(**({"model": "story", "max_tokens": 60, "messages": HELLO} | more))
+    ask = lambda **more: client.messages.create(**({"model": "page", "max_tokens": 60, "messages": HELLO} | more))
     whole = ask()
     assert whole.content[0].text == ANSWER and whole.stop_reason == "end_turn", whole
-    with client.messages.stream(model="story", max_tokens=60, messages=HELLO) as stream:
+    with client.messages.stream(model="page", max_tokens=60, messages=HELLO) as stream:
         assert "".join(stream.text_stream) == ANSWER
         assert stream.get_final_message().stop_reason == "end_turn"
     stopped = ask(stop_sequences=["like"])
@@ -105,13 +105,13 @@ def test_anthropic():
     tool = {"name": "weather", "input_schema": PARAMETERS}
     called = ask(tools=[tool], tool_choice={"type": "tool", "name": "weather"})
     assert called.stop_reason == "tool_use" and called.content[0].input["city"] in ("Oslo", "Bergen"), called
-    with client.messages.stream(model="story", max_tokens=60, messages=HELLO, tools=[tool], tool_choice={"type": "any"}) as stream:
+    with client.messages.stream(model="page", max_tokens=60, messages=HELLO, tools=[tool], tool_choice={"type": "any"}) as stream:
         assert stream.get_final_message().content[0].input["city"]
     talk = HELLO + [{"role": "assistant", "content": [b.model_dump(include={"type", "id", "name", "input"}) for b in called.content]},
                     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": called.content[0].id, "content": "rain"}]}]
     assert ask(messages=talk, tools=[tool], max_tokens=4).usage.output_tokens == 4
-    assert client.messages.count_tokens(model="story", messages=HELLO).input_tokens > 3
-    assert [model.id for model in client.models.list()] == ["story"]
+    assert client.messages.count_tokens(model="page", messages=HELLO).input_tokens > 3
+    assert [model.id for model in client.models.list()] == ["page"]
     try:
         ask(messages=[])
         raise AssertionError("no messages")
@@ -124,17 +124,17 @@ def test_ollama():
 
     client = ollama.Client(host=URL)
     greedy = {"temperature": 0}
-    assert [model.model for model in client.list().models] == ["story"]
-    assert client.chat(model="story", messages=HELLO, options=greedy).message.content == ANSWER
-    assert "".join(part.message.content for part in client.chat(model="story", messages=HELLO, options=greedy, stream=True)) == ANSWER
-    whole = client.generate(model="story", prompt="Hello!", options=greedy)
+    assert [model.model for model in client.list().models] == ["page"]
+    assert client.chat(model="page", messages=HELLO, options=greedy).message.content == ANSWER
+    assert "".join(part.message.content for part in client.chat(model="page", messages=HELLO, options=greedy, stream=True)) == ANSWER
+    whole = client.generate(model="page", prompt="Hello!", options=greedy)
     assert whole.response == ANSWER and whole.done and whole.eval_count > 5
-    assert json.loads(client.chat(model="story", messages=HELLO, format=SCHEMA).message.content).keys() == {"ok"}
-    assert client.chat(model="story", messages=HELLO, options=greedy | {"stop": ["like"]}).message.content == "Hello! Would you "
-    assert client.chat(model="story", messages=HELLO, tools=[TOOL], options=greedy | {"num_predict": 4}).message is not None
-    assert client.show("story").capabilities
+    assert json.loads(client.chat(model="page", messages=HELLO, format=SCHEMA).message.content).keys() == {"ok"}
+    assert client.chat(model="page", messages=HELLO, options=greedy | {"stop": ["like"]}).message.content == "Hello! Would you "
+    assert client.chat(model="page", messages=HELLO, tools=[TOOL], options=greedy | {"num_predict": 4}).message is not None
+    assert client.show("page").capabilities
     try:
-        client.chat(model="story", messages=[{"role": "user", "content": "x " * 9000}])
+        client.chat(model="page", messages=[{"role": "user", "content": "x " * 9000}])
         raise AssertionError("too long")
     except ollama.ResponseError as error:
         assert error.status_code == 400
@@ -145,9 +145,9 @@ def test_lm_eval():
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     context = "Once upon a time"
-    run = subprocess.run([TERN, "run", "story", context, "--temp", "0", "-n", "40", "--json"], capture_output=True, check=True)
+    run = subprocess.run([TERN, "run", MODEL, context, "--temp", "0", "-n", "40", "--json"], capture_output=True, check=True)
     own = json.loads(run.stdout)
-    model = LocalCompletionsAPI(model="story", base_url=f"{URL}/v1/completions", tokenizer_backend="huggingface", tokenizer=FOLDER,
+    model = LocalCompletionsAPI(model="page", base_url=f"{URL}/v1/completions", tokenizer_backend="huggingface", tokenizer=FOLDER,
                                 num_concurrent=1, max_retries=1, add_bos_token=True, max_length=512)
     requests = [Instance("loglikelihood", {}, (context, own["text"]), 0), Instance("loglikelihood", {}, (context, " a bird flew."), 1)]
     (known, greedy), (other, guessed) = model.loglikelihood(requests)

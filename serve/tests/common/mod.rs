@@ -22,20 +22,22 @@ pub(crate) struct Server {
 /// Greedy by itself, so that texts can be compared.
 pub(crate) fn options() -> Options {
     Options {
-        name: "story".to_owned(),
+        name: "page".to_owned(),
         sampling: tern::Sampling::greedy(),
         grace: Duration::from_secs(5),
         ..Options::default()
     }
 }
 
-pub(crate) fn story() -> tern::Result<Model> {
-    Model::story(&tern::Options { threads: Some(1), ..tern::Options::default() })
+/// A small model with known answers (testdata/models/page).
+pub(crate) fn page() -> tern::Result<Model> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
+    Model::open(file.as_ref(), &tern::Options { threads: Some(1), ..tern::Options::default() })
 }
 
 impl Server {
     pub(crate) fn start(options: Options) -> Self {
-        Self::with(options, story)
+        Self::with(options, page)
     }
 
     /// With another model; returns when it is ready.

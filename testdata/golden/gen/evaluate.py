@@ -1,6 +1,6 @@
-"""evaluate.py STORY_HF SHARED_DATA OUT: items, and what transformers makes of them with the built-in model.
+"""evaluate.py PAGE_HF SHARED_DATA OUT: items, and what transformers makes of them with the model `page`.
 
-STORY_HF is `tern convert models/story/story.gguf STORY_HF --to hf`; SHARED_DATA holds the public test sets. Writes to OUT
+PAGE_HF is `tern convert testdata/models/page/page.gguf PAGE_HF --to hf`; SHARED_DATA holds the public test sets. Writes to OUT
 the items (a few of each set whose licence lets them be copied, made-up ones for the others), a slice of WikiText-2, and
 expected.json: perplexities in both conventions and the grades of every item."""
 import json, math, os, random, re, subprocess, sys
@@ -8,16 +8,16 @@ import torch, transformers
 from evalref import GOLDEN, Reference
 from tokenizers import Tokenizer
 
-story, data, out = sys.argv[1:4]
+page, data, out = sys.argv[1:4]
 os.makedirs(out, exist_ok=True)
 tasks = {}
 folder = os.path.join(GOLDEN, "../../engine/src/eval/tasks")
 for name in sorted(os.listdir(folder)):
     task = json.load(open(os.path.join(folder, name)))
     tasks[task["name"]] = task
-reference = Reference(story)
+reference = Reference(page)
 config = reference.model.config
-tokenizer = Tokenizer.from_file(os.path.join(story, "tokenizer.json"))
+tokenizer = Tokenizer.from_file(os.path.join(page, "tokenizer.json"))
 BOS, EOS, CONTEXT = config.bos_token_id, config.eos_token_id, config.max_position_embeddings
 ADDS = tokenizer.encode("a").ids[0] == BOS
 

@@ -1,4 +1,4 @@
-"""Make `story`, Tern's placeholder model: a small BitNet b1.58 that knows one page by heart.
+"""Make `page`, a model for tests: a small BitNet b1.58 that knows one page by heart.
 
     pip install jax numpy ml_dtypes tokenizers safetensors
     python make.py OUT            # writes a Hugging Face directory to OUT and answers.json beside this file
