@@ -135,7 +135,7 @@ fn write(path: &Path, state: &State, buffers: [&[f32]; 3]) -> io::Result<()> {
     out.inner.get_ref().sync_all()
 }
 
-/// The latest whole checkpoint of a directory, read into the buffers; `None` if there is none. `note` hears of broken
+/// The latest whole checkpoint of a directory, read into the buffers; `None` if there is none at all. `note` hears of broken
 /// ones. Remains of saves that were cut off are removed.
 pub fn latest(dir: &Path, mut buffers: Buffers, note: &mut dyn FnMut(String)) -> Result<Option<State>> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -144,8 +144,9 @@ pub fn latest(dir: &Path, mut buffers: Buffers, note: &mut dyn FnMut(String)) ->
             std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
         }
     }
-    for (_, path) in list(dir) {
-        match read(&path, &mut buffers) {
+    let all = list(dir);
+    for (_, path) in &all {
+        match read(path, &mut buffers) {
             Ok(state) => return Ok(Some(state)),
             Err(Error::File { path, what }) => {
                 note(format!("{}: {what}; trying the one before", path.display()))
@@ -153,7 +154,14 @@ pub fn latest(dir: &Path, mut buffers: Buffers, note: &mut dyn FnMut(String)) ->
             Err(e) => return Err(e),
         }
     }
-    Ok(None)
+    match all.len() {
+        0 => Ok(None),
+        // To begin anew is for a person to decide.
+        count => Err(Error::file(
+            dir,
+            format!("none of the {count} checkpoints is whole; remove them to begin anew"),
+        )),
+    }
 }
 
 /// Reads one checkpoint.
