@@ -255,6 +255,8 @@ fn key(run: &Run, tokenizer: &Tokenizer, end: u32) -> Result<u64> {
     tokenizer.template().map(|template| template.source().to_owned()).hash(&mut hasher);
     for path in run.train.iter().chain(&run.validation_files) {
         let about = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        // Whatever directory the command was typed in.
+        let path = path.canonicalize().map_err(|e| Error::io(path, e))?;
         (path, about.len(), about.modified().ok()).hash(&mut hasher);
     }
     Ok(hasher.finish())
@@ -300,7 +302,9 @@ fn build(
         _ => {}
     }
     let io = |e| Error::io(path, e);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
+    // Aside, so that another run of this directory keeps the file that it has open.
+    let aside = path.with_extension("part");
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(&aside).map_err(io)?);
     let (mut spans, mut start) = (Vec::new(), 0u64);
     let rules = Rules { text_key: &run.text_key, separator: &run.separator, join_lines: run.join_lines };
     for (source, path_in) in run.train.iter().chain(&run.validation_files).enumerate() {
@@ -350,6 +354,7 @@ fn build(
     }
     out.flush().map_err(io)?;
     out.get_ref().sync_all().map_err(io)?;
+    std::fs::rename(&aside, path).map_err(io)?;
     let mut words = vec![MAGIC, key, spans.len() as u64];
     for span in &spans {
         words.push(u64::from(span.len) | u64::from(span.chars) << 32);
