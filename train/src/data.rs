@@ -203,13 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn gzip_and_json_lines() {
+    fn gzip_zstd_and_json_lines() {
         let lines = b"{\"text\": \"hi\"}\n\n{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n";
         let chat = Document::Chat(vec![Message { role: "user".into(), content: "x".into() }]);
         assert_eq!(read("a.jsonl", lines, RULES).unwrap(), [text("hi"), chat.clone()]);
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(lines).unwrap();
-        assert_eq!(read("a.jsonl.gz", &gz.finish().unwrap(), RULES).unwrap(), [text("hi"), chat]);
+        assert_eq!(read("a.jsonl.gz", &gz.finish().unwrap(), RULES).unwrap(), [text("hi"), chat.clone()]);
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let zst = ruzstd::encoding::compress_to_vec(&lines[..], level);
+        assert_eq!(read("a.jsonl.zst", &zst, RULES).unwrap(), [text("hi"), chat]);
+        let cut = read("a.jsonl.zst", &zst[..zst.len() - 7], RULES).unwrap_err().to_string();
+        assert!(cut.contains("a.jsonl.zst, line "), "{cut}");
     }
 
     #[test]

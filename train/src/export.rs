@@ -52,14 +52,14 @@ pub fn masters(
     Ok(write_masters(out, config, &layout.masters(params), &more, &files)?)
 }
 
-/// Writes the masters of a run's latest checkpoint; the step they are from.
-pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64> {
-    let Start { config, layout, mut params, tokenizer_dir, .. } = Start::of(run)?;
-    let (mut m, mut v) = (params.clone(), params.clone());
+/// A run's model with the parameters of its latest checkpoint, and the step they are from.
+pub fn trained(run: &Run, note: &mut dyn FnMut(String)) -> Result<(Start, u64)> {
+    let mut start = Start::of(run)?;
+    let (mut m, mut v) = (start.params.clone(), start.params.clone());
     let dir = checkpoints(run);
     let mut found = None;
     for (_, path) in checkpoint::list(&dir) {
-        match checkpoint::read(&path, &mut [&mut params, &mut m, &mut v]) {
+        match checkpoint::read(&path, &mut [&mut start.params, &mut m, &mut v]) {
             Ok(state) => {
                 found = Some(state.step);
                 break;
@@ -68,6 +68,12 @@ pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64
         }
     }
     let step = found.ok_or_else(|| Error::file(&dir, "expected a whole checkpoint, found none"))?;
+    Ok((start, step))
+}
+
+/// Writes the masters of a run's latest checkpoint; the step they are from.
+pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64> {
+    let (Start { config, layout, params, tokenizer_dir, .. }, step) = trained(run, note)?;
     masters(run, &config, &layout, &params, &tokenizer_dir, out)?;
     Ok(step)
 }

@@ -4,6 +4,7 @@
 //! There is no graph and no automatic differentiation: each operation in [`ops`] is a forward function with its backward
 //! below it, and [`network`] calls them in order and in reverse.
 
+pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod corpus;

@@ -308,10 +308,10 @@ pub fn validate(
     for ((tokens, targets), starts) in parts {
         let losses = &mut losses[..tokens.len()];
         network.run(on, params, Batch { tokens, targets, starts }, losses, None)?;
-        for (row, _) in losses.iter().zip(targets).filter(|(_, target)| **target != NONE) {
+        for (row, target) in losses.iter().zip(targets).filter(|(_, target)| **target != NONE) {
             found.nats += f64::from(row.loss);
             found.targets += 1;
-            found.tops += u64::from(row.is_top);
+            found.tops += u64::from(row.top == *target);
         }
     }
     Ok(found)

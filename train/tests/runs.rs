@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tern::{Head, Logits, Model, Options, Row, Scratch, Sequence};
-use tern_kernels::{Cpu, KvFormat, Pool};
+use tern::convert::{ConvertOptions, Floats, Target};
+use tern::{Head, Model, Options};
+use tern_kernels::KvFormat;
+use tern_train::check::check;
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
 use tern_train::data::Rules;
 use tern_train::metrics::{self, Line};
-use tern_train::network::{Batch, Network};
-use tern_train::ops::Machine;
-use tern_train::ops::loss::{NONE, RowLoss};
+use tern_train::ops::loss::NONE;
 use tern_train::random::Random;
 use tern_train::run::{End, Event, Start, train};
 use tern_train::{checkpoint, export, tokenizer};
@@ -120,59 +120,63 @@ fn the_loss_falls_and_recomputation_changes_nothing() {
 fn the_exported_model_says_what_the_trainer_says() {
     let dir = folder();
     let run = run(dir.path(), "x", "");
-    let End::Done(model) = train(&run, &|| false, &mut |_| {}).unwrap() else { panic!() };
-    // The trainer's own forward over the masters that were written, token by token.
-    let start = Start { params: Vec::new(), ..Start::of(&run).unwrap() };
-    let file = tern::file::open(&model, Default::default()).unwrap();
-    let params = start.layout.read(&tern::masters::Masters::of(&file).unwrap()).unwrap();
-    let mut corpus = Corpus::open(&run, &start.tokenizer, start.end().unwrap(), &mut |_| {}).unwrap();
-    let (data, _) = corpus.held_out(1000, run.length).unwrap();
-    let pool = Pool::new(1);
-    let on = Machine { cpu: Cpu::best(), pool: &pool };
-    let mut network = Network::new(&start.config, &start.layout, run.length, true, false);
-    network.prepare(on, &params).unwrap();
-    let mut losses = vec![RowLoss::default(); data.tokens.len()];
-    let batch = Batch { tokens: &data.tokens, targets: &data.targets, starts: &data.starts };
-    network.run(on, &params, batch, &mut losses, None).unwrap();
-    let targets = data.targets.iter().filter(|target| **target != NONE).count();
-    assert!(targets > 100, "{targets}");
-    let trainers: f64 = losses.iter().map(|row| f64::from(row.loss)).sum::<f64>() / targets as f64;
-
+    let End::Done(masters) = train(&run, &|| false, &mut |_| {}).unwrap() else { panic!() };
+    let convert = |name: &str, options: &ConvertOptions| {
+        let out = dir.path().join(name);
+        tern::convert::convert(&masters, &out, options, &mut |_, _| {}).unwrap();
+        out
+    };
+    let as_trained = ConvertOptions::new(Target::T5);
+    let rounded = ConvertOptions { embedding: Floats::F16, ..ConvertOptions::new(Target::I2) };
+    let t5 = convert("t5.gguf", &as_trained);
+    let f16 = convert("f16.gguf", &rounded);
     let options = Options { head: Head::Stored, kv: KvFormat::F32, threads: Some(1), ..Options::default() };
-    let gguf = dir.path().join("x.gguf");
-    tern::convert::convert(
-        &model,
-        &gguf,
-        &tern::convert::ConvertOptions::new(tern::convert::Target::T5),
-        &mut |_, _| {},
-    )
-    .unwrap();
-    for path in [&model, &gguf] {
+    for (path, limit) in [(&masters, 1e-6), (&t5, 1e-6), (&f16, 5e-5)] {
         let model = Model::open(path, &options).unwrap();
-        let (mut nats, mut at) = (0f64, 0);
-        for (tokens, targets) in data.tokens.chunks(run.length).zip(data.targets.chunks(run.length)) {
-            let rows: Vec<Row> =
-                tokens.iter().map(|&token| Row { sequence: 0, token, logits: Logits::All }).collect();
-            let mut sequences = [Sequence::new(&model, run.length)];
-            let mut scratch = Scratch::default();
-            let logits = model.forward(&mut scratch, &mut sequences, &rows).unwrap();
-            for (logits, &target) in logits.chunks(start.config.vocab).zip(targets) {
-                if target != NONE {
-                    let top = logits.iter().fold(f32::MIN, |top, x| top.max(*x));
-                    let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
-                    nats += sum.ln() + f64::from(top - logits[target as usize]);
-                    assert_eq!(
-                        logits[target as usize] >= top,
-                        losses[at].is_top,
-                        "the likeliest token, row {at}"
-                    );
-                }
-                at += 1;
-            }
-        }
-        let engines = nats / targets as f64;
-        assert!((engines - trainers).abs() < 1e-5, "{engines}, the trainer has {trainers}");
+        let found = check(&run, &model, &mut |_| {}).unwrap();
+        assert!(found.tokens > 100 && found.chars > found.tokens, "{found:?}");
+        assert_eq!((found.step, found.recorded), (12, Some(found.trainer)), "{found:?}");
+        assert!((found.engine - found.trainer).abs() < limit && found.is_equal(), "{found:?}");
+        // Sums of floats in another order move a logit by a few of its last bits; f16 moves it by more.
+        assert!(found.widest < 100.0 * limit as f32, "{found:?}");
+        assert!(found.others == 0 || limit > 1e-6, "{found:?}");
     }
+    // Another model is not the same.
+    let mut other = run.clone();
+    other.out = dir.path().join("other");
+    other.seed = 2;
+    train(&other, &|| false, &mut |_| {}).unwrap();
+    let found = check(&other, &Model::open(&t5, &options).unwrap(), &mut |_| {}).unwrap();
+    assert!(!found.is_equal() && found.others > 0 && found.widest > 1e-3, "{found:?}");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
+    let page = Model::open(page.as_ref(), &options).unwrap();
+    let error = check(&run, &page, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.starts_with("the model has 736 tokens, 256 wide, 3 layers, the run "), "{error}");
+}
+
+#[test]
+fn when_no_checkpoint_is_whole_the_run_does_not_begin_anew_in_silence() {
+    let dir = folder();
+    let run = run(dir.path(), "broken", "steps = 8");
+    train(&run, &|| false, &mut |_| {}).unwrap();
+    let all = checkpoint::list(&dir.path().join("broken/checkpoints"));
+    assert_eq!(all.len(), 2);
+    let cut = |path: &Path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() - 9]).unwrap();
+    };
+    cut(&all[0].1);
+    let mut notes = String::new();
+    train(&run, &|| false, &mut |event| {
+        if let Event::Note(note) = event {
+            notes += &note;
+        }
+    })
+    .unwrap();
+    assert!(notes.contains("is cut short; trying the one before"), "{notes}");
+    checkpoint::list(&dir.path().join("broken/checkpoints")).iter().for_each(|(_, path)| cut(path));
+    let error = train(&run, &|| false, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("none of the 2 checkpoints is whole; remove them"), "{error}");
 }
 
 #[test]
@@ -214,6 +218,24 @@ fn sequences_cover_every_document_once_an_epoch_and_stay_within_them() {
     let mut place = Place { epoch: 1, sequence: 3 };
     corpus.next(&mut place, 2, 32, &mut out).unwrap();
     assert_eq!(out.tokens, orders[1][3 * 32..5 * 32]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_corpus_that_is_made_anew_stays_whole_for_who_has_the_old_one_open() {
+    let dir = folder();
+    let run = run(dir.path(), "w", "validation = 0.0");
+    let start = Start::of(&run).unwrap();
+    let end = start.end().unwrap();
+    let mut first = Corpus::open(&run, &start.tokenizer, end, &mut |_| {}).unwrap();
+    let mut other = run.clone();
+    other.train.truncate(1);
+    let second = Corpus::open(&other, &start.tokenizer, end, &mut |_| {}).unwrap();
+    assert!(second.size(false).tokens < first.size(false).tokens);
+    let (mut place, mut out) = (Place::default(), Sequences::default());
+    for _ in 0..first.sequences(0, 32) {
+        first.next(&mut place, 1, 32, &mut out).unwrap();
+    }
 }
 
 #[test]

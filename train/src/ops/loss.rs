@@ -29,8 +29,8 @@ fn stride(vocab: usize) -> usize {
 pub struct RowLoss {
     /// In nats; 0 where there is no target.
     pub loss: f32,
-    /// Whether the target has the largest logit.
-    pub is_top: bool,
+    /// The token with the largest logit, the first of them; 0 where there is no target.
+    pub top: u32,
 }
 
 impl Room {
@@ -67,6 +67,7 @@ impl Room {
             self.logits.resize(ROWS * stride, 0.0);
             dense_product(cpu, pool, x, turned, &mut self.logits, stride, false);
             let factor = back.as_ref().map_or(0.0, |back| back.factor);
+            // A token is a whole number below 2^24, so f32 holds it.
             let mut losses = [[0f32; 2]; ROWS];
             let losses = &mut losses[..rows];
             pool.for_rows(
@@ -74,15 +75,15 @@ impl Room {
                 |row, [logits, loss]| {
                     let logits = &mut logits[..vocab];
                     let target = targets[row];
-                    let (value, is_top) = cpu.vectorised(
+                    let (value, top) = cpu.vectorised(
                         #[inline(always)]
                         || row_loss(logits, target, factor),
                     );
-                    loss.copy_from_slice(&[value, f32::from(u8::from(is_top))]);
+                    loss.copy_from_slice(&[value, top as f32]);
                 },
             );
             for (out, loss) in out.iter_mut().zip(losses) {
-                *out = RowLoss { loss: loss[0], is_top: loss[1] > 0.0 };
+                *out = RowLoss { loss: loss[0], top: loss[1] as u32 };
             }
             if let Some(back) = &mut back {
                 let g = Matrix { data: &self.logits, rows, cols: vocab, row_stride: stride, col_stride: 1 };
@@ -107,12 +108,12 @@ pub struct Back<'a> {
     pub de: &'a mut [f32],
 }
 
-/// Logits become `factor * (softmax - target)`, or zeros without a target.
+/// The loss and the likeliest token; logits become `factor * (softmax - target)`, or zeros without a target.
 #[inline(always)]
-fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> (f32, bool) {
+fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> (f32, u32) {
     if target == NONE {
         logits.fill(0.0);
-        return (0.0, false);
+        return (0.0, 0);
     }
     let mut tops = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = logits.as_chunks::<16>();
@@ -123,6 +124,7 @@ fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> (f32, bool) {
     }
     let top = rest.iter().chain(&tops).fold(f32::NEG_INFINITY, |top, x| top.max(*x));
     let wanted = logits[target as usize];
+    let likeliest = logits.iter().position(|x| *x == top).unwrap_or_default() as u32;
     let mut sums = [0f32; 16];
     let (chunks, rest) = logits.as_chunks_mut::<16>();
     for chunk in chunks {
@@ -140,5 +142,5 @@ fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> (f32, bool) {
     let scale = factor / sum;
     logits.iter_mut().for_each(|x| *x *= scale);
     logits[target as usize] -= factor;
-    (sum.ln() + top - wanted, wanted >= top)
+    (sum.ln() + top - wanted, likeliest)
 }
