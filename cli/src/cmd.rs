@@ -10,7 +10,7 @@ mod inspect;
 mod run;
 mod serve;
 mod tokenize;
-mod train;
+pub(crate) mod train;
 
 use crate::failure::Outcome;
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use crate::cmd::train::screen;
 use crate::failure::{Failure, Outcome};
 use crate::terminal;
 
@@ -15,16 +16,19 @@ static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
 /// Starts listening for Ctrl-C; called once, before the first [`Writing`].
 pub(crate) fn listen() -> Outcome {
-    ctrlc::set_handler(|| {
-        if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            tern::convert::discard_drafts();
-            if terminal::talk_is_terminal() {
-                terminal::talk("\n"); // the shell's prompt goes on a line of its own
-            }
-            std::process::exit(130);
+    ctrlc::set_handler(interrupt).map_err(|error| Failure::failed(format!("Ctrl-C: {error}")))
+}
+
+/// What Ctrl-C does.
+pub(crate) fn interrupt() {
+    if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        tern::convert::discard_drafts();
+        screen::leave();
+        if terminal::talk_is_terminal() {
+            terminal::talk("\n"); // the shell's prompt goes on a line of its own
         }
-    })
-    .map_err(|error| Failure::failed(format!("Ctrl-C: {error}")))
+        std::process::exit(130);
+    }
 }
 
 /// Notices that the system asks the process to end (SIGTERM), for work that is saved first. From then on the signal does

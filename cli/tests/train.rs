@@ -72,6 +72,19 @@ fn from_texts_to_a_model_that_runs() {
     let events = fs::read_dir(dir.path().join("run/tensorboard")).unwrap().next().unwrap().unwrap();
     assert!(events.metadata().unwrap().len() > 500, "6 steps and 2 validations");
     let model = dir.path().join("run/masters");
+    let gguf = dir.path().join("x.gguf").to_str().unwrap().to_owned();
+    run(&["convert", model.to_str().unwrap(), &gguf, "--to", "t5"]).ok();
+    let text = run(&["train", "check", &config(dir.path()), &gguf]).ok();
+    assert!(text.contains("the same likeliest token everywhere"), "{text}");
+    let json = run(&["train", "check", &config(dir.path()), &gguf, "--json"]).json();
+    assert_eq!((&json["equal"], &json["step"]), (&true.into(), &6.into()), "{json}");
+    assert_eq!(json["recorded_loss"], json["trainer"]["loss"]);
+    let wrong = run(&["train", "check", &config(dir.path()), &gguf, "--steps", "9", "--out", "/nowhere"]);
+    assert!(
+        wrong.code == Some(1) && wrong.stderr.contains("expected a whole checkpoint"),
+        "{}",
+        wrong.stderr
+    );
     let text = run(&["run", model.to_str().unwrap(), "the tern", "-n", "8"]);
     assert_eq!(text.code, Some(0), "{}", text.stderr);
     let gguf = dir.path().join("m.gguf");
@@ -97,13 +110,14 @@ fn what_init_writes_trains_once_its_files_are_there() {
 
 #[test]
 fn killed_at_fifty_moments_a_run_comes_to_the_same_numbers() {
-    // Ten of them while a checkpoint is being written.
+    // Ten of them while a checkpoint is being written: a part of it is left.
     let (kills, in_saves) = (50, 10);
-    let dir = folder("steps = 5000\nvalidate_every = 1000\nsave_every = 15\nkeep = 2\n");
+    let dir = folder("steps = 8000\nvalidate_every = 1000\nsave_every = 15\nkeep = 2\n");
     assert!(start(dir.path(), "whole").wait().unwrap().success());
     let out = dir.path().join("killed");
     let (mut killed, mut seen, mut random) = (0, 0, 12345u64);
-    while killed < kills {
+    while killed < kills || seen < in_saves {
+        assert!(killed < 4 * kills, "only {seen} of {killed} kills were in a save");
         let mut child = start(dir.path(), "killed");
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         if killed >= kills - in_saves {
@@ -115,14 +129,11 @@ fn killed_at_fifty_moments_a_run_comes_to_the_same_numbers() {
             sleep(Duration::from_millis(5 + (random >> 33) % 60));
         }
         child.kill().unwrap();
-        if child.wait().unwrap().success() {
-            break; // it was done before
-        }
+        assert!(!child.wait().unwrap().success(), "the run was done after {killed} kills: too quick a run");
         killed += 1;
         seen += usize::from(parts(&out) > 0);
     }
     assert!(start(dir.path(), "killed").wait().unwrap().success());
-    assert!(killed == kills && seen >= 3, "{killed} kills, {seen} in a save: too quick a run");
     assert_eq!(losses(&out), losses(&dir.path().join("whole")));
     let model = |out: &str| fs::read(dir.path().join(out).join("masters/model.safetensors")).unwrap();
     assert!(model("killed") == model("whole"));
@@ -190,6 +201,10 @@ fn wrong_configurations_and_data_are_one_clear_line() {
     let utf8 = write("u.txt", b"one\ntwo \xff\n");
     let json = write("j.jsonl", b"{\"text\": \"fine\"}\n{\"txt\": \"x\"}\n");
     let empty = write("e.txt", b"\n \n");
+    let broken = write("broken.jsonl", b"{\"text\": \"half");
+    let huge = write("huge.txt", b"a line\n");
+    // A hole: a gigabyte that takes no room on the disk.
+    fs::File::options().write(true).open(&huge).unwrap().set_len(1 << 30).unwrap();
     for (args, wanted) in [
         (&["--rate", "-1"][..], "key `rate`: -1: expected a number of at least 0"),
         (&["--steps", "soon"], "key `steps`"),
@@ -202,6 +217,15 @@ fn wrong_configurations_and_data_are_one_clear_line() {
         (&["--train", "/nowhere.txt"], "/nowhere.txt"),
         (&["--tokenizer", "/nowhere"], "/nowhere"),
         (&["--length", "65536"], "key `sequences`"),
+        (&["--train", &huge], "huge.txt, line 2: expected at most 64 MB in a line"),
+        (&["--train", &broken], "broken.jsonl, line 1: expected JSON"),
+        (&["--weight-decay", "-0.1"], "key `weight_decay`: -0.1: expected a number of at least 0"),
+        (&["--warmup", "-3"], "key `warmup`"),
+        (&["--rate", "nan"], "key `rate`: NaN: expected a number of at least 0"),
+        (
+            &["--rate", "1e30", "--warmup", "0", "--weight-decay", "1e20", "--steps", "9"],
+            "training has stopped",
+        ),
     ] {
         let mut all = vec!["train", &config];
         all.extend(args);
@@ -213,4 +237,58 @@ fn wrong_configurations_and_data_are_one_clear_line() {
     let typo = write("typo.toml", b"out = \"x\"\ntrain = [\"a.txt\"]\ntokenizer = \"tok\"\nstesp = 3\n");
     let done = run(&["train", &typo]);
     assert!(done.stderr.contains("typo.toml: line 4, key `stesp`: unknown"), "{}", done.stderr);
+}
+
+#[test]
+fn without_a_terminal_the_monitor_is_lines() {
+    let dir = folder("steps = 3\nvalidate_every = 0\n");
+    let done = run(&["train", &config(dir.path()), "--monitor"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("lines instead") && done.stderr.contains("step 3: loss"), "{}", done.stderr);
+    assert!(!done.stderr.contains('\x1b'), "{:?}", done.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_monitor_shows_the_run_and_gives_the_terminal_back() {
+    use std::io::{Read, Write};
+    let dir = folder("steps = 1000000\nvalidate_every = 50\nsave_every = 0\n");
+    let (config, out) = (config(dir.path()), dir.path().join("run"));
+    let diverging = "--rate 1e30 --warmup 0 --weight-decay 1e20 --out diverged";
+    for (more, until_step, last_words) in
+        [("", 60, "stopped; saved"), (diverging, 0, "training has stopped, there is no checkpoint yet")]
+    {
+        // `script` gives it a terminal of its own; afterwards `stty` says what state that is in.
+        let tern = env!("CARGO_BIN_EXE_tern");
+        let command = format!("stty cols 100 rows 30; {tern} train {config} --monitor {more}; stty -a");
+        let mut child = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script, of util-linux");
+        let mut keys = child.stdin.take().unwrap();
+        let begun = Instant::now();
+        while losses_so_far(&out) < until_step && begun.elapsed() < Duration::from_secs(20) {
+            sleep(Duration::from_millis(5));
+        }
+        if until_step > 0 {
+            sleep(Duration::from_millis(300)); // a frame with the last steps
+            keys.write_all(b"\x03").unwrap();
+        }
+        let mut shown = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+        child.wait().unwrap();
+        let at = |what: &str| shown.find(what).unwrap_or_else(|| panic!("{what:?} is missing in {shown:?}"));
+        let (enter, leave) = (at("\x1b[?1049h"), at("\x1b[?1049l"));
+        assert!(enter < leave && leave < at(last_words), "{shown:?}");
+        assert!(at("\x1b[?25h") > enter, "the cursor is back");
+        assert!(until_step == 0 || shown[enter..leave].contains("learning"), "{shown:?}");
+        let state = &shown[at("speed ")..];
+        for word in [" icanon", " echo ", " isig", " opost"] {
+            assert!(state.contains(word), "{word} is missing in {state}");
+        }
+    }
 }

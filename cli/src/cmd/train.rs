@@ -1,16 +1,28 @@
 //! `tern train`: a model from text, or from another model's masters.
 
+mod board;
+pub(crate) mod screen;
+
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use tern::file::OpenOptions;
+use tern::{Head, Model, Options};
+use tern_kernels::KvFormat;
 use tern_train::config::{self, KEYS, Run};
 use tern_train::data::Rules;
+use tern_train::metrics::{self, Validation};
 use tern_train::run::{End, Event, train};
-use tern_train::{export, tokenizer};
+use tern_train::{check, export, tokenizer};
+
+use self::board::Board;
+use self::screen::Screen;
 
 use crate::failure::{Failure, Outcome};
+use crate::model;
 use crate::signal::{self, Writing};
 use crate::terminal;
 
@@ -23,7 +35,8 @@ Examples:
   tern train init train.toml
   tern train train.toml
   tern train train.toml --rate 1e-3 --out run2
-  tern train export train.toml masters";
+  tern train export train.toml masters
+  tern train check train.toml model.gguf";
 
 /// Train a model from scratch, or from the masters of another
 #[derive(Args)]
@@ -34,6 +47,9 @@ pub(crate) struct Train {
     /// The configuration; `tern train init` writes one
     #[arg(value_name = "CONFIG")]
     config: Option<PathBuf>,
+    /// Show curves and samples on the whole terminal while it runs
+    #[arg(long)]
+    monitor: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -72,6 +88,23 @@ enum Part {
         #[command(flatten)]
         flags: Flags,
     },
+    /// Compare a model file in the engine with the trainer's own figures, on the run's held-out documents
+    Check(Check),
+}
+
+#[derive(Args)]
+struct Check {
+    /// The run's configuration
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+    /// The model: a file, a directory, or `story` (built in)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 /// Every key of the configuration as a flag.
@@ -142,6 +175,7 @@ impl Train {
                 terminal::remark(&format!("wrote {}: the masters of step {step}", output.display()));
                 Ok(())
             }
+            Some(Part::Check(check)) => check.run(),
             None => {
                 let Some(config) = &self.config else {
                     return Err(Failure::misused("expected a configuration, found none")
@@ -160,8 +194,28 @@ impl Train {
         let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len}: {msg}, {eta} left");
         bar.set_style(style.expect("a template that parses").progress_chars("=> "));
         let stop = || writing.stopped() || asked.load(Ordering::Relaxed);
-        let end = train(run, &stop, &mut |event| report(&bar, event, run));
+        let mut view = None;
+        if self.monitor {
+            view = Screen::open(Board::resumed(metrics::read(&run.out)?));
+            if view.is_none() {
+                terminal::remark("no terminal to show the view of --monitor on: lines instead");
+            }
+        }
+        let mut last_words = None;
+        let end = train(run, &stop, &mut |event| match &view {
+            Some(view) => {
+                if let Event::Validation(found) = &event {
+                    last_words = Some(held_out(found));
+                }
+                view.tell(event);
+            }
+            None => report(&bar, event, run),
+        });
+        drop(view);
         bar.finish_and_clear();
+        if let Some(words) = last_words {
+            terminal::remark(&words);
+        }
         match end? {
             End::Done(model) if run.ternary => {
                 terminal::remark(&format!("the model is in {}", model.display()));
@@ -174,6 +228,65 @@ impl Train {
             }
         }
     }
+}
+
+impl Check {
+    fn run(self) -> Outcome {
+        let run = Run::read(&self.config, &self.flags.0)?;
+        // As exact as the engine is: what the trainer computed with.
+        let threads = (run.threads > 0).then_some(run.threads);
+        let options = Options { head: Head::Stored, kv: KvFormat::F32, threads, ..Options::default() };
+        let model = Model::from_file(&model::find(&self.model)?.file(OpenOptions::default())?, &options)?;
+        let found = check::check(&run, &model, &mut |note| terminal::remark(&note))?;
+        let sides = [("trainer", found.trainer), ("engine", found.engine)];
+        if self.json {
+            let side = |loss: f64| json!({"loss": loss, "perplexity": loss.exp(), "bits_per_char": found.bits_per_char(loss)});
+            terminal::print_json(&json!({
+                "step": found.step, "tokens": found.tokens, "characters": found.chars, "recorded_loss": found.recorded,
+                "trainer": side(found.trainer), "engine": side(found.engine), "equal": found.is_equal(),
+                "other_likeliest": found.others, "widest_tie": found.widest,
+            }))?;
+        } else {
+            let mut text = format!(
+                "step {}, {} held-out tokens, {} characters\n",
+                found.step, found.tokens, found.chars
+            );
+            for (name, loss) in sides {
+                let bits = found.bits_per_char(loss);
+                text += &format!(
+                    "{name:<9} loss {loss:.5}  perplexity {:.4}  {bits:.4} bits per character\n",
+                    loss.exp()
+                );
+            }
+            text += &match found.others {
+                0 => "the same likeliest token everywhere\n".to_owned(),
+                n => format!(
+                    "another likeliest token at {n} of them, where the two lie at most {:.1e} apart\n",
+                    found.widest
+                ),
+            };
+            terminal::print(&text)?;
+        }
+        if found.is_equal() {
+            Ok(())
+        } else {
+            Err(Failure::failed(
+                "the perplexities differ: this is not the model of the run's latest checkpoint",
+            ))
+        }
+    }
+}
+
+fn held_out(found: &Validation) -> String {
+    let zeros: f64 =
+        found.trits.iter().map(|shares| shares[1]).sum::<f64>() / found.trits.len().max(1) as f64;
+    format!(
+        "step {}: held-out loss {:.4}, {:.4} bits per character, {:.1}% of the weights are 0",
+        found.step,
+        found.loss,
+        found.bits_per_char,
+        100.0 * zeros
+    )
 }
 
 /// What a person sees: lines for what stays, the bar for what passes. Without a terminal, a line now and then.
@@ -208,17 +321,7 @@ fn report(bar: &ProgressBar, event: Event, run: &Run) {
             }
             bar.set_message(text);
         }
-        Event::Validation(found) => {
-            let zeros: f64 =
-                found.trits.iter().map(|shares| shares[1]).sum::<f64>() / found.trits.len().max(1) as f64;
-            line(format!(
-                "step {}: held-out loss {:.4}, {:.4} bits per character, {:.1}% of the weights are 0",
-                found.step,
-                found.loss,
-                found.bits_per_char,
-                100.0 * zeros
-            ));
-        }
+        Event::Validation(found) => line(held_out(&found)),
         Event::Sample { step, text } => line(format!("step {step}: {text}")),
         Event::Saved(_) => {}
     }
