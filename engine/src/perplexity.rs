@@ -53,10 +53,10 @@ impl Convention {
                 let mut scored = 1; // nothing predicts the first token
                 for start in (0..tokens).step_by(stride) {
                     let end = tokens.min(start + context);
-                    // Beyond the second window all of a window's beginning was scored before.
-                    if end > scored {
-                        let from = scored.max(start + 1) - start;
-                        windows.push(Window { tokens: start..end, from, begins: false });
+                    // Only what no window before scored, and never a window's first token: nothing predicts it.
+                    let from = scored.max(start + 1);
+                    if from < end {
+                        windows.push(Window { tokens: start..end, from: from - start, begins: false });
                         scored = end;
                     }
                     if end == tokens {
