@@ -145,6 +145,10 @@ struct Text {
     tokens: Vec<u32>,
     sampler: Sampler,
     wanted: Logits,
+    /// The tokens that its guide allows next, a bit for each; empty without a guide.
+    allowed: Vec<u32>,
+    /// Why its guide cannot go on.
+    lost: Option<String>,
     cached: usize,
     scored: Vec<Scored>,
     /// Whether its prompt was read and said to be.
@@ -175,7 +179,6 @@ pub struct Batch {
     row_seconds: f64,
     /// Rows of the last step.
     rows: usize,
-    bits: Vec<u32>,
 }
 
 impl Batch {
@@ -207,7 +210,6 @@ impl Batch {
             preempted: 0,
             row_seconds: 0.0,
             rows: 0,
-            bits: Vec::new(),
         })
     }
 
@@ -232,17 +234,27 @@ impl Batch {
             return Err(Error::Input(format!("token {id} is not in the vocabulary of {vocab}")));
         }
         job.most = job.most.min(context - prompt);
-        let wanted = match (job.logprobs, &job.guide, job.most) {
-            (_, _, 0) => Logits::None,
-            (None, None, _) => job.sampling.wanted(),
+        let wanted = match (job.logprobs, job.most) {
+            (_, 0) => Logits::None,
+            (None, _) => job.sampling.wanted(),
             _ => Logits::All,
         };
         let (sampler, tokens) = (Sampler::new(job.sampling.clone())?, job.prompt.clone());
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let (cached, scored) = (0, Vec::new());
-        let text = Text { ticket, job, tokens, sampler, wanted, cached, scored, read: false, alone: false };
-        self.waiting.push_back(text);
+        self.waiting.push_back(Text {
+            ticket,
+            job,
+            tokens,
+            sampler,
+            wanted,
+            allowed: Vec::new(),
+            lost: None,
+            cached: 0,
+            scored: Vec::new(),
+            read: false,
+            alone: false,
+        });
         Ok(ticket)
     }
 
@@ -293,8 +305,10 @@ impl Batch {
         }
         let start = Instant::now();
         let rows: Vec<Row> = pieces.iter().flat_map(|&piece| self.rows_of(piece)).collect();
-        let done = model.forward(&mut self.scratch, &mut self.sequences, &rows).map(<[f32]>::to_vec);
-        match done {
+        self.ask_guides(model, &pieces);
+        let allowed = self.allowed(model, &rows);
+        let done = model.forward_allowed(&mut self.scratch, &mut self.sequences, &rows, &allowed);
+        match done.map(<[f32]>::to_vec) {
             Ok(logits) => {
                 self.measure(&pieces, start.elapsed());
                 let mut logits = logits.chunks_exact(model.config().vocab);
@@ -464,11 +478,55 @@ impl Batch {
         })
     }
 
+    /// Asks the guides of the texts that go on with these pieces what may come next, on all threads.
+    fn ask_guides(&mut self, model: &Model, pieces: &[Piece]) {
+        let (sequences, words) = (&self.sequences, model.config().vocab.div_ceil(32));
+        let goes_on = |at: usize, text: &Text| {
+            let whole = |piece: &Piece| sequences[at].tokens().len() + piece.len == text.tokens.len();
+            text.job.guide.is_some() && pieces.iter().any(|piece| piece.at == at && whole(piece))
+        };
+        let mut guided: Vec<&mut Text> = self
+            .running
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, text)| goes_on(*at, text))
+            .map(|(_, text)| text)
+            .collect();
+        model.pool().for_chunks(&mut guided, 1, |_, texts| {
+            for text in texts {
+                let Text { job, allowed, lost, .. } = &mut **text;
+                allowed.clear();
+                let asked = job.guide.as_mut().map(|guide| guide.allow(allowed));
+                *lost = asked.and_then(Result::err);
+                allowed.resize(words, 0);
+            }
+        });
+    }
+
+    /// The tokens allowed after each row that asks for logits; nothing where nobody has a guide.
+    fn allowed(&self, model: &Model, rows: &[Row]) -> Vec<u32> {
+        let words = model.config().vocab.div_ceil(32);
+        if rows.iter().all(|row| self.running[row.sequence].job.guide.is_none()) {
+            return Vec::new();
+        }
+        let asked = rows.iter().filter(|row| row.logits != Logits::None);
+        let mut allowed = Vec::with_capacity(rows.len() * words);
+        for row in asked {
+            match &self.running[row.sequence] {
+                text if text.allowed.len() == words => allowed.extend_from_slice(&text.allowed),
+                _ => allowed.resize(allowed.len() + words, u32::MAX),
+            }
+        }
+        allowed
+    }
+
     /// The pieces one by one, after they failed together.
     fn step_each(&mut self, model: &Model, pieces: &[Piece], out: &mut Vec<(Ticket, Output)>) {
         for piece in pieces {
             let rows: Vec<Row> = self.rows_of(*piece).collect();
-            match model.forward(&mut self.scratch, &mut self.sequences, &rows).map(<[f32]>::to_vec) {
+            let allowed = self.allowed(model, &rows);
+            let done = model.forward_allowed(&mut self.scratch, &mut self.sequences, &rows, &allowed);
+            match done.map(<[f32]>::to_vec) {
                 Ok(logits) => {
                     let logits: Vec<&[f32]> = logits.chunks_exact(model.config().vocab).collect();
                     self.take(model, *piece, &logits, out);
@@ -503,7 +561,7 @@ impl Batch {
         }
         let ticket = text.ticket;
         if let Some(last) = logits.last().filter(|_| text.job.most > 0) {
-            out.extend(next(model, text, last, &mut self.bits).into_iter().map(|output| (ticket, output)));
+            out.extend(next(model, text, last).into_iter().map(|output| (ticket, output)));
         } else {
             out.push((ticket, Output::Done(Finish::Length)));
         }
@@ -539,19 +597,13 @@ fn score(logits: &[f32], id: u32, top: Option<usize>) -> Scored {
 }
 
 /// Chooses a text's next token.
-fn next(model: &Model, text: &mut Text, logits: &[f32], bits: &mut Vec<u32>) -> Vec<Output> {
+fn next(model: &Model, text: &mut Text, logits: &[f32]) -> Vec<Output> {
     let failed = |what: String| vec![Output::Done(Finish::Failed(what))];
+    if let Some(what) = text.lost.take() {
+        return failed(what);
+    }
     let past = Past { tokens: &text.tokens, said: text.said() };
-    let allowed = match &mut text.job.guide {
-        None => None,
-        Some(guide) => {
-            bits.clear();
-            if let Err(what) = guide.allow(bits) {
-                return failed(what);
-            }
-            Some(Allowed(bits))
-        }
-    };
+    let allowed = text.job.guide.is_some().then_some(Allowed(&text.allowed));
     let Some(id) = text.sampler.pick(logits, past, allowed) else {
         return vec![Output::Done(Finish::Complete)];
     };

@@ -62,10 +62,22 @@ impl Model {
         sequences: &mut [Sequence],
         rows: &[Row],
     ) -> Result<&'s [f32]> {
+        self.forward_allowed(scratch, sequences, rows, &[])
+    }
+
+    /// As [`Model::forward`], but where a row asks for the likeliest tokens, they are the likeliest of those `allowed`: a
+    /// bit for each token, `(asked, vocab / 32 up)`, empty where all are.
+    pub(crate) fn forward_allowed<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        sequences: &mut [Sequence],
+        rows: &[Row],
+        allowed: &[u32],
+    ) -> Result<&'s [f32]> {
         self.or_undone(sequences, |sequences| {
             self.blocks(scratch, sequences, rows)?;
-            let dim = self.config.dim;
-            self.leave(&mut scratch.head, &mut scratch.logits, rows.iter().zip(scratch.x.chunks_exact(dim)))
+            let rows = rows.iter().zip(scratch.x.chunks_exact(self.config.dim));
+            self.leave(&mut scratch.head, &mut scratch.logits, allowed, rows)
         })?;
         Ok(&scratch.logits)
     }
@@ -89,7 +101,7 @@ impl Model {
             let asked = |row: &(&Row, &[f32])| row.0.logits != Logits::None;
             let asked: Vec<_> = rows.iter().zip(x.chunks_exact(dim)).filter(asked).collect();
             for (piece, rows) in asked.chunks(PIECE).enumerate() {
-                self.leave(head, logits, rows.iter().copied())?;
+                self.leave(head, logits, &[], rows.iter().copied())?;
                 self.pool.for_chunks(logits, vocab, |row, logits| each(piece * PIECE + row, logits));
             }
             Ok(())
@@ -205,6 +217,7 @@ impl Model {
         &self,
         head: &mut HeadBuffers,
         logits: &mut Vec<f32>,
+        allowed: &[u32],
         rows: impl Iterator<Item = (&'x Row, &'x [f32])>,
     ) -> Result<()> {
         let Config { dim, vocab, norm_eps, .. } = self.config;
@@ -217,7 +230,7 @@ impl Model {
             rms_norm(self.cpu, x, &self.weights.norm, norm_eps, &mut head.normed[start..]);
         }
         logits.resize(head.tops.len() * vocab, 0.0);
-        if logits.is_empty() { Ok(()) } else { self.head(head, logits) }
+        if logits.is_empty() { Ok(()) } else { self.head(head, allowed, logits) }
     }
 
     fn quantise(

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use tern_kernels::{BadHead, HeadInput, HeadScratch, OutputHead};
+use tern_kernels::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -49,8 +49,9 @@ pub(crate) struct HeadBuffers {
 }
 
 impl Model {
-    /// Logits of the normed hidden states, `(rows that want them, vocab)`.
-    pub(crate) fn head(&self, s: &mut HeadBuffers, logits: &mut [f32]) -> Result<()> {
+    /// Logits of the normed hidden states, `(rows that want them, vocab)`. Of the largest, those among the `allowed`: a bit
+    /// for each token, `(rows that want logits, vocab / 32 up)`, empty where all are. Other logits may be there too.
+    pub(crate) fn head(&self, s: &mut HeadBuffers, allowed: &[u32], logits: &mut [f32]) -> Result<()> {
         let dim = self.config.dim;
         let bad = match &self.weights.output {
             Output::Int8(head) => {
@@ -58,7 +59,8 @@ impl Model {
                     Error::Numeric("output head: a value is not a number: the weights are broken".to_owned())
                 };
                 s.input.quantise(self.cpu, &s.normed, dim).map_err(broken)?;
-                head.product(self.cpu, &self.pool, &s.input, &s.tops, &mut s.scratch, logits);
+                let wanted = Wanted { tops: &s.tops, allowed };
+                head.product(self.cpu, &self.pool, &s.input, wanted, &mut s.scratch, logits);
                 logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY)
             }
             Output::Stored(head) => {

@@ -12,7 +12,7 @@ mod screen;
 mod search;
 
 pub use input::HeadInput;
-pub use search::HeadScratch;
+pub use search::{HeadScratch, Wanted};
 
 use std::sync::Mutex;
 

@@ -48,7 +48,7 @@ pub use cpu::Cpu;
 pub use dense::{Matrix, dense_product, dense_product_here, transpose};
 pub use digits::{ByteMatrix, Digits, digit_product};
 pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm};
-pub use head::{BadHead, HeadInput, HeadScratch, OutputHead};
+pub use head::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
 pub use matmul::{Product, products};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};

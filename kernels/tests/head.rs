@@ -1,7 +1,7 @@
 //! The output head: the screened product gives the same largest logits as the whole one, on every instruction set,
 //! number of threads and batch, whatever the numbers.
 
-use tern_kernels::{BadHead, Cpu, HeadInput, HeadScratch, OutputHead, Pool};
+use tern_kernels::{BadHead, Cpu, HeadInput, HeadScratch, OutputHead, Pool, Wanted};
 
 /// Numbers in 0..1, splitmix64.
 struct Noise(u64);
@@ -65,7 +65,7 @@ fn product(head: &OutputHead, cpu: Cpu, threads: usize, x: &[f32], tops: &[usize
     input.quantise(cpu, x, head.cols()).unwrap();
     let mut out = vec![f32::NAN; tops.len() * head.rows()];
     let mut scratch = HeadScratch::default();
-    head.product(cpu, &Pool::new(threads), &input, tops, &mut scratch, &mut out);
+    head.product(cpu, &Pool::new(threads), &input, Wanted::of(tops), &mut scratch, &mut out);
     (out, scratch.computed())
 }
 
@@ -90,6 +90,54 @@ fn agree(head: &OutputHead, x: &[f32], tops: &[usize]) -> u64 {
         }
     }
     computed
+}
+
+/// The largest of the allowed rows are found, however few those are, and no other row is computed for them.
+#[test]
+fn the_largest_are_those_of_the_allowed_rows() {
+    let (rows, cols) = (1003, 160);
+    let mut noise = Noise(5);
+    let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Gaussian)).collect();
+    let head = build(Cpu::best(), rows, cols, &weights, 2);
+    // Among them one that wants all, some that share a tile, and more than go through the head together.
+    let tops: Vec<usize> = (0..37).map(|v| [1, 0, 2, 7, 40, 1, 1, 1, 1][v % 9]).collect();
+    let x: Vec<f32> = (0..tops.len() * cols).map(|_| noise.of(Kind::Heavy)).collect();
+    let words = rows.div_ceil(32);
+    for share in [0u32, 1, 100, 900, 1000] {
+        let mut random = 7u32;
+        let mut allows = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) % 1000 < share
+        };
+        let allowed: Vec<u32> = (0..tops.len() * words)
+            .map(|_| (0..32).fold(0, |word, bit| word | u32::from(allows()) << bit))
+            .collect();
+        let (whole, _) = product(&head, Cpu::best(), 1, &x, &vec![0; tops.len()]);
+        for cpu in Cpu::available() {
+            let mut input = HeadInput::default();
+            input.quantise(cpu, &x, cols).unwrap();
+            let mut out = vec![f32::NAN; tops.len() * rows];
+            let wanted = Wanted { tops: &tops, allowed: &allowed };
+            head.product(cpu, &Pool::new(2), &input, wanted, &mut HeadScratch::default(), &mut out);
+            for (v, &k) in tops.iter().enumerate() {
+                let may = |row: usize| k == 0 || allowed[v * words + row / 32] >> (row % 32) & 1 == 1;
+                let whole: Vec<f32> = (0..rows)
+                    .map(|row| if may(row) { whole[v * rows + row] } else { f32::NEG_INFINITY })
+                    .collect();
+                let out = &out[v * rows..][..rows];
+                let k = if k == 0 { rows } else { k };
+                assert_eq!(
+                    largest(out, k),
+                    largest(&whole, k),
+                    "{share} of 1000 rows, vector {v}, the {k} largest"
+                );
+                assert!(
+                    (0..rows).all(|row| may(row) || out[row] == f32::NEG_INFINITY),
+                    "{share}, vector {v}"
+                );
+            }
+        }
+    }
 }
 
 /// The definition: codes rounded row by row, an exact sum, two multiplications in f64.
@@ -222,7 +270,7 @@ fn a_useless_screen_is_left_alone() {
     for round in 0..70 {
         let x: Vec<f32> = (0..cols).map(|_| noise.of(Kind::Gaussian)).collect();
         input.quantise(Cpu::best(), &x, cols).unwrap();
-        head.product(Cpu::best(), &pool, &input, &[200], &mut scratch, &mut out);
+        head.product(Cpu::best(), &pool, &input, Wanted::of(&[200]), &mut scratch, &mut out);
         let (whole, _) = product(&head, Cpu::best(), 1, &x, &[0]);
         assert_eq!(largest(&out, 200), largest(&whole, 200));
         let screened = round % 32 == 0;

@@ -26,11 +26,29 @@ pub struct HeadScratch {
     sums: Vec<i32>,                // (screened vectors, rows in whole groups)
     best: Vec<Vec<(f32, u32)>>,    // (threads, screened vectors) of estimates and rows
     exact: Vec<(usize, u32, f32)>, // vector, row and logit of those that look best
+    found: Vec<usize>,             // (screened vectors), how many of `exact` are its
     floors: Vec<f32>,              // (vectors)
     counts: Vec<Computed>,         // (threads)
     pause: u32,                    // products until the screen is tried again
     bytes: u64,
     computed: u64,
+}
+
+/// What is wanted of the logits of each hidden state.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// How many of the largest, 0 for all.
+    pub tops: &'a [usize],
+    /// Rows among which those are: bit `row % 32` of word `row / 32`, as many words as the rows take for each hidden
+    /// state. Empty where all rows may be. Nothing to hidden states that want all logits.
+    pub allowed: &'a [u32],
+}
+
+impl<'a> Wanted<'a> {
+    /// These many of all rows.
+    pub fn of(tops: &'a [usize]) -> Self {
+        Self { tops, allowed: &[] }
+    }
 }
 
 /// Rows that a thread computed.
@@ -55,26 +73,34 @@ impl HeadScratch {
 }
 
 impl OutputHead {
-    /// `out[v][r]` = logit of row `r` for hidden state `v`, `(x.rows(), self.rows())`. `tops[v]` says how many of the
-    /// largest are wanted, 0 for all: every logit that is among those (the lower row first among equals) is the same as
-    /// with 0, and each other is the same or minus infinity.
+    /// `out[v][r]` = logit of row `r` for hidden state `v`, `(x.rows(), self.rows())`. Every logit that is among those
+    /// wanted (the lower row first among equals) is the same as where all are, each other is the same or minus infinity.
     pub fn product(
         &self,
         cpu: Cpu,
         pool: &Pool,
         x: &HeadInput,
-        tops: &[usize],
+        wanted: Wanted<'_>,
         scratch: &mut HeadScratch,
         out: &mut [f32],
     ) {
+        let Wanted { tops, mut allowed } = wanted;
         assert_eq!(x.cols(), self.cols, "columns of the head");
         assert_eq!((tops.len(), out.len()), (x.rows(), x.rows() * self.rows), "outputs of the head");
+        assert!(allowed.is_empty() || allowed.len() == tops.len() * self.words(), "rows that are allowed");
         (scratch.bytes, scratch.computed) = (0, 0);
         let mut first = 0;
         for (tops, out) in tops.chunks(BATCH).zip(out.chunks_mut(BATCH * self.rows.max(1))) {
-            Batch { head: self, cpu, pool, x, first, tops }.run(scratch, out);
+            let own;
+            (own, allowed) = allowed.split_at(allowed.len().min(tops.len() * self.words()));
+            Batch { head: self, cpu, pool, x, first, tops, allowed: own }.run(scratch, out);
             first += tops.len();
         }
+    }
+
+    /// Words of a bit for each row.
+    fn words(&self) -> usize {
+        self.rows.div_ceil(u32::BITS as usize)
     }
 
     /// The logits of row `row` for `V` vectors: the one definition.
@@ -109,9 +135,17 @@ struct Batch<'a> {
     /// The vector in `x` of the first of this batch.
     first: usize,
     tops: &'a [usize],
+    allowed: &'a [u32],
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    /// The words of this vector's rows; none where all are allowed.
+    #[inline(always)]
+    fn allowed(self, v: usize) -> Option<&'a [u32]> {
+        let words = self.head.words();
+        (self.tops[v] > 0 && !self.allowed.is_empty()).then(|| &self.allowed[v * words..][..words])
+    }
+
     fn run(self, s: &mut HeadScratch, out: &mut [f32]) {
         let head = self.head;
         // A sixteenth of all rows is more than anybody samples from, and too many to look for.
@@ -156,7 +190,7 @@ impl Batch<'_> {
 
     /// Estimates all rows, and lists for each thread and vector those that look best.
     fn screen(self, s: &mut HeadScratch) {
-        let Self { head, cpu, pool, x, first, tops } = self;
+        let Self { head, cpu, pool, x, first, tops, .. } = self;
         let (screened, padded_rows) = (&s.screened, head.groups() * ROWS);
         s.sums.resize(screened.len() * padded_rows, 0);
         let lists = pool.threads() * screened.len();
@@ -181,6 +215,7 @@ impl Batch<'_> {
                         row: x.row(first + v),
                         first: rows.start,
                         k: trials(tops[v]),
+                        allowed: self.allowed(v),
                         list,
                     });
                 }
@@ -190,9 +225,10 @@ impl Batch<'_> {
 
     /// Computes those that look best of all: the k-th largest of their logits is a floor under the k largest.
     fn find_floors(self, s: &mut HeadScratch) {
-        let Self { head, cpu, pool, x, first, tops } = self;
+        let Self { head, cpu, pool, x, first, tops, .. } = self;
         let count = s.screened.len();
         s.exact.clear();
+        s.found.clear();
         for (n, &v) in s.screened.iter().enumerate() {
             let (mine, others) = s.best.split_at_mut(count);
             let mine = &mut mine[n];
@@ -200,6 +236,7 @@ impl Batch<'_> {
                 mine.extend_from_slice(&others[n]);
             }
             keep_best(mine, trials(tops[v]));
+            s.found.push(mine.len());
             s.exact.extend(mine.iter().map(|&(_, row)| (v, row, 0.0)));
         }
         pool.for_chunks(&mut s.exact, 4, |_, chunk| {
@@ -208,10 +245,13 @@ impl Batch<'_> {
             }
         });
         let mut rest = &mut s.exact[..];
-        for &v in &s.screened {
-            let (mine, others) = rest.split_at_mut(trials(tops[v]).min(head.rows));
-            let (_, last, _) = mine.select_nth_unstable_by(tops[v] - 1, |a, b| b.2.total_cmp(&a.2));
-            s.floors[v] = last.2;
+        for (&v, &found) in s.screened.iter().zip(&s.found) {
+            let (mine, others) = rest.split_at_mut(found);
+            // Where fewer rows are allowed than wanted, there is no floor: all of them are computed.
+            if found >= tops[v] {
+                let (_, last, _) = mine.select_nth_unstable_by(tops[v] - 1, |a, b| b.2.total_cmp(&a.2));
+                s.floors[v] = last.2;
+            }
             rest = others;
         }
     }
@@ -246,7 +286,14 @@ struct Best<'a> {
     /// The first row of the piece; pieces come in rising order.
     first: usize,
     k: usize,
+    allowed: Option<&'a [u32]>,
     list: &'a mut Vec<(f32, u32)>,
+}
+
+/// Whether a row's bit is set.
+#[inline(always)]
+fn has(allowed: Option<&[u32]>, row: usize) -> bool {
+    allowed.is_none_or(|words| words[row / 32] >> (row % 32) & 1 == 1)
 }
 
 impl Kernel for Best<'_> {
@@ -278,8 +325,9 @@ impl Kernel for Best<'_> {
                 continue;
             }
             for (at, &estimate) in estimates[..count].iter().enumerate() {
-                if estimate > bound {
-                    self.list.push((estimate, (self.first + block * ROWS + at) as u32));
+                let row = self.first + block * ROWS + at;
+                if estimate > bound && has(self.allowed, row) {
+                    self.list.push((estimate, row as u32));
                     if self.list.len() >= 2 * self.k {
                         keep_best(self.list, self.k);
                         bound = least(self.list);
@@ -335,9 +383,15 @@ impl Kernel for Finish<'_> {
             let all = (1u32 << rows.len()) - 1;
             // One bit for each row that is to be computed.
             let mut masks = [all; BATCH];
+            if !self.batch.allowed.is_empty() {
+                // The 16 rows of a group are half of a word.
+                for (v, mask) in masks[..tops.len()].iter_mut().enumerate() {
+                    *mask &= self.batch.allowed(v).map_or(all, |words| words[g / 2] >> (g % 2 * ROWS));
+                }
+            }
             for (n, &v) in self.screened.iter().enumerate() {
                 let sums = &self.sums[n * head.groups() * ROWS + rows.start..][..rows.len()];
-                masks[v] = self.reaching(sums, rows.clone(), v, reaches[v]);
+                masks[v] &= self.reaching(sums, rows.clone(), v, reaches[v]);
                 computed.screened += u64::from(masks[v].count_ones());
             }
             let (mut v, mut any) = (0, 0);
