@@ -252,3 +252,27 @@ fn ctrl_c_leaves_whole_json() {
     let json: Value = serde_json::from_str(&done.stdout).unwrap();
     assert!(json["stop"] == "interrupted" || json["stop"] == "context", "{}", json["stop"]);
 }
+
+#[test]
+fn penalties_and_bias_do_what_they_say() {
+    let model = testdata("golden/bitnet_online_bf16");
+    let ids = |more: &[&str]| -> Vec<u64> {
+        let base = ["run", &model, "--ids", "1,2,3", "-n", "40", "--temp", "0", "--json"];
+        let json = run(&[&base[..], more].concat()).json();
+        json["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
+    };
+    let repeats = |ids: &[u64], n: usize| {
+        let parts: std::collections::HashSet<&[u64]> = ids.windows(n).collect();
+        parts.len() < ids.len() + 1 - n
+    };
+    assert!(repeats(&ids(&[]), 2), "greedy text goes round in circles");
+    assert!(!repeats(&ids(&["--presence-penalty", "100"]), 1));
+    assert!(!repeats(&ids(&["--frequency-penalty", "100"]), 1));
+    let pairs = ids(&["--dry-multiplier", "100", "--dry-allowed", "1", "--dry-base", "1"]);
+    assert!(repeats(&pairs, 1) && !repeats(&pairs, 2), "{pairs:?}");
+    let triples = ids(&["--dry-multiplier", "100", "--dry-base", "1"]);
+    assert!(repeats(&triples, 2) && !repeats(&triples, 3), "{triples:?}");
+    assert_eq!(ids(&["--logit-bias", "7=100"]), [7; 40]);
+    let outside = run(&["run", &model, "--ids", "1", "--logit-bias", "99999999=1"]);
+    assert!(outside.code == Some(2) && outside.stderr.contains("vocabulary"), "{}", outside.stderr);
+}

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
 use crate::model::Model;
-use crate::sampler::{Sampler, Sampling, log_probability};
+use crate::sampler::{Past, Sampler, Sampling, log_probability};
 use crate::sequence::Sequence;
 
 /// Tokens of a prompt that go through the model together: bounds the scratch memory, changes no result.
@@ -43,6 +43,8 @@ pub struct Generation<'m> {
     logits: Vec<f32>,
     /// The token chosen last, which has not gone through the model yet.
     waiting: Option<u32>,
+    /// Tokens chosen since the last prompt.
+    said: usize,
     stopped: Option<Stop>,
 }
 
@@ -63,6 +65,7 @@ impl<'m> Generation<'m> {
             logprobs: false,
             logits: Vec::new(),
             waiting: None,
+            said: 0,
             stopped: None,
         })
     }
@@ -75,6 +78,13 @@ impl<'m> Generation<'m> {
 
     /// Appends tokens as they are: the prompt, or what is said next.
     pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
+        self.read(ids)?;
+        self.said = 0;
+        Ok(())
+    }
+
+    /// Takes what waits and these tokens through the model.
+    fn read(&mut self, ids: &[u32]) -> Result<()> {
         let [sequence] = &self.sequence;
         let waiting = self.waiting.take();
         let tokens: Vec<u32> = waiting.into_iter().chain(ids.iter().copied()).collect();
@@ -111,7 +121,7 @@ impl<'m> Generation<'m> {
             return Ok(None);
         }
         if self.waiting.is_some() {
-            self.prompt(&[])?;
+            self.read(&[])?;
         }
         if self.logits.is_empty() {
             return Err(Error::Input("there is no prompt to continue".to_owned()));
@@ -120,8 +130,10 @@ impl<'m> Generation<'m> {
             self.stopped = Some(Stop::Context);
             return Ok(None);
         }
-        let id = self.sampler.choose(&self.logits, self.sequence[0].tokens());
+        let past = Past { tokens: self.sequence[0].tokens(), said: self.said };
+        let id = self.sampler.pick(&self.logits, past, None).expect("every token is allowed");
         self.waiting = Some(id);
+        self.said += 1;
         if self.model.tokenizer().is_ok_and(|tokenizer| tokenizer.stops().contains(&id)) {
             self.stopped = Some(Stop::Token(id));
             return Ok(None);

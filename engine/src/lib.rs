@@ -39,7 +39,7 @@ pub use head::{Head, Logits};
 pub use model::{MAX_THREADS, Model, Options};
 pub use perplexity::{Convention, Window};
 pub use rope::{Pairing, Rope, Scaling, Yarn};
-pub use sampler::{Allowed, Past, Sampler, Sampling};
+pub use sampler::{Allowed, Dry, Past, Sampler, Sampling};
 pub use score::{Item, Likelihood, LogSum, Scorer, Summary};
 pub use sequence::Sequence;
 pub use story::{STORY, story_file};

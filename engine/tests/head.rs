@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tern::convert::Target;
 use tern::dummy::{DummyOptions, Shape, dummy};
-use tern::{Generation, Head, Logits, Model, Options, Row, Sampling, Scratch, Sequence};
+use tern::{Dry, Generation, Head, Logits, Model, Options, Row, Sampling, Scratch, Sequence};
 
 /// Golden checkpoints, and a dummy whose vocabulary is worth screening.
 fn models(dir: &Path) -> Vec<PathBuf> {
@@ -45,7 +45,10 @@ fn every_way_to_sample_draws_the_same_from_few_logits_as_from_all() {
         Sampling { repeat_penalty: 1.3, ..Sampling::greedy() },
         Sampling { repeat_penalty: 0.7, ..Sampling::greedy() },
         base.clone(),
+        Sampling { presence_penalty: 0.5, frequency_penalty: 0.2, ..Sampling::greedy() },
+        Sampling { dry: Dry { multiplier: 2.0, allowed: 1, ..Dry::default() }, ..Sampling::greedy() },
         Sampling { top_k: 40, ..base.clone() },
+        Sampling { top_k: 40, typical: 0.3, ..base.clone() },
         Sampling { repeat_penalty: 1.2, ..base.clone() },
         Sampling { top_k: 0, ..base },
     ];

@@ -37,6 +37,9 @@ pub(crate) const STOP_BYTES: usize = 1024;
 pub(crate) const TOP_LOGPROBS: usize = 20;
 /// Tokens with a bias.
 pub(crate) const BIASES: usize = 1024;
+/// Texts that break repeated sequences, and bytes of one.
+pub(crate) const BREAKERS: usize = 16;
+pub(crate) const BREAKER_BYTES: usize = 64;
 /// Tools of one request.
 pub(crate) const TOOLS: usize = 128;
 /// Bytes of a schema or grammar, and levels of a schema.

@@ -3,13 +3,15 @@
 use std::hash::{BuildHasher, Hasher};
 
 use serde_json::Value;
-use tern::{Job, Message, Sampling, Specials, Tokenizer};
+use tern::{Dry, Job, Message, Sampling, Specials, Tokenizer};
 
 use crate::app::Ready;
 use crate::error::Refusal;
 use crate::guide::Grammar;
 use crate::json::short;
-use crate::limits::{BIASES, CHOICES, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT, TOP_LOGPROBS};
+use crate::limits::{
+    BIASES, BREAKER_BYTES, BREAKERS, CHOICES, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT, TOP_LOGPROBS,
+};
 use crate::tools::{Tools, call_text, response_text};
 use crate::wire::{Logprobs, OneOrMany, Prompt, Request};
 use crate::worker::Wanted;
@@ -318,21 +320,54 @@ fn sampling(ready: &Ready, request: &Request) -> Result<Sampling, Refusal> {
         }
         logit_bias.push((id, *bias));
     }
+    if bias.is_none() {
+        logit_bias.clone_from(&usual.logit_bias);
+    }
     logit_bias.sort_unstable_by_key(|(id, _)| *id);
     let sampling = Sampling {
         temperature: request.temperature.unwrap_or(usual.temperature),
         top_k,
+        typical: request.typical_p.unwrap_or(usual.typical),
         // Nothing reaches a share of 0 but the likeliest token.
         top_p: request.top_p.map_or(usual.top_p, |p| if p == 0.0 { f32::MIN_POSITIVE } else { p }),
         min_p: request.min_p.unwrap_or(usual.min_p),
         repeat_penalty: request.repetition_penalty.or(request.repeat_penalty).unwrap_or(usual.repeat_penalty),
-        presence_penalty: request.presence_penalty.unwrap_or(0.0),
-        frequency_penalty: request.frequency_penalty.unwrap_or(0.0),
+        presence_penalty: request.presence_penalty.unwrap_or(usual.presence_penalty),
+        frequency_penalty: request.frequency_penalty.unwrap_or(usual.frequency_penalty),
+        dry: dry(ready, request)?,
         logit_bias,
         seed: request.seed.filter(|seed| *seed != -1).map_or_else(new_seed, i64::cast_unsigned),
     };
     sampling.check()?;
     Ok(sampling)
+}
+
+fn dry(ready: &Ready, request: &Request) -> Result<Dry, Refusal> {
+    let usual = &ready.sampling.dry;
+    let multiplier = request.dry_multiplier.unwrap_or(usual.multiplier);
+    let range = match request.dry_penalty_last_n {
+        None => usual.range,
+        Some(-1) => usize::MAX,
+        Some(n) => usize::try_from(n)
+            .map_err(|_| Refusal::field("dry_penalty_last_n", format!("expected at least -1, found {n}")))?,
+    };
+    let breakers = match &request.dry_sequence_breakers {
+        Some(texts) if texts.len() > BREAKERS || texts.iter().any(|text| text.len() > BREAKER_BYTES) => {
+            let what = format!("expected at most {BREAKERS} texts of {BREAKER_BYTES} bytes");
+            return Err(Refusal::field("dry_sequence_breakers", what));
+        }
+        Some(texts) if multiplier != 0.0 && ready.model.tokenizer().is_ok() => {
+            Dry::breakers(ready.model.tokenizer()?, texts)
+        }
+        _ => usual.breakers.clone(),
+    };
+    Ok(Dry {
+        multiplier,
+        base: request.dry_base.unwrap_or(usual.base),
+        allowed: request.dry_allowed_length.unwrap_or(usual.allowed),
+        range,
+        breakers,
+    })
 }
 
 /// A seed nobody chose.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tern::{Batch, Bounds, Model, Sampling};
+use tern::{Batch, Bounds, Dry, Model, Sampling};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -34,6 +34,8 @@ pub struct Options {
     pub kv_memory: Option<u64>,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
+    /// Texts across which no repeated sequence goes, see [`tern::Dry`]; the tokens in `sampling` are found by them.
+    pub breakers: Vec<String>,
     /// Keys of which every request must bring one; anybody may come if there are none.
     pub keys: Vec<String>,
     /// Whether prompts are remembered for each key apart.
@@ -65,6 +67,7 @@ impl Default for Options {
             context: None,
             kv_memory: None,
             sampling: Sampling::default(),
+            breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),
             keys: Vec::new(),
             isolate: false,
             cors: Vec::new(),
@@ -206,12 +209,20 @@ fn own_model(app: &Arc<App>, load: impl FnOnce() -> tern::Result<Model>) -> Resu
     let model = Arc::new(load().map_err(Error::Model)?);
     let options = &app.options;
     let (context, pages) = memory::plan(&model, options).map_err(Error::Settings)?;
+    let mut sampling = options.sampling.clone();
+    if let Ok(tokenizer) = model.tokenizer() {
+        sampling.dry.breakers = Dry::breakers(tokenizer, &options.breakers);
+    }
+    let vocab = model.config().vocab;
+    if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
+        return Err(Error::Settings(format!("bias of token {id}: expected ids below {vocab}")));
+    }
     let bounds = Bounds { parallel: options.parallel, context, pages, pause: options.pause };
     let (sender, work) = mpsc::channel();
     let ready = Ready {
         model: model.clone(),
         context,
-        sampling: options.sampling.clone(),
+        sampling,
         loaded: now(),
         worker: sender,
         guides: std::sync::OnceLock::new(),

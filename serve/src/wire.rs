@@ -29,6 +29,14 @@ pub(crate) struct Request {
     pub(crate) top_p: Option<f32>,
     pub(crate) top_k: Option<i64>,
     pub(crate) min_p: Option<f32>,
+    /// llama.cpp's and Ollama's names, here and for DRY.
+    pub(crate) typical_p: Option<f32>,
+    pub(crate) dry_multiplier: Option<f32>,
+    pub(crate) dry_base: Option<f32>,
+    pub(crate) dry_allowed_length: Option<usize>,
+    /// -1 is the whole text.
+    pub(crate) dry_penalty_last_n: Option<i64>,
+    pub(crate) dry_sequence_breakers: Option<Vec<String>>,
     pub(crate) presence_penalty: Option<f32>,
     pub(crate) frequency_penalty: Option<f32>,
     /// vLLM's name.

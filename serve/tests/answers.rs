@@ -91,8 +91,16 @@ fn stops_lengths_and_seeds_are_kept() {
             story.split_once("island").map(|(before, _)| before)
         );
     }
+    let dry = |range: i64| {
+        let more = json!({"dry_multiplier": 100, "dry_allowed_length": 1, "dry_penalty_last_n": range});
+        ask(more)["message"]["content"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(dry(0), story);
+    assert_ne!(dry(-1), story, "nobody tells a story without saying two words again");
     let drawn = |seed: i64| {
-        ask(json!({"seed": seed, "temperature": 3.0, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 12}))
+        ask(
+            json!({"seed": seed, "temperature": 3.0, "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 0.9, "max_tokens": 12}),
+        )
     };
     assert_eq!(drawn(5), drawn(5));
     assert_ne!(drawn(5), drawn(6));

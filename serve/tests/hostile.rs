@@ -94,6 +94,12 @@ fn fields() -> Vec<(&'static str, Value)> {
     bad("top_p", vec![json!(-0.1), json!(1.1), json!("x"), json!(1e300)]);
     bad("top_k", vec![json!(-2), json!("x"), json!(1.5)]);
     bad("min_p", vec![json!(-1), json!(1.5), json!("x")]);
+    bad("typical_p", vec![json!(0), json!(1.5), json!("x")]);
+    bad("dry_multiplier", vec![json!(-1), json!(1000), json!("x")]);
+    bad("dry_base", vec![json!(0.5), json!(1000)]);
+    bad("dry_allowed_length", vec![json!(0), json!(-1), json!(1.5)]);
+    bad("dry_penalty_last_n", vec![json!(-2), json!("x")]);
+    bad("dry_sequence_breakers", vec![json!("x"), json!([1]), json!(vec!["x"; 17]), json!(["x".repeat(65)])]);
     bad("presence_penalty", vec![json!(1000), json!(-1000), json!("x")]);
     bad("frequency_penalty", vec![json!(1000), json!(-1000), json!(true)]);
     bad("repetition_penalty", vec![json!(0), json!(-1), json!(1000), json!("x")]);

@@ -80,7 +80,7 @@ impl Chat {
         let context = answer::context(self.context, USUAL_CONTEXT, model.config().context)?;
         let mut talk = Talk {
             tokenizer,
-            generation: Generation::new(&model, context, self.sampling.sampling())?,
+            generation: Generation::new(&model, context, self.sampling.of(&model)?)?,
             context,
             limit: self.limit.unwrap_or(usize::MAX),
             conversation: Conversation::new(self.system),

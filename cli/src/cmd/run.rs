@@ -98,7 +98,6 @@ struct Prompt {
 impl Run {
     pub(crate) fn run(self) -> Outcome {
         signal::listen()?;
-        let sampling = self.sampling.sampling();
         // A prompt on standard input is read before the model, so that a person does not wait to type.
         let text = match (&self.ids, self.prompt.as_deref()) {
             (Some(_), _) => None,
@@ -110,6 +109,7 @@ impl Run {
             }
         };
         let Loaded { model, raw, load_time } = model::open(&self.model, &self.machine, self.threads.threads)?;
+        let sampling = self.sampling.of(&model)?;
         let prompt = self.prompt(&model, raw, text)?;
         let most = model.config().context;
         let wanted = prompt.ids.len().saturating_add(self.limit);

@@ -169,6 +169,7 @@ impl Serve {
             context: room.ctx_size,
             kv_memory: room.kv_memory,
             sampling: self.sampling.sampling(),
+            breakers: self.sampling.breakers(),
             keys,
             isolate: *isolate_keys,
             cors: cors.clone(),
