@@ -58,6 +58,8 @@ impl ReportArgs {
 /// A table of texts: what both forms are made of.
 struct Table {
     title: &'static str,
+    /// What its columns need said; empty where nothing.
+    about: String,
     head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
@@ -68,6 +70,9 @@ fn markdown(report: &Report, title: &str) -> String {
     for table in report.tables() {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let _ = write!(text, "\n## {}\n\n", table.title);
+        if !table.about.is_empty() {
+            let _ = write!(text, "{}\n\n", cell(&table.about));
+        }
         text.push_str(&line(table.head.iter().map(|cell| (*cell).to_owned()).collect()));
         text.push_str(&format!("|{}\n", "---|".repeat(table.head.len())));
         table.rows.iter().for_each(|row| text.push_str(&line(row.iter().map(|text| cell(text)).collect())));
@@ -75,15 +80,19 @@ fn markdown(report: &Report, title: &str) -> String {
     text
 }
 
+/// Light and dark, desk and phone: a table or picture that is too wide is moved by itself, the page never.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c2330;--dim:#667085;--line:#d7dce4;--paper:#fff;--card:#f6f8fa}\
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--dim:#98a2b3;--line:#39414f;--paper:#12161d;--card:#1a202a}}\
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:2rem auto;padding:0 1rem}\
-h1{font-size:1.7rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p{color:var(--dim);margin:.2rem 0 1rem}\
+h1{font-size:1.7rem;line-height:1.2;margin:0;overflow-wrap:anywhere}h2{font-size:1.15rem;margin:2.2rem 0 .4rem}p{color:var(--dim);margin:.2rem 0 .8rem}\
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
-th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}\
-th{font-weight:600;color:var(--dim);font-size:.85rem}figure{margin:0;background:var(--card);border-radius:8px;padding:1rem;overflow-x:auto}\
-svg{display:block;max-width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .dim{fill:var(--dim)}svg .axis{stroke:var(--line)}svg .error{stroke:var(--ink)}";
+th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}\
+th:last-child,td:last-child{padding-right:0}.n{text-align:right;white-space:nowrap}\
+th{font-weight:600;color:var(--dim);font-size:.85rem}code{font-size:.8rem;overflow-wrap:anywhere}tbody tr:hover{background:var(--card)}\
+figure{margin:0;background:var(--card);border-radius:8px;padding:1rem;overflow-x:auto}\
+svg{display:block;max-width:100%;min-width:30rem;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}\
+svg .dim{fill:var(--dim)}svg .axis{stroke:var(--line)}svg .error{stroke:var(--ink)}";
 
 fn html(report: &Report, title: &str) -> String {
     let title = escaped(title);
@@ -98,18 +107,41 @@ fn html(report: &Report, title: &str) -> String {
         let _ = write!(page, "<h2>{name}</h2>\n<p>{about}</p>\n<figure>{plot}</figure>\n");
     }
     for table in report.tables() {
-        let _ = write!(page, "<h2>{}</h2>\n<div class=\"wide\"><table><thead><tr>", table.title);
-        table.head.iter().for_each(|cell| page.push_str(&format!("<th>{cell}</th>")));
+        let _ = writeln!(page, "<h2>{}</h2>", table.title);
+        if !table.about.is_empty() {
+            let _ = writeln!(page, "<p>{}</p>", escaped(&table.about));
+        }
+        page.push_str("<div class=\"wide\"><table><thead><tr>");
+        for (column, cell) in table.head.iter().enumerate() {
+            let numbers = table.rows.iter().all(|row| is_number(&row[column]));
+            let _ = write!(page, "<th{}>{cell}</th>", if numbers { " class=\"n\"" } else { "" });
+        }
         page.push_str("</tr></thead><tbody>\n");
         for row in table.rows {
             page.push_str("<tr>");
-            row.iter().for_each(|cell| page.push_str(&format!("<td>{}</td>", escaped(cell))));
+            for cell in &row {
+                let text = escaped(cell);
+                let _ = match (is_number(cell), is_hash(cell)) {
+                    (true, _) => write!(page, "<td class=\"n\">{text}</td>"),
+                    (_, true) => write!(page, "<td><code>{text}</code></td>"),
+                    _ => write!(page, "<td>{text}</td>"),
+                };
+            }
             page.push_str("</tr>\n");
         }
         page.push_str("</tbody></table></div>\n");
     }
     page.push_str("</body></html>\n");
     page
+}
+
+/// Whether a cell stands to the right: a number, a share, or the lack of one.
+fn is_number(cell: &str) -> bool {
+    cell == "–" || cell.trim_end_matches('%').parse::<f64>().is_ok()
+}
+
+fn is_hash(cell: &str) -> bool {
+    cell.len() == 64 && cell.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Text that means nothing to a browser.

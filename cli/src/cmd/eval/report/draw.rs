@@ -1,4 +1,4 @@
-//! Bars with whiskers, as an SVG that takes its colours from the page.
+//! Bars with whiskers and grids of shares, as SVG that takes its colours from the page.
 
 use std::fmt::Write;
 
@@ -23,8 +23,9 @@ pub(super) struct Bar {
 /// Told apart by eyes that see fewer colours too (after Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
 
-const LEFT: f64 = 170.0;
-const WIDTH: f64 = 520.0;
+const WIDTH: f64 = 440.0;
+/// For the number behind the longest bar.
+const RIGHT: f64 = 60.0;
 const BAR: f64 = 14.0;
 const GAP: f64 = 12.0;
 
@@ -33,17 +34,18 @@ pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit:
     let longest =
         groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value.max(bar.to)).fold(0.0, f64::max);
     let most = most.unwrap_or_else(|| round_up(longest));
-    let at = |value: f64| LEFT + WIDTH * (value / most).clamp(0.0, 1.0);
+    let left = margin(groups.iter().map(|group| group.label.as_str()));
+    let at = |value: f64| left + WIDTH * (value / most).clamp(0.0, 1.0);
     let legend = if models.len() > 1 { 24.0 } else { 0.0 };
     let bars: usize = groups.iter().map(|group| group.bars.len()).sum();
     let bottom = legend + bars as f64 * BAR + groups.len() as f64 * GAP + 4.0;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {} {}\" width=\"{}\" role=\"img\">",
-        LEFT + WIDTH + 90.0,
+        left + WIDTH + RIGHT,
         bottom + 22.0,
-        LEFT + WIDTH + 90.0,
+        left + WIDTH + RIGHT,
     );
-    let mut x = LEFT;
+    let mut x = left;
     for (nth, model) in models.iter().enumerate().filter(|_| legend > 0.0) {
         let colour = COLOURS[nth % COLOURS.len()];
         let _ = write!(svg, "<rect x=\"{x}\" y=\"2\" width=\"10\" height=\"10\" fill=\"{colour}\"/>");
@@ -68,17 +70,17 @@ pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit:
         let _ = write!(
             svg,
             "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 8.0,
+            left - 8.0,
             y + height / 2.0 + 4.0,
             escaped(&group.label),
         );
         for bar in &group.bars {
             let (end, middle) = (at(bar.value), y + BAR / 2.0);
             let colour = COLOURS[bar.colour % COLOURS.len()];
-            let (width, height) = (end - LEFT, BAR - 3.0);
+            let (width, height) = (end - left, BAR - 3.0);
             let _ = write!(
                 svg,
-                "<rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>",
+                "<rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>",
                 y + 1.5
             );
             let (low, high) = (at(bar.from), at(bar.to));
@@ -103,6 +105,53 @@ pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit:
     }
     svg.push_str("</svg>");
     svg
+}
+
+/// Shares by length (across) and depth (down), the fuller the darker; each cell is `[length, depth, share]`.
+pub(super) fn grid(cells: &[[f64; 3]]) -> String {
+    const CELL: [f64; 2] = [64.0, 26.0];
+    let values = |at: usize| {
+        let mut values: Vec<f64> = cells.iter().map(|cell| cell[at]).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        values
+    };
+    let (lengths, depths) = (values(0), values(1));
+    let labels: Vec<String> = depths.iter().map(|depth| format!("depth {depth}%")).collect();
+    let left = margin(labels.iter().map(String::as_str));
+    let (width, height) = (left + lengths.len() as f64 * CELL[0], depths.len() as f64 * CELL[1] + 22.0);
+    // As wide as the bars, so that both have the same type.
+    let whole = width.max(left + WIDTH + RIGHT);
+    let mut svg = format!("<svg viewBox=\"0 0 {whole} {height}\" width=\"{whole}\" role=\"img\">");
+    for (row, label) in labels.iter().enumerate() {
+        let y = row as f64 * CELL[1] + 17.0;
+        let _ = write!(svg, "<text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{label}</text>", left - 8.0);
+    }
+    for (column, length) in lengths.iter().enumerate() {
+        let (x, y) = (left + (column as f64 + 0.5) * CELL[0], height - 6.0);
+        let _ = write!(svg, "<text class=\"dim\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{length}</text>");
+    }
+    let place = |values: &[f64], value: f64| values.iter().position(|v| *v == value).unwrap_or(0) as f64;
+    for &[length, depth, share] in cells {
+        let (x, y) = (left + place(&lengths, length) * CELL[0], place(&depths, depth) * CELL[1]);
+        let _ = write!(
+            svg,
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"{}\" fill-opacity=\"{:.2}\"/>",
+            CELL[0] - 2.0,
+            CELL[1] - 2.0,
+            COLOURS[0],
+            0.06 + 0.6 * share,
+        );
+        let (x, y) = (x + CELL[0] / 2.0 - 1.0, y + 17.0);
+        let _ = write!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{:.0}%</text>", 100.0 * share);
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Room for the longest label at 12 px.
+fn margin<'a>(labels: impl Iterator<Item = &'a str>) -> f64 {
+    labels.map(|label| label.chars().count()).max().unwrap_or(0) as f64 * 6.8 + 14.0
 }
 
 /// Three digits that matter.

@@ -50,12 +50,17 @@ impl Report {
 
     pub(super) fn tables(&self) -> Vec<Table> {
         let mut tables = Vec::new();
-        let mut push = |title, head: &[&'static str], rows: Vec<Vec<String>>| {
+        let mut push = |title, about: &str, head: &[&'static str], rows: Vec<Vec<String>>| {
             if !rows.is_empty() {
-                tables.push(Table { title, head: head.to_vec(), rows });
+                tables.push(Table { title, about: about.to_owned(), head: head.to_vec(), rows });
             }
         };
-        push("Tasks", &["model", "task", "figure", "value", "±", "items", "shots"], self.task_rows());
+        push(
+            "Tasks",
+            "In percent, log-probabilities in nats; ± is one standard error. * marks the figure that stands for its task.",
+            &["model", "task", "figure", "value", "±", "items", "shots"],
+            self.task_rows(),
+        );
         let ppl = |v: &Value| {
             let kind = match v["stride"].as_u64() {
                 None => format!("chunks of {}, second halves", v["context"]),
@@ -73,6 +78,7 @@ impl Report {
         };
         push(
             "Perplexity",
+            "Perplexities compare only over the same text, under the same convention, and by the same tokenizer; bits per byte by any.",
             &["model", "text", "convention", "perplexity", "±", "bits/byte", "tokens"],
             self.ppl.iter().map(ppl).collect(),
         );
@@ -93,6 +99,7 @@ impl Report {
         };
         push(
             "Divergence",
+            "Of the second's probabilities from the first's. Identical: every bit of every logit is the same.",
             &[
                 "first",
                 "second",
@@ -119,6 +126,7 @@ impl Report {
         };
         push(
             "Needle",
+            "",
             &["model", "tokens", "depth", "found", "log-probability"],
             self.needle.iter().flat_map(needle).collect(),
         );
@@ -137,11 +145,19 @@ impl Report {
         };
         push(
             "Speed and energy",
+            &self.energy(),
             &["model", "test", "threads", "tokens/s", "J/token"],
             self.bench.iter().flat_map(bench).collect(),
         );
-        push("What was measured", &["model", "settings", "SHA-256"], self.sources());
+        push("What was measured", "", &["what", "how", "SHA-256"], self.sources());
         tables
+    }
+
+    /// Why energy is missing, where it is.
+    fn energy(&self) -> String {
+        let known = |v: &&Value| v["energy"]["missing"].is_string();
+        let missing = self.bench.iter().find(known).map(|v| text(&v["energy"]["missing"]));
+        missing.map_or(String::new(), |why| format!("Energy was not measured: {why}."))
     }
 
     fn task_rows(&self) -> Vec<Vec<String>> {
@@ -187,6 +203,13 @@ impl Report {
         for side in self.compare.iter().flat_map(|v| [&v["a"], &v["b"]]) {
             add(name(side), settings(&side["settings"]), &side["model_sha256"]);
         }
+        for v in &self.bench {
+            let machine = &v["machine"];
+            let kernels = text(&machine["kernel_used"]);
+            let how =
+                format!("speed on {}, {kernels}, {} cores", text(&machine["cpu"]), machine["cores_allowed"]);
+            add(name(v), how, &Value::Null);
+        }
         for v in &self.ppl {
             add(base(&v["file"]), "text".to_owned(), &v["file_sha256"]);
         }
@@ -214,13 +237,30 @@ impl Report {
             let about = "Each task's main figure in percent; whiskers are one standard error.".to_owned();
             plots.push(("Scores", about, draw::bars(&groups, &self.models, Some(100.0), "%")));
         }
+        for v in &self.needle {
+            let cells: Vec<[f64; 3]> = v["needle"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|c| Some([c["length"].as_f64()?, c["depth"].as_f64()?, c["found"].as_f64()?]))
+                .collect();
+            if !cells.is_empty() {
+                let about = format!(
+                    "Of {}: the share of sentences found, by the text's length in tokens and how deep in it they lie.",
+                    super::escaped(&name(v))
+                );
+                plots.push(("Needle", about, draw::grid(&cells)));
+            }
+        }
         for (title, key, unit) in [("Speed", "avg_ts", "tokens/s"), ("Energy", "joules_per_token", "J/token")]
         {
             let mut groups: Vec<Group> = Vec::new();
             for v in &self.bench {
                 for test in v["tests"].as_array().into_iter().flatten() {
                     let Some(value) = test[key].as_f64() else { continue };
-                    let label = format!("{}, {} threads", text(&test["test"]), test["n_threads"]);
+                    let threads = text(&test["n_threads"]);
+                    let plural = if threads == "1" { "" } else { "s" };
+                    let label = format!("{}, {threads} thread{plural}", text(&test["test"]));
                     // Speeds have no common error; the slowest and the fastest round stand for it.
                     let round = |key: &str| test[key].as_f64().filter(|_| title == "Speed").unwrap_or(value);
                     let (from, to) = (round("min_ts"), round("max_ts"));
