@@ -5,9 +5,14 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use common::{Done, PAGE, run, testdata};
+use common::{Done, PAGE, run, tern, testdata};
 use serde_json::Value;
+
+/// The model whose figures are in `golden/eval/expected.json`.
+const MODEL: &str = PAGE;
 
 /// The head's own numbers and unrounded keys and values, as the reference has them.
 const EXACT: [&str; 4] = ["--head", "stored", "--kv", "f32"];
@@ -70,7 +75,7 @@ fn perplexities_equal_the_reference_in_both_conventions() {
 fn perplexities_of_a_text_equal_the_reference() {
     let text = testdata("golden/eval/wikitext-slice.txt");
     for case in expected()["perplexity"].as_array().unwrap() {
-        let [got, want] = perplexities(PAGE, &text, false, case);
+        let [got, want] = perplexities(MODEL, &text, false, case);
         assert!((got.ln() - want.ln()).abs() < MEAN, "{case}: {got}");
     }
 }
@@ -84,7 +89,7 @@ fn grades_of_every_task_equal_the_reference() {
         let own = format!("{data}/{name}.json");
         let task = if Path::new(&own).exists() { own.as_str() } else { name };
         let logs = dir.path().to_str().unwrap();
-        let mut args = vec!["tasks", PAGE, task, "--data", &data, "--log-items", logs, "--json"];
+        let mut args = vec!["tasks", MODEL, task, "--data", &data, "--log-items", logs, "--json"];
         args.extend(EXACT);
         let json = eval(&args).json();
         let records = records(&dir.path().join(format!("{name}.jsonl")));
@@ -121,7 +126,7 @@ fn grades_of_every_task_equal_the_reference() {
 fn a_run_that_was_cut_off_ends_with_the_same_figures() {
     let dir = tempfile::tempdir().unwrap();
     let (data, logs) = (testdata("golden/eval"), dir.path().to_str().unwrap());
-    let base = ["tasks", PAGE, "copa", "--data", &data, "--json", "--batch", "5"];
+    let base = ["tasks", MODEL, "copa", "--data", &data, "--json", "--batch", "5"];
     let whole = eval(&[&base[..], &["--log-items", logs]].concat()).json();
     let log = dir.path().join("copa.jsonl");
     let text = fs::read_to_string(&log).unwrap();
@@ -143,6 +148,62 @@ fn a_run_that_was_cut_off_ends_with_the_same_figures() {
     assert!(other.code == Some(1) && other.stderr.contains("`settings`"), "{}", other.stderr);
 }
 
+/// Both ways a run ends before its time: told to (Ctrl-C), and without a word.
+#[test]
+fn a_run_that_was_interrupted_or_killed_ends_with_the_same_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let items: Vec<String> = (0..400)
+        .map(|nth| {
+            format!(
+                r#"{{"query": "Bird number {nth} sang and then", "choices": ["it flew to tree {}", "night came", "tree {nth} fell"], "gold": {}}}"#,
+                nth * 7 % 50,
+                nth % 3
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("copa.jsonl"), items.join("\n")).unwrap();
+    let data = dir.path().to_str().unwrap();
+    let base = ["eval", "tasks", MODEL, "copa", "--data", data, "--json", "--batch", "3"];
+    let figures = |args: &[&str]| {
+        let json = run(&[&base[..], args].concat()).json();
+        (json["tasks"][0]["figures"].clone(), json["tasks"][0]["resumed"].as_u64().unwrap())
+    };
+    let (whole, _) = figures(&[]);
+    for signal in ["-KILL", "-INT"] {
+        let logs = dir.path().join(signal);
+        let log = logs.join("copa.jsonl");
+        let flags = ["--log-items", logs.to_str().unwrap(), "--resume"];
+        // Cut off again and again, each time some items later.
+        let mut cut_off = 0;
+        for _ in 0..3 {
+            let lines = || fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+            let before = lines();
+            let mut child = tern(&[&base[..], &flags].concat()).spawn().unwrap();
+            let start = Instant::now();
+            while lines() < before + 20 && child.try_wait().unwrap().is_none() {
+                assert!(start.elapsed() < Duration::from_secs(120), "no items after two minutes");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+            let status = child.wait().unwrap();
+            cut_off += usize::from(!status.success());
+            assert!(signal != "-INT" || matches!(status.code(), Some(130 | 0)), "{status}");
+        }
+        assert!(
+            cut_off > 0 && fs::read_to_string(&log).unwrap().lines().count() > 20,
+            "{signal} came too late"
+        );
+        let (resumed, known) = figures(&flags);
+        assert_eq!(resumed, whole, "{signal}");
+        assert!(known >= 19, "{signal}: {known} of the log");
+        // Every item once.
+        let mut lines: Vec<u64> =
+            records(&log).iter().map(|record| record["line"].as_u64().unwrap()).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, (1..=400).collect::<Vec<u64>>(), "{signal}");
+    }
+}
+
 #[test]
 fn bad_items_are_named_by_line_and_never_skipped_in_silence() {
     let dir = tempfile::tempdir().unwrap();
@@ -161,7 +222,7 @@ fn bad_items_are_named_by_line_and_never_skipped_in_silence() {
     ];
     fs::write(dir.path().join("copa.jsonl"), items.join("\n")).unwrap();
     let data = dir.path().to_str().unwrap();
-    let base = ["tasks", PAGE, "copa", "--data", data];
+    let base = ["tasks", MODEL, "copa", "--data", data];
     let done = eval(&base);
     assert_eq!(done.code, Some(1), "{}", done.stderr);
     for (line, what) in [
@@ -192,31 +253,55 @@ fn bad_items_are_named_by_line_and_never_skipped_in_silence() {
     assert_eq!(bad, [2, 3, 4, 5, 6, 7, 8]);
 }
 
+/// Golden checkpoints of every kind of ternary layer, with sub-norms and without.
+const CHECKPOINTS: [&str; 3] = ["bitnet_online_bf16", "llama_packed_bitlinear", "bitnet_1bitllm_f16"];
+
 #[test]
 fn lossless_settings_do_not_diverge_and_lossy_ones_do() {
-    let text = testdata("golden/eval/wikitext-slice.txt");
-    let base = ["compare", PAGE, "--text", &text, "-c", "128", "--windows", "3", "--json"];
-    let lossless = ["cpu=scalar", "packing=i2,threads=1", "packing=t5,threads=2"];
-    for with in lossless {
-        let json = eval(&[&base[..], &["--with", with, "--packing", "i2", "-t", "1"]].concat()).json();
-        assert_eq!(json["identical"], 1.0, "{with}: {json}");
-        assert_eq!(json["kl"], 0.0, "{with}");
-        assert_eq!(json["largest_logit_difference"], 0.0, "{with}");
-        assert_eq!(json["tokens"], 3 * 127);
-    }
-    for (with, most) in [("kv=int8", 0.2), ("kv=f16", 0.2), ("head=int8", 0.01)] {
-        let json = eval(&[&base[..], &EXACT, &["--with", with]].concat()).json();
-        let kl = json["kl"].as_f64().unwrap();
-        println!("{with}: {kl:.2e}");
-        assert!(kl > 0.0 && kl < most && json["identical"].as_f64().unwrap() < 1.0, "{with}: {json}");
-        assert_ne!(json["a"]["settings"], json["b"]["settings"]);
+    let golden: Value =
+        serde_json::from_str(&fs::read_to_string(testdata("golden/perplexity.json")).unwrap()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ids = dir.path().join("ids.json");
+    fs::write(&ids, golden["ids"].to_string()).unwrap();
+    for name in CHECKPOINTS {
+        let model = testdata(&format!("golden/{name}"));
+        let text = ids.to_str().unwrap();
+        let base = ["compare", &model, "--text", text, "--ids", "-c", "64", "--windows", "4", "--json"];
+        for packing in ["i2", "t5"] {
+            for with in [
+                "cpu=scalar",
+                "packing=i2,threads=2",
+                "packing=t5,threads=1",
+                "cpu=scalar,packing=t5,threads=2",
+            ] {
+                let json =
+                    eval(&[&base[..], &["--with", with, "--packing", packing, "-t", "1"]].concat()).json();
+                assert_eq!(json["identical"], 1.0, "{name}, {packing}, {with}: {json}");
+                assert_eq!(json["kl"], 0.0, "{name}, {packing}, {with}");
+                assert_eq!(json["kl_largest"], 0.0, "{name}, {packing}, {with}");
+                assert_eq!(json["top1_agreement"], 1.0, "{name}, {packing}, {with}");
+                assert_eq!(json["largest_logit_difference"], 0.0, "{name}, {packing}, {with}");
+                assert_eq!(json["a"]["perplexity"], json["b"]["perplexity"], "{name}, {packing}, {with}");
+                assert_eq!(json["tokens"], 4 * 63);
+            }
+        }
+        // What loses something, and how much at most: nats a token.
+        for (with, most) in [("kv=f16", 1e-1), ("kv=int8", 1.0), ("head=int8", 1e-1)] {
+            let json = eval(&[&base[..], &EXACT, &["--with", with]].concat()).json();
+            let (kl, agree) = (json["kl"].as_f64().unwrap(), json["top1_agreement"].as_f64().unwrap());
+            println!("{name}, {with}: {kl:.2e} nats, {agree:.4} agree, {}", json["largest_logit_difference"]);
+            assert!(kl > 0.0 && kl < most && agree > 0.8, "{name}, {with}: {json}");
+            assert!(json["identical"].as_f64().unwrap() < 1.0, "{name}, {with}: {json}");
+            assert_ne!(json["a"]["settings"], json["b"]["settings"]);
+        }
     }
 }
 
 #[test]
 fn needles_are_looked_for_at_every_depth_and_length() {
     let json =
-        eval(&["needle", PAGE, "--lengths", "64,256", "--depths", "0,100", "--repeat", "2", "--json"]).json();
+        eval(&["needle", MODEL, "--lengths", "64,256", "--depths", "0,100", "--repeat", "2", "--json"])
+            .json();
     let cells = json["needle"].as_array().unwrap();
     let places: Vec<_> = cells
         .iter()
@@ -224,7 +309,7 @@ fn needles_are_looked_for_at_every_depth_and_length() {
         .collect();
     assert_eq!(places, [(64, 0), (64, 100), (256, 0), (256, 100)]);
     assert!(cells.iter().all(|cell| cell["logprob"].as_f64().unwrap() < 0.0));
-    let short = eval(&["needle", PAGE, "--lengths", "8"]);
+    let short = eval(&["needle", MODEL, "--lengths", "8"]);
     assert!(short.code == Some(2) && short.stderr.contains("take that many"), "{}", short.stderr);
 }
 
@@ -234,15 +319,19 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let data = testdata("golden/eval");
     let text = format!("{data}/wikitext-slice.txt");
-    fs::write(at("tasks.json"), eval(&["tasks", PAGE, "copa", "arc_easy", "--data", &data, "--json"]).ok())
-        .unwrap();
-    fs::write(at("ppl.json"), eval(&["ppl", PAGE, &text, "-c", "128", "--windows", "2", "--json"]).ok())
+    fs::write(
+        at("tasks.json"),
+        eval(&["tasks", MODEL, "copa", "arc_easy", "--data", &data, "--json"]).ok(),
+    )
+    .unwrap();
+    fs::write(at("ppl.json"), eval(&["ppl", MODEL, &text, "-c", "128", "--windows", "2", "--json"]).ok())
         .unwrap();
     let compare =
-        ["compare", PAGE, "--text", &text, "-c", "64", "--windows", "1", "--with", "kv=int8", "--json"];
+        ["compare", MODEL, "--text", &text, "-c", "64", "--windows", "1", "--with", "kv=int8", "--json"];
     fs::write(at("compare.json"), eval(&compare).ok()).unwrap();
     let bench =
-        run(&["bench", PAGE, "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--probe", "1", "-o", "json"]).ok();
+        run(&["bench", MODEL, "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--probe", "1", "-o", "json"])
+            .ok();
     fs::write(at("bench.json"), bench).unwrap();
     let files = ["tasks.json", "ppl.json", "compare.json", "bench.json"].map(at);
     let mut args = vec!["report".to_owned(), at("page.html")];
@@ -251,14 +340,9 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let markdown = eval(&args).ok();
     let page = fs::read_to_string(at("page.html")).unwrap();
-    for word in [
-        "## Tasks",
-        "## Perplexity",
-        "## Divergence",
-        "## Speed and energy",
-        "| page.gguf | copa |",
-        "arc_easy",
-    ] {
+    for word in
+        ["## Tasks", "## Perplexity", "## Divergence", "## Speed and energy", "| story | copa |", "arc_easy"]
+    {
         assert!(markdown.contains(word), "{word}: {markdown}");
     }
     assert!(page.contains("&lt;b&gt;one &amp; two") && !page.contains("<b>"));
@@ -273,13 +357,20 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
 }
 
 #[test]
-fn what_makes_no_sense_is_said_before_a_model_is_loaded() {
+fn what_makes_no_sense_is_said_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let short = dir.path().join("short.txt").to_str().unwrap().to_owned();
+    fs::write(&short, "a word").unwrap();
+    let long = testdata("golden/eval/wikitext-slice.txt");
     for (args, code, what) in [
-        (&["tasks", PAGE, "nothing"][..], 2, "no task is called `nothing`"),
-        (&["tasks", PAGE, "copa", "--data", "/nowhere"], 1, "no such file of items"),
-        (&["ppl", PAGE, "/nowhere.txt"], 1, "/nowhere.txt"),
+        (&["tasks", MODEL, "nothing"][..], 2, "no task is called `nothing`"),
+        (&["tasks", MODEL, "copa", "--data", "/nowhere"], 1, "no such file of items"),
+        (&["ppl", MODEL, "/nowhere.txt"], 1, "/nowhere.txt"),
         (&["ppl", "nothing.gguf", "/dev/null"], 1, "empty file"),
-        (&["compare", PAGE, "--text", "/dev/null", "--with", "kv"], 1, "empty file"),
+        (&["compare", MODEL, "--text", "/dev/null", "--with", "kv=int8"], 1, "empty file"),
+        (&["compare", MODEL, "--text", "/dev/null"], 2, "a second model"),
+        (&["ppl", MODEL, &long, "-c", "513"], 2, "at most 512"),
+        (&["ppl", MODEL, &short], 1, "`-c` makes"),
     ] {
         let done = eval(args);
         assert!(

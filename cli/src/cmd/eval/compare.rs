@@ -35,12 +35,15 @@ pub(super) struct Compare {
     /// The text
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
+    /// FILE holds token ids, as `tern tokenize` prints them, and not text; for models without a tokenizer
+    #[arg(long)]
+    ids: bool,
     /// Settings of the second: `cpu`, `packing`, `head`, `kv` and `threads`, as NAME=VALUE with commas between
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     with: Vec<String>,
-    /// Tokens in a window
-    #[arg(short, long, value_name = "N", default_value = "512", allow_negative_numbers = true, value_parser = at_least_one)]
-    context: usize,
+    /// Tokens in a window [default: 512, or the models' context where that is less]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
+    context: Option<usize>,
     /// Compare over the first N windows only
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     windows: Option<usize>,
@@ -56,6 +59,10 @@ pub(super) struct Compare {
 impl Compare {
     pub(super) fn run(self) -> Outcome {
         signal::listen()?;
+        if self.other.is_none() && self.with.is_empty() {
+            return Err(Failure::misused("one model under one setting has nothing to be compared with")
+                .hint("name a second model, or what `--with` changes: `--with kv=int8`"));
+        }
         let text = super::ppl::read(&self.text)?;
         let other = self.other.as_ref().unwrap_or(&self.model);
         let mut second = self.machine.clone();
@@ -69,7 +76,7 @@ impl Compare {
                 _ => second.set(name, value).map_err(|what| misused(setting, &what))?,
             }
         }
-        let hashes = [hash::Later::of(&self.model), hash::Later::of(other)];
+        let hashes = [&self.model, other].map(|path| self.json.then(|| hash::Later::of(path)));
         let a = model::open(&self.model, &self.machine, self.threads.threads)?.model;
         let b = model::open(other, &second, threads)?.model;
         if a.config().vocab != b.config().vocab {
@@ -81,14 +88,15 @@ impl Compare {
             return Err(Failure::failed(what));
         }
         let most = a.config().context.min(b.config().context);
-        if self.context > most {
-            return Err(Failure::misused(format!("-c {}: expected at most {most}", self.context)));
-        }
-        let ids = super::ppl::tokens(&a, &text)?;
-        if super::ppl::tokens(&b, &text)? != ids {
+        let window = super::ppl::window(self.context, most)?;
+        let ids = match self.ids {
+            true => super::ppl::listed(&self.text, &text)?,
+            false => super::ppl::tokens(&a, &text)?,
+        };
+        if !self.ids && super::ppl::tokens(&b, &text)? != ids {
             return Err(Failure::failed("the two cut the text into different tokens"));
         }
-        let context = self.context.min(ids.len());
+        let context = window.min(ids.len());
         let mut windows = (Convention::Sliding { stride: context }).windows(ids.len(), context, false)?;
         windows.truncate(self.windows.unwrap_or(windows.len()));
         let mut sum = Divergence::default();
@@ -99,10 +107,16 @@ impl Compare {
             pair.window(&ids[window.tokens.clone()], &mut sum)?;
         }
         bar.clear();
-        self.show(&sum, [&a, &b], hashes.map(hash::Later::get))
+        self.show(&sum, context, [&a, &b], hashes.map(|hash| hash.and_then(hash::Later::get)))
     }
 
-    fn show(&self, sum: &Divergence, models: [&Model; 2], hashes: [Option<String>; 2]) -> Outcome {
+    fn show(
+        &self,
+        sum: &Divergence,
+        context: usize,
+        models: [&Model; 2],
+        hashes: [Option<String>; 2],
+    ) -> Outcome {
         let (kl, error) = sum.mean();
         let share = |count: usize| count as f64 / sum.tokens as f64;
         let perplexity = sum.predict.map(|predict| predict.perplexity());
@@ -125,7 +139,7 @@ impl Compare {
                 "identical": share(sum.identical),
                 "largest_logit_difference": sum.largest,
                 "tokens": sum.tokens,
-                "context": self.context,
+                "context": context,
                 "file": self.text.display().to_string(),
                 "a": side(0),
                 "b": side(1),

@@ -94,7 +94,7 @@ fn file(path: &Path) -> Option<String> {
     }
 }
 
-/// The hash of a model's file, computed beside the measurement.
+/// The hash of a model's file, computed while the model is loaded.
 pub(super) struct Later(JoinHandle<Option<String>>);
 
 impl Later {

@@ -67,7 +67,7 @@ impl Needle {
             return Err(Failure::misused(format!("--depths {depth}: expected at most 100 percent")));
         }
         let text = self.text.as_deref().map(super::ppl::read).transpose()?.unwrap_or_else(haystack);
-        let hashes = hash::Later::of(&self.model);
+        let hash = self.json.then(|| hash::Later::of(&self.model));
         let loaded = model::open(&self.model, &self.machine, self.threads.threads)?;
         let model = &loaded.model;
         let context = model.config().context;
@@ -110,7 +110,7 @@ impl Needle {
                 "repeat": self.repeat,
                 "settings": super::settings(model),
                 "model": self.model.display().to_string(),
-                "model_sha256": hashes.get(),
+                "model_sha256": hash.and_then(hash::Later::get),
             }));
         }
         let mut table = String::from("| tokens |");
@@ -132,9 +132,17 @@ fn item(model: &Model, text: &str, length: usize, depth: usize, nth: usize) -> O
     let number = 1009 + (nth * 2711 + length * 31 + depth * 173) % 8987;
     let plain = |text: &str| tokenizer.encode(text, false, Specials::Text);
     let (needle, question) = (plain(&format!("{NEEDLE} {number}."))?, plain(NEEDLE)?);
-    let end = plain(&format!("{NEEDLE} {number}"))?.split_off(question.len());
+    let asked = plain(&format!("{NEEDLE} {number}"))?;
+    let end = asked.strip_prefix(&question[..]).filter(|end| !end.is_empty()).ok_or_else(|| {
+        Failure::failed(
+            "this tokenizer joins the needle's words and its number: there is no token to ask for",
+        )
+    })?;
     let first: Vec<u32> = tokenizer.bos().filter(|_| tokenizer.adds_bos()).into_iter().collect();
     let hay = plain(text)?;
+    if hay.is_empty() {
+        return Err(Failure::failed("the text around the needle has no tokens"));
+    }
     let room = length.checked_sub(first.len() + needle.len() + question.len() + end.len());
     let room = room.filter(|room| *room > 0).ok_or_else(|| {
         let what = format!("--lengths {length}: the needle and its question alone take that many tokens");
@@ -143,7 +151,7 @@ fn item(model: &Model, text: &str, length: usize, depth: usize, nth: usize) -> O
     let hay: Vec<u32> = hay.iter().copied().cycle().take(room).collect();
     let (before, after) = hay.split_at(room * depth / 100);
     let context = first.iter().chain(before).chain(&needle).chain(after).chain(&question).copied().collect();
-    Ok(Item { context, ends: vec![end] })
+    Ok(Item { context, ends: vec![end.to_vec()] })
 }
 
 /// Powers of two, and the whole context.

@@ -34,9 +34,9 @@ pub(super) struct Ppl {
     model: PathBuf,
     /// The text
     file: PathBuf,
-    /// Tokens in a window
-    #[arg(short, long, value_name = "N", default_value = "512", allow_negative_numbers = true, value_parser = at_least_one)]
-    context: usize,
+    /// Tokens in a window [default: 512, or the model's context where that is less]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
+    context: Option<usize>,
     /// Let windows begin every N tokens, as Hugging Face does [default: llama.cpp's chunks]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     stride: Option<usize>,
@@ -59,21 +59,22 @@ impl Ppl {
     pub(super) fn run(self) -> Outcome {
         signal::listen()?;
         let text = read(&self.file)?;
-        let hashes = hash::Later::of(&self.model);
+        let hash = self.json.then(|| hash::Later::of(&self.model));
         let loaded = model::open(&self.model, &self.machine, self.threads.threads)?;
         let model = &loaded.model;
-        let most = model.config().context;
-        if self.context > most {
-            let what = format!("-c {}: expected at most {most}, the context of this model", self.context);
-            return Err(Failure::misused(what));
-        }
+        let context = window(self.context, model.config().context)?;
         let ids = if self.ids { listed(&self.file, &text)? } else { tokens(model, &text)? };
         let convention = self.stride.map_or(Convention::Chunks, |stride| Convention::Sliding { stride });
         let begins =
             model.tokenizer().ok().and_then(|tokenizer| tokenizer.bos().filter(|_| tokenizer.adds_bos()));
-        let mut windows = convention.windows(ids.len(), self.context, begins.is_some())?;
+        let mut windows = convention.windows(ids.len(), context, begins.is_some()).map_err(|error| {
+            let (failure, few) = (Failure::from(error), ids.len() < context);
+            if few { failure.hint("`-c` makes the windows smaller") } else { failure }
+        })?;
         windows.truncate(self.windows.unwrap_or(windows.len()));
 
+        // Before the clock starts: a hash takes a core.
+        let hash = hash.and_then(hash::Later::get);
         let (mut scorer, mut sum) = (Scorer::new(model, 1), Summary::default());
         let mut bar = Bar::steps();
         let start = Instant::now();
@@ -92,8 +93,8 @@ impl Ppl {
         let speed = scorer.rows() as f64 / seconds;
         let bits = (!self.ids).then(|| bits_per_byte(&sum, ids.len(), text.len()));
         let means = match self.stride {
-            None => format!("llama.cpp's: chunks of {}, second halves scored", self.context),
-            Some(stride) => format!("Hugging Face's: windows of {}, stride {stride}", self.context),
+            None => format!("llama.cpp's: chunks of {context}, second halves scored"),
+            Some(stride) => format!("Hugging Face's: windows of {context}, stride {stride}"),
         };
         if self.json {
             return terminal::print_json(&json!({
@@ -105,7 +106,7 @@ impl Ppl {
                 "tokens": ids.len(),
                 "bytes": text.len(),
                 "windows": windows.len(),
-                "context": self.context,
+                "context": context,
                 "stride": self.stride,
                 "convention": if self.stride.is_some() { "sliding" } else { "chunks" },
                 "begin_token": begins,
@@ -113,7 +114,7 @@ impl Ppl {
                 "tokens_per_second": speed,
                 "settings": super::settings(model),
                 "model": self.model.display().to_string(),
-                "model_sha256": hashes.get(),
+                "model_sha256": hash,
                 "file": self.file.display().to_string(),
                 "file_sha256": hash::hex(text.as_bytes()),
             }));
@@ -132,13 +133,24 @@ impl Ppl {
     }
 }
 
+/// The tokens of a window: what was asked for, or the usual number where the model has as many.
+pub(super) fn window(asked: Option<usize>, most: usize) -> Outcome<usize> {
+    const USUAL: usize = 512;
+    match asked {
+        Some(tokens) if tokens > most => {
+            Err(Failure::misused(format!("-c {tokens}: expected at most {most}, the context of the model")))
+        }
+        asked => Ok(asked.unwrap_or(USUAL.min(most))),
+    }
+}
+
 /// Bits that the model needs for a byte of the text, by the mean of the scored tokens.
 fn bits_per_byte(sum: &Summary, tokens: usize, bytes: usize) -> f64 {
     sum.mean() / std::f64::consts::LN_2 * tokens as f64 / bytes as f64
 }
 
 /// The ids in a file.
-fn listed(path: &Path, text: &str) -> Outcome<Vec<u32>> {
+pub(super) fn listed(path: &Path, text: &str) -> Outcome<Vec<u32>> {
     let wrong =
         |error| Failure::failed(format!("{}: expected a JSON list of token ids: {error}", path.display()));
     serde_json::from_str(text).map_err(wrong)

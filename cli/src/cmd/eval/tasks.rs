@@ -102,13 +102,14 @@ impl Tasks {
         for task in &self.tasks {
             loaded.push(self.load(task)?);
         }
-        let hashes = hash::Later::of(path);
+        let told = self.json || self.log_items.is_some();
+        let hash = told.then(|| hash::Later::of(path));
         let opened = model::open(path, &self.machine, self.threads.threads)?;
         let model = &opened.model;
         for task in &mut loaded {
             self.fit(model, task)?;
         }
-        let hash = hashes.get();
+        let hash = hash.and_then(hash::Later::get);
         let mut scorer = Scorer::new(model, self.batch);
         let mut done = Vec::new();
         for task in loaded {
