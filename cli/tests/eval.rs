@@ -319,19 +319,15 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let data = testdata("golden/eval");
     let text = format!("{data}/wikitext-slice.txt");
-    fs::write(
-        at("tasks.json"),
-        eval(&["tasks", MODEL, "copa", "arc_easy", "--data", &data, "--json"]).ok(),
-    )
-    .unwrap();
+    fs::write(at("tasks.json"), eval(&["tasks", MODEL, "copa", "arc_easy", "--data", &data, "--json"]).ok())
+        .unwrap();
     fs::write(at("ppl.json"), eval(&["ppl", MODEL, &text, "-c", "128", "--windows", "2", "--json"]).ok())
         .unwrap();
     let compare =
         ["compare", MODEL, "--text", &text, "-c", "64", "--windows", "1", "--with", "kv=int8", "--json"];
     fs::write(at("compare.json"), eval(&compare).ok()).unwrap();
     let bench =
-        run(&["bench", MODEL, "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--probe", "1", "-o", "json"])
-            .ok();
+        run(&["bench", MODEL, "-p", "8", "-n", "2", "-r", "1", "-t", "1", "--probe", "1", "-o", "json"]).ok();
     fs::write(at("bench.json"), bench).unwrap();
     let files = ["tasks.json", "ppl.json", "compare.json", "bench.json"].map(at);
     let mut args = vec!["report".to_owned(), at("page.html")];
