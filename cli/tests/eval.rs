@@ -337,7 +337,7 @@ fn the_report_holds_every_figure_and_asks_for_nothing_else() {
     let markdown = eval(&args).ok();
     let page = fs::read_to_string(at("page.html")).unwrap();
     for word in
-        ["## Tasks", "## Perplexity", "## Divergence", "## Speed and energy", "| story | copa |", "arc_easy"]
+        ["## Tasks", "## Perplexity", "## Divergence", "## Speed and energy", "| page | copa |", "arc_easy"]
     {
         assert!(markdown.contains(word), "{word}: {markdown}");
     }

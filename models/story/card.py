@@ -68,8 +68,9 @@ On {held_documents} held-out TinyStories ({held_tokens} tokens, {held_chars} cha
 {sources}
 
 TinyStories was written by GPT-3.5 and GPT-4. No text that a Llama model wrote is among the data. The stories were
-deduplicated by their beginnings, and every thirtieth, by the hash of its beginning, was held out before anything was learnt
-from; the tokenizer never saw these either. On a conversation the loss is on the assistant's turns only.
+deduplicated by their beginnings, and every thirtieth, by the hash of its beginning, was held out of the training. The
+tokenizer was learnt from an earlier layout of the same stories and chats. On a conversation the loss is on the assistant's
+turns only.
 
 ## To train it again
 
@@ -77,8 +78,7 @@ DATA is a folder with the files of the table, laid out and named as [prepare.py]
 folder:
 
 ```sh
-python prepare.py DATA data
-tern train tokenizer data/stories.jsonl data/chat.jsonl --vocab {vocab} --out tokenizer
+python prepare.py DATA data                 # the tokenizer is in tokenizer/
 tern train train.toml                       # Ctrl-C saves; the same command goes on
 tern convert run/masters story.gguf --to t5 --embedding {embedding}
 tern train check train.toml story.gguf      # what was trained is what runs
