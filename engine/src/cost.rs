@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn the_parts_are_those_of_the_built_in_model() {
-        let model = Model::story(&Options::default()).unwrap();
+        let options = Options { packing: Some(tern_kernels::Packing::I2), ..Options::default() };
+        let model = Model::story(&options).unwrap();
         let (config, cost) = (model.config(), model.cost());
         let weights = config.layers
             * (config.dim * (2 * config.q_dim() + 2 * config.kv_dim()) + 3 * config.dim * config.hidden);
