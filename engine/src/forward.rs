@@ -92,8 +92,8 @@ impl Model {
         each: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<()> {
         /// Rows that pass the head together. The head is read once for each such piece; that many logits of a large
-        /// vocabulary are 64 MB.
-        const PIECE: usize = 128;
+        /// vocabulary are 131 MB.
+        const PIECE: usize = 256;
         let Config { dim, vocab, .. } = self.config;
         self.or_undone(sequences, |sequences| {
             self.blocks(scratch, sequences, rows)?;

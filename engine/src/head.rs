@@ -1,6 +1,7 @@
 //! The output head: which form it is held in, which logits are asked of it, and the product.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tern_kernels::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
 
@@ -61,12 +62,12 @@ impl Model {
                 s.input.quantise(self.cpu, &s.normed, dim).map_err(broken)?;
                 let wanted = Wanted { tops: &s.tops, allowed };
                 head.product(self.cpu, &self.pool, &s.input, wanted, &mut s.scratch, logits);
-                logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY)
+                self.bad(logits, |logit| logit.is_nan() || logit == f32::INFINITY)
             }
             Output::Stored(head) => {
                 let head = head.as_ref().unwrap_or(&self.weights.embedding);
                 self.stored(head, &s.normed, logits)?;
-                logits.iter().position(|logit| !logit.is_finite())
+                self.bad(logits, |logit| !logit.is_finite())
             }
         };
         match bad {
@@ -77,6 +78,20 @@ impl Model {
                 logits[at]
             ))),
         }
+    }
+
+    /// Where the first logit is that no sound model has.
+    fn bad(&self, logits: &mut [f32], is_bad: impl Fn(f32) -> bool + Sync) -> Option<usize> {
+        let vocab = self.config.vocab;
+        let first = AtomicUsize::new(usize::MAX);
+        self.pool.for_chunks(logits, vocab, |row, logits| {
+            // Without a branch for each number.
+            if logits.iter().fold(false, |any, logit| any | is_bad(*logit)) {
+                let at = logits.iter().position(|logit| is_bad(*logit)).unwrap_or(0);
+                first.fetch_min(row * vocab + at, Ordering::Relaxed);
+            }
+        });
+        Some(first.into_inner()).filter(|at| *at < usize::MAX)
     }
 
     /// The product with the numbers of the file; a chunk of rows stays in cache while all hidden states pass.

@@ -10,6 +10,7 @@ mod chance;
 mod input;
 mod screen;
 mod search;
+mod whole;
 
 pub use input::HeadInput;
 pub use search::{HeadScratch, Wanted};

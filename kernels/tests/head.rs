@@ -207,6 +207,32 @@ fn instruction_sets_threads_and_company_do_not_change_a_bit() {
 }
 
 #[test]
+fn many_hidden_states_have_the_logits_of_each_alone() {
+    for (rows, cols, states) in [(1000, 96, 12), (70, 1000, 13), (33, 40, 40), (5, 132_000, 12)] {
+        let mut noise = Noise(cols as u64);
+        let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Uniform)).collect();
+        let x: Vec<f32> = (0..states * cols).map(|_| noise.of(Kind::Heavy)).collect();
+        let head = build(Cpu::best(), rows, cols, &weights, 1);
+        let alone: Vec<f32> =
+            x.chunks_exact(cols).flat_map(|x| product(&head, Cpu::best(), 1, x, &[0]).0).collect();
+        for cpu in Cpu::available() {
+            for threads in [1, 3] {
+                let (got, computed) = product(&head, cpu, threads, &x, &vec![0; states]);
+                assert!(got == alone, "{rows} {cols} {states} {} {threads}", cpu.name());
+                assert_eq!(computed % rows as u64, 0);
+            }
+        }
+    }
+    // The largest sums there are.
+    let cols = 1 << 17;
+    let head = build(Cpu::best(), 3, cols, &vec![-1.0; 3 * cols], 1);
+    for cpu in Cpu::available() {
+        let (got, _) = product(&head, cpu, 1, &vec![-1.0; 12 * cols], &[0; 12]);
+        assert!(got.iter().all(|logit| (logit - cols as f32).abs() < 1.0), "{}", cpu.name());
+    }
+}
+
+#[test]
 fn rows_and_inputs_of_every_kind_agree() {
     let (rows, cols) = (4000, 320);
     for weights_kind in KINDS {

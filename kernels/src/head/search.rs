@@ -6,6 +6,7 @@ use super::OutputHead;
 use super::chance::{CELL, Reach, UPPER};
 use super::input::{HeadInput, Row};
 use super::screen::Scan;
+use super::whole::Whole;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
 use crate::packing::ROWS;
@@ -29,7 +30,8 @@ pub struct HeadScratch {
     found: Vec<usize>,             // (screened vectors), how many of `exact` are its
     floors: Vec<f32>,              // (vectors)
     counts: Vec<Computed>,         // (threads)
-    pause: u32,                    // products until the screen is tried again
+    whole: Whole,
+    pause: u32, // products until the screen is tried again
     bytes: u64,
     computed: u64,
 }
@@ -89,6 +91,12 @@ impl OutputHead {
         assert_eq!((tops.len(), out.len()), (x.rows(), x.rows() * self.rows), "outputs of the head");
         assert!(allowed.is_empty() || allowed.len() == tops.len() * self.words(), "rows that are allowed");
         (scratch.bytes, scratch.computed) = (0, 0);
+        if tops.iter().all(|k| *k == 0) && Whole::pays(cpu, x) {
+            scratch.whole.product(cpu, pool, self, x, out);
+            scratch.bytes = (self.rows * (self.stride + size_of::<f32>())) as u64;
+            scratch.computed = self.rows as u64;
+            return;
+        }
         let mut first = 0;
         for (tops, out) in tops.chunks(BATCH).zip(out.chunks_mut(BATCH * self.rows.max(1))) {
             let own;
@@ -121,8 +129,14 @@ impl OutputHead {
     /// What a product of codes is worth.
     #[inline(always)]
     fn unit(&self, row: usize, x: Row) -> f64 {
-        f64::from(self.scales[row]) * f64::from(x.step)
+        unit(self.scales[row], x.step)
     }
+}
+
+/// What a product of codes is worth, by the row's scale and the hidden state's step.
+#[inline(always)]
+pub(super) fn unit(scale: f32, step: f32) -> f64 {
+    f64::from(scale) * f64::from(step)
 }
 
 /// Up to `BATCH` hidden states on their way through the head.
