@@ -34,7 +34,7 @@ const ROUND: f32 = 12_582_912.0;
 pub struct Digits {
     rows: usize,
     depth: usize,
-    tiles: Vec<u8>,
+    tiles: Vec<u8>, // as many as the largest matrix so far needed
     meta: Vec<Row>,
 }
 
@@ -47,25 +47,28 @@ struct Row {
 }
 
 impl Digits {
-    fn shape(&mut self, rows: usize, depth: usize) {
+    /// Bytes of the tiles and what belongs to rows, for so many of them.
+    fn shape(&mut self, rows: usize, depth: usize) -> (&mut [u8], Disjoint<'_, Row>) {
         assert!(depth <= MAX_DEPTH, "{depth} steps of depth: expected at most {MAX_DEPTH}");
-        if (self.rows, self.depth) != (rows, depth) {
-            self.tiles.clear(); // zeros that fill up lie elsewhere now
-            self.meta.clear();
-        }
         (self.rows, self.depth) = (rows, depth);
-        self.tiles.resize(rows.div_ceil(ROWS) * depth.div_ceil(4) * STEP, 0);
-        self.meta.resize(rows.next_multiple_of(ROWS), Row::default());
+        // Old bytes need no clearing: quads are written whole, and rows that fill up the last tile go nowhere.
+        let bytes = rows.div_ceil(ROWS) * depth.div_ceil(4) * STEP;
+        if self.tiles.len() < bytes {
+            self.tiles.resize(bytes, 0);
+        }
+        if self.meta.len() < rows.next_multiple_of(ROWS) {
+            self.meta.resize(rows.next_multiple_of(ROWS), Row::default());
+        }
+        (&mut self.tiles[..bytes], Disjoint::new(&mut self.meta))
     }
 
     /// The rows of `x`, `depth` numbers each.
     pub fn set_rows(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], depth: usize) {
         assert!(depth > 0 && x.len().is_multiple_of(depth), "{} values are no rows of {depth}", x.len());
-        self.shape(x.len() / depth, depth);
-        let rows = self.rows;
+        let rows = x.len() / depth;
         let len = depth.div_ceil(4) * STEP;
-        let meta = Disjoint::new(&mut self.meta);
-        pool.for_chunks(&mut self.tiles, len, |tile, out| {
+        let (tiles, meta) = self.shape(rows, depth);
+        pool.for_chunks(tiles, len, |tile, out| {
             // SAFETY: a tile has its own six rows and belongs to one thread.
             let meta = unsafe { meta.slice(tile * ROWS..(tile + 1) * ROWS) };
             for m in 0..ROWS.min(rows - tile * ROWS) {
@@ -81,10 +84,9 @@ impl Digits {
     /// The columns of `x` as rows: `x` is `(depth, cols)`, and row `t` of it counts `factor(t)` times.
     pub fn set_columns(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], cols: usize, factors: &[f32]) {
         assert!(cols > 0 && x.len() == cols * factors.len(), "{} values are no rows of {cols}", x.len());
-        self.shape(cols, factors.len());
         let len = factors.len().div_ceil(4) * STEP;
-        let meta = Disjoint::new(&mut self.meta);
-        pool.for_chunks(&mut self.tiles, STRIP * len, |strip, out| {
+        let (tiles, meta) = self.shape(cols, factors.len());
+        pool.for_chunks(tiles, STRIP * len, |strip, out| {
             let first = strip * STRIP * ROWS;
             let tiles = out.len() / len;
             // SAFETY: a strip has its own rows and belongs to one thread.
@@ -340,6 +342,9 @@ impl Kernel for Piece<'_, '_> {
                 let values = values.as_flattened();
                 if self.add {
                     out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+                } else if let Ok(out) = <&mut [f32; COLS]>::try_from(&mut *out) {
+                    // Of a known length: registers, not a call.
+                    out.copy_from_slice(values);
                 } else {
                     out.copy_from_slice(&values[..width]);
                 }

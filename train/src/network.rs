@@ -92,6 +92,7 @@ struct Room {
     c: Vec<f32>,       // (rows, kv_dim)
     d: Vec<f32>,       // (rows, kv_dim)
     e: Vec<f32>,       // (rows, dim)
+    under: Vec<f32>,   // (rows, q_dim), the gradient below a sub-norm
     dq: Vec<f32>,      // as q
     dk: Vec<f32>,      // as k
     dv: Vec<f32>,      // as v
@@ -316,7 +317,7 @@ impl Network {
             &self.layout.blocks[layer];
         let s = &mut self.states[if self.recompute { 0 } else { layer }];
         let (w, x) = (&self.weights[layer], &self.stream[layer]);
-        let Room { a, b, c, d, e, dq, dk, dv, dx, partial, linear } = &mut self.room;
+        let Room { a, b, c, d, e, under, dq, dk, dv, dx, partial, linear } = &mut self.room;
         let at = |range: &std::ops::Range<usize>| &params[range.clone()];
 
         // out = mid + down(norm(act(gate) * up))
@@ -338,7 +339,7 @@ impl Network {
         linear.backward(on, &s.o_in, &w.o, at(o), dx, &mut grads[o.clone()], add, dheads, false);
         let mut g: &[f32] = dheads;
         if let Some(range) = attn_sub_norm {
-            let under = sized(a, rows * q_dim);
+            let under = sized(under, rows * q_dim);
             norm::backward(on, &s.heads, at(range), eps, g, under, false, &mut grads[range.clone()], partial);
             g = under;
         }

@@ -52,6 +52,12 @@ impl Shape {
     }
 }
 
+/// The keys that queries `first..first + rows` of a sequence may see: from the document of the first of them on, at a whole
+/// vector, to themselves. Documents begin in order.
+fn keys(starts: &[u32], first: usize, rows: usize) -> std::ops::Range<usize> {
+    starts[first] as usize / 16 * 16..first + rows
+}
+
 /// Row `i` of a block's scores becomes probabilities of the keys `from..=to`, 0 elsewhere, not yet divided by their
 /// sum, which is returned with the largest score.
 #[inline(always)]
@@ -111,31 +117,27 @@ pub fn forward(
                 let q = Matrix::new(&q[(index * group + nth) * head..][..head], dim);
                 for first in (0..positions).step_by(BLOCK) {
                     let rows = BLOCK.min(positions - first);
-                    let keys = first + rows;
-                    dense_product_here(
-                        cpu,
-                        q.rows(first, rows),
-                        kt.columns(0, keys),
-                        &mut room.p,
-                        stride,
-                        false,
-                    );
+                    let keys = keys(starts, first, rows);
+                    let kt = kt.columns(keys.start, keys.len());
+                    dense_product_here(cpu, q.rows(first, rows), kt, &mut room.p, stride, false);
                     let (p, lse) = (&mut room.p[..], &mut lse[first..first + rows]);
                     cpu.vectorised(
                         #[inline(always)]
                         || {
                             for (i, lse) in lse.iter_mut().enumerate() {
-                                let row = &mut p[i * stride..][..keys];
-                                let from = starts[first + i] as usize;
-                                let (sum, top) = softmax(row, from, first + i, shape.scale());
+                                let row = &mut p[i * stride..][..keys.len()];
+                                let from = starts[first + i] as usize - keys.start;
+                                let (sum, top) = softmax(row, from, first + i - keys.start, shape.scale());
                                 *lse = top + sum.ln();
                                 let factor = 1.0 / sum;
                                 row.iter_mut().for_each(|x| *x *= factor);
                             }
                         },
                     );
-                    let p = Matrix { data: &room.p, rows, cols: keys, row_stride: stride, col_stride: 1 };
-                    dense_product_here(cpu, p, v.rows(0, keys), &mut o[first * dim..], dim, false);
+                    let p =
+                        Matrix { data: &room.p, rows, cols: keys.len(), row_stride: stride, col_stride: 1 };
+                    let v = v.rows(keys.start, keys.len());
+                    dense_product_here(cpu, p, v, &mut o[first * dim..], dim, false);
                 }
             }
         });
@@ -199,36 +201,37 @@ pub fn backward(
                 let (g, o) = (columns(&g[start..]), columns(&saved.o[start..]));
                 for first in (0..positions).step_by(BLOCK) {
                     let rows = BLOCK.min(positions - first);
-                    let keys = first + rows;
+                    let keys = keys(starts, first, rows);
+                    let (low, count) = (keys.start, keys.len());
                     let (q, g, o) = (q.rows(first, rows), g.rows(first, rows), o.rows(first, rows));
-                    dense_product_here(cpu, q, kt.columns(0, keys), p, stride, false);
-                    dense_product_here(cpu, g, vt.columns(0, keys), ds, stride, false);
+                    dense_product_here(cpu, q, kt.columns(low, count), p, stride, false);
+                    dense_product_here(cpu, g, vt.columns(low, count), ds, stride, false);
                     cpu.vectorised(
                         #[inline(always)]
                         || {
                             let scale = shape.scale();
                             for i in 0..rows {
-                                let (p, ds) = (&mut p[i * stride..][..keys], &mut ds[i * stride..][..keys]);
-                                let (from, to) = (starts[first + i] as usize, first + i);
+                                let (p, ds) = (&mut p[i * stride..][..count], &mut ds[i * stride..][..count]);
+                                let (from, to) = (starts[first + i] as usize - low, first + i - low);
                                 let (g, o) = (&g.data[i * width..][..dim], &o.data[i * width..][..dim]);
                                 let along = dot(g, o);
                                 let lse = lse[first + i];
-                                for j in 0..keys {
+                                for j in 0..count {
                                     p[j] = exp(p[j] * scale - lse);
                                 }
                                 p[..from].fill(0.0);
                                 p[to + 1..].fill(0.0);
-                                for j in 0..keys {
+                                for j in 0..count {
                                     ds[j] = p[j] * (ds[j] - along) * scale;
                                 }
                             }
                         },
                     );
-                    let view = |data| Matrix { data, rows, cols: keys, row_stride: stride, col_stride: 1 };
+                    let view = |data| Matrix { data, rows, cols: count, row_stride: stride, col_stride: 1 };
                     let (p, ds) = (view(&p[..]), view(&ds[..]));
-                    dense_product_here(cpu, ds, k.rows(0, keys), &mut dq[first * dim..], dim, false);
-                    dense_product_here(cpu, ds.transposed(), q, dk, dim, true);
-                    dense_product_here(cpu, p.transposed(), g, dv, dim, true);
+                    dense_product_here(cpu, ds, k.rows(low, count), &mut dq[first * dim..], dim, false);
+                    dense_product_here(cpu, ds.transposed(), q, &mut dk[low * dim..], dim, true);
+                    dense_product_here(cpu, p.transposed(), g, &mut dv[low * dim..], dim, true);
                 }
             }
         });
