@@ -1,9 +1,10 @@
 """The same run in PyTorch: same masters, same tokens in the same order, plain autograd with straight-through quantisers.
 
     cargo run --release -p tern-train --example torch_run bench/torch/compare.toml OUT
-    python bench/torch/compare.py bench/torch/compare.toml OUT [f32|bf16] [STEPS]
+    python bench/torch/compare.py bench/torch/compare.toml OUT [f32|bf16|nudged] [STEPS]
 
-Prints `step loss tokens/s` lines and, with the losses of Tern beside them, the largest relative difference.
+Prints `step loss tokens/s` lines and, with the losses of Tern beside them, the largest relative difference. `nudged` is f32 with
+the first weights changed in their last bit or two: how far PyTorch comes from itself.
 """
 
 import json
@@ -35,6 +36,10 @@ def load(path):
 
 CONFIG = json.loads((OUT / "masters/config.json").read_text())
 W = load(OUT / "masters/model.safetensors")
+if KIND == "nudged":
+    torch.manual_seed(0)
+    for w in W.values():
+        w.data *= 1 + 1e-7 * torch.randn_like(w)
 DIM, HEADS, KV = CONFIG["hidden_size"], CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
 D, EPS = CONFIG["head_dim"], CONFIG["rms_norm_eps"]
 freq = CONFIG["rope_theta"] ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)

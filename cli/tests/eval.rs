@@ -33,9 +33,11 @@ fn records(path: &Path) -> Vec<Value> {
 
 /// How near the mean log-probability, which is -13 to -20 in these models, must come to the reference's. Over thousands of
 /// tokens some activations lie within the last bit of a tie of their rounding to int8; each that falls the other way
-/// moves logits by tenths. Measured: 4e-5 to 1.8e-3. Texts chosen to stay away from ties agree to 1e-4 in every token
-/// (engine/tests/golden_eval.rs).
+/// moves logits by tenths. Measured: 4e-5 to 1.8e-3.
 const MEAN: f64 = 4e-3;
+
+/// The same where no activation of the text comes near a tie: the perplexities agree to four digits.
+const FOUR_DIGITS: f64 = 5e-5;
 
 /// Items where two choices are so near that such a tie decides: the figure may be either.
 const NEAR_TIES: [(&str, u64, &str); 1] = [("arc_challenge", 8, "acc_norm")];
@@ -61,13 +63,16 @@ fn perplexities_equal_the_reference_in_both_conventions() {
     let golden: Value =
         serde_json::from_str(&fs::read_to_string(testdata("golden/perplexity.json")).unwrap()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let ids = dir.path().join("ids.json");
-    fs::write(&ids, golden["ids"].to_string()).unwrap();
+    let path = dir.path().join("ids.json");
+    let ids = golden["ids"].as_array().unwrap();
     for case in golden["cases"].as_array().unwrap() {
+        let [first, length] = ["first", "length"].map(|key| case[key].as_u64().unwrap() as usize);
+        fs::write(&path, serde_json::to_string(&ids[first..first + length]).unwrap()).unwrap();
         let model = testdata(&format!("golden/{}", case["model"].as_str().unwrap()));
-        let [got, want] = perplexities(&model, ids.to_str().unwrap(), true, case);
+        let [got, want] = perplexities(&model, path.to_str().unwrap(), true, case);
         println!("{case}: {got}, off by {:.1e}", got / want - 1.0);
-        assert!((got.ln() - want.ln()).abs() < MEAN, "{case}: {got}");
+        let room = if case["margin"].is_null() { MEAN } else { FOUR_DIGITS };
+        assert!((got.ln() - want.ln()).abs() < room, "{case}: {got}");
     }
 }
 

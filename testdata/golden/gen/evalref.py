@@ -35,21 +35,23 @@ class Reference:
     def __init__(self, name, change={}):
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint(name, change), dtype=torch.float32, attn_implementation="eager").to(torch.float32).eval()
-        self.margin = 1.0
+        self.margin = self.ulps = 1.0
         for module in self.model.modules():
             if type(module).__name__ in ("BitLinear", "AutoBitLinear"):
                 module.dtype = torch.float32
                 module.register_forward_pre_hook(self.look)
 
     def look(self, _, inputs):
-        """Keeps the smallest distance of a scaled activation from a tie of its rounding."""
+        """Keeps the smallest distance of a scaled activation from a tie of its rounding, absolute and over its size."""
         x = inputs[0].float()
         v = (x * (127 / x.abs().amax(-1, keepdim=True).clamp(min=1e-5))).double()
-        self.margin = min(self.margin, (v - v.floor() - 0.5).abs().min().item())
+        distance = (v - v.floor() - 0.5).abs()
+        self.margin = min(self.margin, distance.min().item())
+        self.ulps = min(self.ulps, (distance / v.abs().clamp(min=1.0)).min().item())
 
     @torch.no_grad()
     def logits(self, ids):
-        self.margin = 1.0
+        self.margin = self.ulps = 1.0
         return self.model(torch.tensor([ids]), use_cache=False).logits[0].float()
 
     def logprobs(self, ids):
