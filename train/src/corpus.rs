@@ -15,7 +15,7 @@ use crate::config::Run;
 use crate::data::{self, Document, Rules};
 use crate::error::{Error, Result};
 use crate::ops::loss::NONE;
-use crate::random::{Random, scramble};
+use crate::random::{Random, hash, scramble};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TernDoc2");
 /// Not to be learnt.
@@ -313,10 +313,10 @@ fn build(
         let (before, mut empty) = (spans.len(), 0u64);
         data::documents(path_in, rules, |document, line| {
             let wrong = |e: tern::Error| Error::line(path_in, line, e.to_string());
-            let mut hasher = DefaultHasher::new();
+            let mut mark = 0;
             let (tokens, chars) = match &document {
                 Document::Text(text) => {
-                    text.hash(&mut hasher);
+                    mark = hash(mark, text.as_bytes());
                     if text.is_empty() {
                         empty += 1;
                         return Ok(());
@@ -326,7 +326,9 @@ fn build(
                     (tokens, text.chars().count())
                 }
                 Document::Chat(messages) => {
-                    messages.iter().for_each(|m| (&m.role, &m.content).hash(&mut hasher));
+                    for text in messages.iter().flat_map(|m| [&m.role, &m.content]) {
+                        mark = hash(mark, text.as_bytes());
+                    }
                     chat(tokenizer, messages).map_err(wrong)?
                 }
             };
@@ -338,7 +340,7 @@ fn build(
             let len =
                 len.map_err(|_| Error::line(path_in, line, "expected fewer than 2^32 tokens in a document"))?;
             // By content, so that copies of a document fall on the same side.
-            let chance = scramble(hasher.finish() ^ run.seed) as f64 / u64::MAX as f64;
+            let chance = scramble(mark ^ run.seed) as f64 / u64::MAX as f64;
             let held_out = is_held_out || chance < run.validation;
             spans.push(Span { start, len, chars: chars as u32, source: source as u16, held_out });
             start += u64::from(len);

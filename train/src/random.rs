@@ -14,6 +14,16 @@ pub fn scramble(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// A number for these bytes after those that `before` stands for: the same on every machine and with every compiler.
+pub fn hash(before: u64, bytes: &[u8]) -> u64 {
+    let whole = bytes.chunks(8).fold(before, |hash, bytes| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        scramble(hash ^ u64::from_le_bytes(word)).wrapping_add(0x9e37_79b9_7f4a_7c15)
+    });
+    scramble(whole ^ bytes.len() as u64)
+}
+
 impl Random {
     /// Stream number `stream` of a seed.
     pub fn new(seed: u64, stream: u64) -> Self {
