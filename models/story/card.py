@@ -84,8 +84,8 @@ tern convert run/masters story.gguf --to t5 --embedding {embedding}
 tern train check train.toml story.gguf      # what was trained is what runs
 ```
 
-The same data, tokenizer and seed give the same weights bit for bit, whatever the number of threads or interruptions, on
-CPUs with the same instruction set. What was run:
+The same data, tokenizer and seed give the same weights bit for bit, whatever the number of threads or interruptions, by
+one version of Tern on CPUs with the same instruction set. What was run:
 
 ```toml
 {config}```
