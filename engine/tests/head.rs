@@ -116,3 +116,35 @@ fn a_head_that_is_no_number_is_refused_at_load_or_when_it_runs() {
     let error = generation.prompt(&[1]).unwrap_err().to_string();
     assert!(error.contains("token 5000 is NaN"), "{error}");
 }
+
+#[test]
+fn logits_that_no_number_holds_are_an_error_that_names_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden/bitnet_online_bf16");
+    std::fs::copy(from.join("config.json"), dir.path().join("config.json")).unwrap();
+    let mut bytes = std::fs::read(from.join("model.safetensors")).unwrap();
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let about: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let about = &about["model.embed_tokens.weight"];
+    let [start, width] =
+        [&about["data_offsets"][0], &about["shape"][1]].map(|n| n.as_u64().unwrap() as usize);
+    // Tokens 90 and 91: the largest bf16 everywhere, and its negative, so that one of the two overflows upwards.
+    for (token, high) in [(90, 0x7f), (91, 0xff)] {
+        let row = &mut bytes[8 + header + start + 2 * token * width..][..2 * width];
+        row.as_chunks_mut::<2>().0.fill([0x7f, high]);
+    }
+    std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+    for head in [Head::Int8, Head::Stored] {
+        let model = open(dir.path(), head);
+        for rows in [1, 20] {
+            let mut sequences = [Sequence::new(&model, 32)];
+            let rows: Vec<Row> =
+                (0..rows).map(|nth| Row { sequence: 0, token: 5 + nth, logits: Logits::All }).collect();
+            let error =
+                model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap_err().to_string();
+            let named = error.contains("logit of token 90 is") || error.contains("logit of token 91 is");
+            assert!(named, "{head:?}: {error}");
+            assert!(sequences[0].tokens().is_empty());
+        }
+    }
+}
