@@ -17,11 +17,11 @@ use crate::isa::{Block, Isa};
 use crate::pool::{Disjoint, Pool};
 
 /// Rows of a tile: 6 rows by 2 digits by 2 vectors of columns are 24 running sums.
-const ROWS: usize = 6;
+pub(crate) const ROWS: usize = 6;
 /// Bytes of a tile for four steps of depth.
-const STEP: usize = ROWS * 8;
+pub(crate) const STEP: usize = ROWS * 8;
 /// Columns of a panel.
-const COLS: usize = 32;
+pub(crate) const COLS: usize = 32;
 /// Largest value of 128 high + low.
 const TOP: f32 = 127.0 * 128.0;
 /// Most steps of depth: 255 * 127 * 65536 < 2^31.
@@ -279,6 +279,31 @@ impl ByteMatrix {
     }
 }
 
+/// Sums of the products of a tile with a panel: for each row its two digits, for each of them 2 by 16 columns.
+#[inline(always)]
+pub(crate) fn tile_sums<I: Isa>(
+    isa: I,
+    panel: &[[u8; 4 * COLS]],
+    tile: &[[u8; STEP]],
+) -> [[[I::Sums; 2]; 2]; ROWS] {
+    let mut sums = [[[isa.sums(); 2]; 2]; ROWS];
+    for (bytes, step) in panel.iter().zip(tile) {
+        let (blocks, _): (&[Block], _) = bytes.as_chunks::<64>();
+        let left = isa.load(&blocks[0]);
+        let right = isa.load(&blocks[1]);
+        let (quads, _) = step.as_chunks::<4>();
+        for m in 0..ROWS {
+            for digit in 0..2 {
+                let [x0, x1, x2, x3] = quads[2 * m + digit];
+                let x = [x0 as i8, x1 as i8, x2 as i8, x3 as i8];
+                sums[m][digit][0] = isa.dot8(sums[m][digit][0], left, x);
+                sums[m][digit][1] = isa.dot8(sums[m][digit][1], right, x);
+            }
+        }
+    }
+    sums
+}
+
 /// Tiles below each other that make a piece of work.
 const TILES: usize = 16;
 
@@ -299,26 +324,12 @@ impl Kernel for Piece<'_, '_> {
     fn run<I: Isa>(self, isa: I) {
         let Piece { a, b, .. } = self;
         let quads = a.depth.div_ceil(4);
-        let (panel, _) = b.panels[self.panel * quads * COLS * 4..][..quads * COLS * 4].as_chunks::<128>();
+        let (panel, _) = b.panels[self.panel * quads * COLS * 4..][..quads * COLS * 4].as_chunks();
         let first = self.panel * COLS;
         let width = COLS.min(b.cols - first);
         for tile in self.tiles.0..self.tiles.1 {
             let (steps, _) = a.tiles[tile * quads * STEP..][..quads * STEP].as_chunks::<STEP>();
-            let mut sums = [[[isa.sums(); 2]; 2]; ROWS];
-            for (bytes, step) in panel.iter().zip(steps) {
-                let (blocks, _): (&[Block], _) = bytes.as_chunks::<64>();
-                let left = isa.load(&blocks[0]);
-                let right = isa.load(&blocks[1]);
-                let (quads, _) = step.as_chunks::<4>();
-                for m in 0..ROWS {
-                    for digit in 0..2 {
-                        let [x0, x1, x2, x3] = quads[2 * m + digit];
-                        let x = [x0 as i8, x1 as i8, x2 as i8, x3 as i8];
-                        sums[m][digit][0] = isa.dot8(sums[m][digit][0], left, x);
-                        sums[m][digit][1] = isa.dot8(sums[m][digit][1], right, x);
-                    }
-                }
-            }
+            let sums = tile_sums(isa, panel, steps);
             for m in 0..ROWS {
                 let row = tile * ROWS + m;
                 if row >= a.rows {

@@ -2,7 +2,7 @@
 //!
 //! A code of a hidden state is two signed digits, `256 high + low`, so the sum is `256 Σ code * high + Σ code * low`: two byte
 //! products in place of one of 16 bits, which instructions for bytes do in the same time and broadcast as they come. It
-//! is the same integer that [`super::search`] has, and so the same logit.
+//! is the same integer that [`super::search`] has, and so the same logit. Tiles and panels are those of [`crate::digits`].
 //!
 //! ```text
 //! inputs   tiles of 6 hidden states: [stride / 4] [6 states] [high, low] [4]   signed bytes
@@ -13,15 +13,10 @@ use super::OutputHead;
 use super::input::HeadInput;
 use super::search::unit;
 use crate::cpu::{Cpu, Kernel};
-use crate::isa::{Block, Isa};
+use crate::digits::{COLS as ROWS, ROWS as STATES, STEP, tile_sums};
+use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool, Shares};
 
-/// Hidden states of a tile: 6 by 2 digits by 2 vectors of rows are 24 running sums.
-const STATES: usize = 6;
-/// Bytes of a tile for four columns.
-const STEP: usize = STATES * 8;
-/// Rows of a panel.
-const ROWS: usize = 32;
 /// Bytes of a panel for four columns.
 const QUAD: usize = ROWS * 4;
 /// Fewer hidden states than these do not make up for laying the panels out.
@@ -184,21 +179,7 @@ impl Kernel for Panel<'_> {
         scales[..count].copy_from_slice(&head.scales[first..first + count]);
         for (tile, steps) in inputs.tiles.chunks_exact(panel.len() * STEP).enumerate() {
             let (steps, _) = steps.as_chunks::<STEP>();
-            let mut sums = [[[isa.sums(); 2]; 2]; STATES];
-            for (bytes, step) in panel.iter().zip(steps) {
-                let (blocks, _): (&[Block], _) = bytes.as_chunks::<64>();
-                let left = isa.load(&blocks[0]);
-                let right = isa.load(&blocks[1]);
-                let (quads, _) = step.as_chunks::<4>();
-                for m in 0..STATES {
-                    for digit in 0..2 {
-                        let [x0, x1, x2, x3] = quads[2 * m + digit];
-                        let x = [x0 as i8, x1 as i8, x2 as i8, x3 as i8];
-                        sums[m][digit][0] = isa.dot8(sums[m][digit][0], left, x);
-                        sums[m][digit][1] = isa.dot8(sums[m][digit][1], right, x);
-                    }
-                }
-            }
+            let sums = tile_sums(isa, panel, steps);
             for m in 0..STATES {
                 let state = tile * STATES + m;
                 if state >= x.rows() {
