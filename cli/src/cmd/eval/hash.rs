@@ -41,3 +41,20 @@ impl Later {
         self.0.join().ok().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{file, hex};
+
+    #[test]
+    fn digests_are_those_of_the_standard() {
+        assert_eq!(hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let two = b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+        assert_eq!(hex(two), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+        let million = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(million.path(), [b'a'; 1_000_000]).unwrap();
+        let digest = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+        assert_eq!(file(million.path()).as_deref(), Some(digest));
+    }
+}
