@@ -1,29 +1,26 @@
 //! What all requests share, and how one of them becomes events.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use tern::{Model, Sampling};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::Refusal;
-use crate::guide::Guides;
 use crate::limits::{EVENTS, PREPARING};
 use crate::metrics::Metrics;
+use crate::options::Options;
 use crate::prepare::{Kind, Prepared, Shape, prepare};
-use crate::server::Options;
+use crate::ready::{Phase, Ready};
 use crate::wire::Request;
 use crate::worker::{Event, Message, Work};
 
-/// The server's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Loading,
-    Serving,
-    /// Told to end: what runs may finish, nothing new begins.
-    Draining,
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// Callers of different realms share no memory of prompts.
+    pub(crate) realm: u64,
 }
 
 /// What all requests share.
@@ -36,28 +33,6 @@ pub(crate) struct App {
     pub(crate) places: Arc<Semaphore>,
     preparing: Semaphore,
     ids: AtomicU64,
-}
-
-/// A loaded model and the way to its worker.
-pub(crate) struct Ready {
-    pub(crate) model: Arc<Model>,
-    /// Tokens of one sequence.
-    pub(crate) context: usize,
-    pub(crate) sampling: Sampling,
-    pub(crate) loaded: u64,
-    pub(crate) worker: mpsc::Sender<Message>,
-    pub(crate) guides: OnceLock<Option<Guides>>,
-}
-
-impl Ready {
-    /// What compiles grammars, made when it is first needed.
-    pub(crate) fn guides(&self) -> Result<&Guides, Refusal> {
-        let make = || Guides::new(self.model.tokenizer().ok()?, self.model.config().vocab);
-        let guides = self.guides.get_or_init(make).as_ref();
-        guides.ok_or_else(|| {
-            Refusal::bad("this model cannot follow a grammar: it has no tokenizer or no stop token")
-        })
-    }
 }
 
 /// Events on their way, and how their answer is to look.
@@ -137,9 +112,4 @@ impl App {
         sent.map_err(|_| Refusal::unavailable("the model has stopped"))?;
         Ok(Running { events, shape })
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

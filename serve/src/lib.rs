@@ -2,35 +2,33 @@
 //!
 //! One thread owns the model and steps all requests together (`worker`); tasks read requests and write answers. A
 //! request goes `wire` → `prepare` → `worker`, its events come back through one channel and are written by a dialect
-//! (`openai`, `anthropic`, `ollama`). Adding an endpoint is a handler and one line in `routes`.
+//! (`dialect/`), which knows `answer` and no other dialect. Adding an endpoint is a handler and one line in
+//! `http/routes.rs`.
 
-mod anthropic;
+mod answer;
 mod app;
-mod connection;
-mod door;
+mod dialect;
 mod error;
 pub mod fuzzing;
 mod guide;
-mod info;
+mod http;
 mod json;
 mod limits;
 mod memory;
 mod metrics;
-mod ollama;
-mod openai;
-mod openapi;
+mod options;
 mod page;
 mod prepare;
-mod routes;
+mod ready;
 mod run;
 mod server;
 mod stops;
 mod stream;
-mod text;
-pub mod tls;
 mod tools;
 mod wire;
 mod worker;
 
+pub use http::tls;
+pub use options::Options;
 pub use run::serve_until_told;
-pub use server::{Error, Options, run};
+pub use server::{Error, run};

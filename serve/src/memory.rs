@@ -2,7 +2,7 @@
 
 use tern::{Batch, Model};
 
-use crate::server::Options;
+use crate::options::Options;
 
 /// Tokens of a sequence and pages for all of them together.
 pub(crate) fn plan(model: &Model, options: &Options) -> Result<(usize, usize), String> {

@@ -5,13 +5,13 @@ use std::hash::{BuildHasher, Hasher};
 use serde_json::Value;
 use tern::{Dry, Job, Message, Sampling, Specials, Tokenizer};
 
-use crate::app::Ready;
 use crate::error::Refusal;
 use crate::guide::Grammar;
 use crate::json::short;
 use crate::limits::{
     BIASES, BREAKER_BYTES, BREAKERS, CHOICES, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT, TOP_LOGPROBS,
 };
+use crate::ready::Ready;
 use crate::tools::{Tools, call_text, response_text};
 use crate::wire::{Logprobs, OneOrMany, Prompt, Request};
 use crate::worker::Wanted;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use tern::Model;
 use tokio::net::TcpListener;
 
-use crate::server::{Error, Options, run};
+use crate::options::Options;
+use crate::server::{Error, run};
 
 /// Threads that read requests and write answers; the model's own do the work.
 const THREADS: usize = 2;

@@ -6,81 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tern::{Batch, Bounds, Dry, Model, Sampling};
+use tern::{Batch, Bounds, Dry, Model};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::{App, Phase, Ready, now};
-use crate::connection;
+use crate::app::App;
 use crate::error::Refusal;
+use crate::http::connection;
+use crate::http::routes::routes;
 use crate::limits::CONNECTIONS;
 use crate::memory;
-use crate::routes::routes;
+use crate::options::Options;
+use crate::ready::{Phase, Ready, now};
 use crate::worker::{self, Inbox, Message};
-
-/// What a server is to do.
-#[derive(Clone)]
-pub struct Options {
-    /// The model's name, as clients see it.
-    pub name: String,
-    /// Sequences that run at the same time.
-    pub parallel: usize,
-    /// Requests that may wait beside those that run.
-    pub queue: usize,
-    /// Tokens of a sequence; the model's own context, or what the memory holds, if `None`.
-    pub context: Option<usize>,
-    /// Bytes for keys and values; what suits the model and the machine if `None`.
-    pub kv_memory: Option<u64>,
-    /// The settings of requests that do not say.
-    pub sampling: Sampling,
-    /// Texts across which no repeated sequence goes, see [`tern::Dry`]; the tokens in `sampling` are found by them.
-    pub breakers: Vec<String>,
-    /// Keys of which every request must bring one; anybody may come if there are none.
-    pub keys: Vec<String>,
-    /// Whether prompts are remembered for each key apart.
-    pub isolate: bool,
-    /// Origins whose pages may use the server; `*` for all.
-    pub cors: Vec<String>,
-    /// Whether only this machine can reach it.
-    pub loopback: bool,
-    /// How long one request may take.
-    pub request_time: Duration,
-    /// How long running requests may go on when the server is told to end.
-    pub grace: Duration,
-    /// How long a step may take for prompts while others wait for their next token.
-    pub pause: Duration,
-    /// Serve TLS with this certificate.
-    pub tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
-    /// Gets a JSON object for each request, and for what else happens.
-    pub log: Arc<dyn Fn(&serde_json::Value) + Send + Sync>,
-    /// When it was started, in seconds since 1970.
-    pub started: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            name: "tern".to_owned(),
-            parallel: 16,
-            queue: 128,
-            context: None,
-            kv_memory: None,
-            sampling: Sampling::default(),
-            breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),
-            keys: Vec::new(),
-            isolate: false,
-            cors: Vec::new(),
-            loopback: true,
-            request_time: Duration::from_secs(1800),
-            grace: Duration::from_secs(30),
-            pause: Duration::from_millis(200),
-            tls: None,
-            log: Arc::new(|_| {}),
-            started: now(),
-        }
-    }
-}
 
 /// Why a server ended by itself.
 #[derive(Debug)]

@@ -1,16 +1,15 @@
-//! OpenAI's dialect: what chat and completions have in common.
-
-pub(crate) mod chat;
-pub(crate) mod completions;
-pub(crate) mod responses;
+//! What the answers of all dialects have in common: their envelope, usage, and what was said and called.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tern::{Model, Scored};
 
-use crate::app::{App, now};
+use crate::app::App;
 use crate::prepare::Shape;
+use crate::ready::now;
+use crate::tools::{Call, Calls, Part};
 use crate::worker::{Reason, Times};
 
 /// What every object of one answer carries.
@@ -91,6 +90,34 @@ impl Envelope {
     }
 }
 
+/// What was said and what was called; no text at all where there are calls only.
+pub(crate) fn spoken(tools: bool, text: &str) -> (Option<String>, Vec<Call>) {
+    if !tools {
+        return (Some(text.to_owned()), Vec::new());
+    }
+    let mut calls = Calls::default();
+    let mut parts = calls.push(text);
+    parts.extend(calls.finish());
+    let (mut said, mut called) = (String::new(), Vec::new());
+    for part in parts {
+        match part {
+            Part::Text(text) => said.push_str(&text),
+            Part::Call(call) => called.push(call),
+        }
+    }
+    let said = if called.is_empty() {
+        Some(said)
+    } else {
+        Some(said.trim().to_owned()).filter(|said| !said.is_empty())
+    };
+    (said, called)
+}
+
+/// One answer's id is unique, and so are its calls'.
+pub(crate) fn call_id(id: &str, choice: usize, at: usize) -> String {
+    format!("call_{}{choice:02}{at:02}", id.rsplit('-').next().unwrap_or(id))
+}
+
 /// `stop`, `length` or `tool_calls`.
 pub(crate) fn finish_reason(reason: &Reason, calls: usize) -> &'static str {
     match reason {
@@ -135,8 +162,8 @@ impl Usage {
     /// Times of the answer that ended last.
     pub(crate) fn timings(&self) -> Value {
         let Times { prompt_tokens, cached_tokens, tokens, first, rest } = self.last;
-        let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-        let per_second = |count: usize, time: std::time::Duration| match time.as_secs_f64() {
+        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let per_second = |count: usize, time: Duration| match time.as_secs_f64() {
             0.0 => 0.0,
             seconds => count as f64 / seconds,
         };

@@ -8,9 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tern::Scored;
 
-use super::{Envelope, Usage, finish_reason};
-use crate::app::App;
-use crate::door::Caller;
+use crate::answer::{Envelope, Usage, finish_reason};
+use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::Json;
 use crate::prepare::{Kind, Shape};

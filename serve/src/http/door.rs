@@ -10,16 +10,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
-use crate::app::App;
+use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::limits::{HEAD, PATH};
-
-/// Who sent a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller {
-    /// Callers of different realms share no memory of prompts.
-    pub(crate) realm: u64,
-}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -59,7 +52,7 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
     let status = response.status().as_u16();
     app.metrics.response(status);
     (app.options.log)(&serde_json::json!({
-        "time": crate::app::now(),
+        "time": crate::ready::now(),
         "id": String::from_utf8_lossy(id.as_bytes()),
         "method": method.as_str(),
         "path": path,

@@ -8,10 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Envelope;
-use super::chat::{call_id, spoken};
-use crate::app::App;
-use crate::door::Caller;
+use crate::answer::{Envelope, call_id, spoken};
+use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::{Json, short};
 use crate::prepare::{Kind, Shape};

@@ -7,9 +7,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::app::{App, Phase, Ready};
+use crate::app::App;
 use crate::error::Refusal;
 use crate::json::Json;
+use crate::ready::{Phase, Ready};
 
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let phase = *app.phase.borrow();

@@ -8,12 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::app::App;
-use crate::door::Caller;
+use crate::answer::{Envelope, call_id, spoken};
+use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::{Json, short};
-use crate::openai::Envelope;
-use crate::openai::chat::{call_id, spoken};
 use crate::prepare::{Kind, Shape, chat};
 use crate::stream::{self, Dialect, named};
 use crate::tools::{Call, Calls, Part, Tools};

@@ -13,9 +13,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
-use crate::door::door;
+use crate::dialect::{anthropic, llama_cpp, ollama, openai};
 use crate::error::Refusal;
-use crate::{anthropic, info, ollama, openai, openapi, page, text};
+use crate::page;
+
+use super::door::door;
+use super::{info, openapi};
 
 pub(crate) fn routes(app: Arc<App>) -> Router {
     type Table = Vec<(&'static str, MethodRouter<Arc<App>>)>;
@@ -33,9 +36,9 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         ("/completions", post(openai::completions::completions)),
         ("/responses", post(openai::responses::responses)),
         ("/embeddings", post(info::embeddings)),
-        ("/tokenize", post(text::tokenize)),
-        ("/detokenize", post(text::detokenize)),
-        ("/apply-template", post(text::apply_template)),
+        ("/tokenize", post(llama_cpp::tokenize)),
+        ("/detokenize", post(llama_cpp::detokenize)),
+        ("/apply-template", post(llama_cpp::apply_template)),
         ("/messages", post(anthropic::messages)),
         ("/messages/count_tokens", post(anthropic::count_tokens)),
         ("/api/chat", post(ollama::chat)),

@@ -7,9 +7,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Envelope, Usage, finish_reason};
-use crate::app::App;
-use crate::door::Caller;
+use crate::answer::{Envelope, Usage, call_id, finish_reason, spoken};
+use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::Json;
 use crate::prepare::{Kind, Shape};
@@ -56,40 +55,12 @@ fn whole(envelope: &Envelope, shape: &Shape, answers: &[Answer]) -> Value {
     object
 }
 
-/// What was said and what was called; no text at all where there are calls only.
-pub(crate) fn spoken(tools: bool, text: &str) -> (Option<String>, Vec<Call>) {
-    if !tools {
-        return (Some(text.to_owned()), Vec::new());
-    }
-    let mut calls = Calls::default();
-    let mut parts = calls.push(text);
-    parts.extend(calls.finish());
-    let (mut said, mut called) = (String::new(), Vec::new());
-    for part in parts {
-        match part {
-            Part::Text(text) => said.push_str(&text),
-            Part::Call(call) => called.push(call),
-        }
-    }
-    let said = if called.is_empty() {
-        Some(said)
-    } else {
-        Some(said.trim().to_owned()).filter(|said| !said.is_empty())
-    };
-    (said, called)
-}
-
 fn call_json(id: &str, choice: usize, call: &Call) -> Value {
     json!({
         "id": call_id(id, choice, call.at),
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments},
     })
-}
-
-/// One answer's id is unique, and so are its calls'.
-pub(crate) fn call_id(id: &str, choice: usize, at: usize) -> String {
-    format!("call_{}{choice:02}{at:02}", id.rsplit('-').next().unwrap_or(id))
 }
 
 struct Chunks {

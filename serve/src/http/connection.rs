@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::Phase;
 use crate::error::Refusal;
 use crate::limits::{HEAD, HEAD_FIELDS, HEAD_TIME, WRITE_PAUSE};
+use crate::ready::Phase;
 
 /// Serves a connection until one side has had enough.
 pub(crate) async fn serve(

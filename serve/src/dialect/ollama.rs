@@ -9,12 +9,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::app::App;
-use crate::door::Caller;
+use crate::answer::{Envelope, spoken};
+use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::Json;
-use crate::openai::Envelope;
-use crate::openai::chat::spoken;
 use crate::prepare::{Kind, Shape};
 use crate::stream::{self, Dialect};
 use crate::tools::{Call, Calls, Part};
@@ -157,7 +155,7 @@ struct Lines {
 impl Lines {
     fn line(&self, text: &str, calls: &[Call]) -> Value {
         let mut line =
-            json!({"model": self.envelope.name, "created_at": rfc3339(crate::app::now()), "done": false});
+            json!({"model": self.envelope.name, "created_at": rfc3339(crate::ready::now()), "done": false});
         if self.chat {
             line["message"] = json!({"role": "assistant", "content": text});
             if !calls.is_empty() {

@@ -1,0 +1,5 @@
+//! OpenAI's dialect.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod responses;

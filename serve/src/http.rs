@@ -1,0 +1,8 @@
+//! HTTP itself: connections, who may enter, the route table, what the server says about itself.
+
+pub(crate) mod connection;
+mod door;
+mod info;
+mod openapi;
+pub(crate) mod routes;
+pub mod tls;
