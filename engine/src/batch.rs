@@ -61,7 +61,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Nothing special.
+    /// Makes a job with no log-probabilities, no grammar, and its prefix shared with everybody.
     pub fn new(prompt: Vec<u32>, sampling: Sampling, most: usize) -> Self {
         let (logprobs, prompt_logprobs, guide) = (None, None, None);
         Self { prompt, sampling, most, logprobs, prompt_logprobs, ignore_stops: false, guide, realm: 0 }
@@ -163,7 +163,33 @@ impl Text {
     }
 }
 
-/// Sequences of one model that are stepped together.
+/// Many texts of one model that are written together, each with settings of its own. Jobs wait in a queue until the KV
+/// cache has room for them; every [`Batch::step`] gives each running text its next token. What a text says does not depend on
+/// its company.
+///
+/// ```
+/// use std::time::Duration;
+/// use tern::{Batch, Bounds, Job, Model, Options, Output, Sampling, Specials};
+///
+/// # fn main() -> tern::Result<()> {
+/// let model = Model::story(&Options::default())?;
+/// let tokenizer = model.tokenizer()?;
+/// let bounds = Bounds { parallel: 8, context: 64, pages: 8, pause: Duration::from_millis(50) };
+/// let mut batch = Batch::new(&model, bounds)?;
+/// for text in ["Once upon a time", "The cat"] {
+///     let prompt = tokenizer.encode(text, tokenizer.adds_bos(), Specials::Text)?;
+///     batch.add(&model, Job::new(prompt, Sampling::greedy(), 5))?;
+/// }
+/// let mut tokens = 0;
+/// while !batch.is_idle() {
+///     for (_ticket, output) in batch.step(&model, |_| true) {
+///         tokens += usize::from(matches!(output, Output::Token(_)));
+///     }
+/// }
+/// assert_eq!(tokens, 2 * 5);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Batch {
     bounds: Bounds,
     waiting: VecDeque<Text>,
@@ -182,7 +208,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch for sequences of this model.
+    /// Makes an empty batch for texts of this model.
     pub fn new(model: &Model, bounds: Bounds) -> Result<Self> {
         let most = model.config().context;
         if bounds.context < 2 || bounds.context > most {
@@ -213,15 +239,15 @@ impl Batch {
         })
     }
 
-    /// Bytes of a page: keys and values of [`Batch::PAGE`] tokens.
+    /// Returns the bytes of a page: keys and values of [`Batch::PAGE`] tokens.
     pub fn page_bytes(model: &Model) -> usize {
         model.config().kv_bytes(model.kv()) * Cache::CHUNK
     }
 
-    /// Tokens of a page.
+    /// How many tokens a page holds.
     pub const PAGE: usize = Cache::CHUNK;
 
-    /// Puts a job at the end of the queue.
+    /// Puts a job at the end of the queue; the ticket names it in what [`Batch::step`] gives.
     pub fn add(&mut self, model: &Model, mut job: Job) -> Result<Ticket> {
         let (prompt, context, vocab) = (job.prompt.len(), self.bounds.context, model.config().vocab);
         if prompt == 0 {
@@ -258,7 +284,7 @@ impl Batch {
         Ok(ticket)
     }
 
-    /// Ends a job without a word.
+    /// Ends a job and frees its memory; nothing more is told of it.
     pub fn cancel(&mut self, ticket: Ticket) {
         self.waiting.retain(|text| text.ticket != ticket);
         if let Some(at) = self.running.iter().position(|text| text.ticket == ticket) {
@@ -266,17 +292,17 @@ impl Batch {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Tells whether no job runs or waits.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// How many tokens went through the model in the last step: none where nobody was ready.
+    /// Returns how many tokens went through the model in the last step: none where no text was ready.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// What it is doing.
+    /// Tells how much it is doing.
     pub fn load(&self) -> Load {
         let pages_kept = self.prefixes.idle();
         Load {

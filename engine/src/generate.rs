@@ -29,7 +29,30 @@ pub enum Stop {
     Context,
 }
 
-/// One sequence being continued.
+/// One text that a model continues, token by token. A prompt is read with [`Generation::prompt`], then each call of
+/// [`Generation::next`] chooses a token; a chat goes on with another prompt.
+///
+/// ```
+/// use tern::{Generation, Model, Options, Sampling, Specials};
+///
+/// # fn main() -> tern::Result<()> {
+/// let model = Model::story(&Options::default())?;
+/// let tokenizer = model.tokenizer()?;
+/// let prompt = tokenizer.encode("The little dog", tokenizer.adds_bos(), Specials::Text)?;
+/// let mut generation = Generation::new(&model, 64, Sampling::greedy())?;
+/// generation.prompt(&prompt)?;
+/// let mut said = Vec::new();
+/// while said.len() < 5 {
+///     match generation.next()? {
+///         Some(token) => said.push(token.id),
+///         None => break, // `generation.stopped()` tells why
+///     }
+/// }
+/// println!("{}", tokenizer.decode(&said, false));
+/// assert_eq!(generation.tokens(), [prompt, said].concat());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Generation<'m> {
     model: &'m Model,
@@ -49,7 +72,7 @@ pub struct Generation<'m> {
 }
 
 impl<'m> Generation<'m> {
-    /// An empty generation with room for `context` tokens, prompt and answer together.
+    /// Begins an empty generation with room for `context` tokens, prompt and answer together.
     pub fn new(model: &'m Model, context: usize, sampling: Sampling) -> Result<Self> {
         let most = model.config().context;
         if context == 0 || context > most {
@@ -70,7 +93,7 @@ impl<'m> Generation<'m> {
         })
     }
 
-    /// Tells the log-probability of every token. It takes all logits, where the choice alone may need a few.
+    /// Makes every [`Token`] carry its log-probability. This takes all logits, where the choice alone may need a few.
     pub fn with_logprobs(mut self) -> Self {
         (self.wanted, self.logprobs) = (Logits::All, true);
         self
@@ -142,17 +165,17 @@ impl<'m> Generation<'m> {
         Ok(Some(Token { id, logprob }))
     }
 
-    /// Why it ended, if it has.
+    /// Tells why it ended, if it has.
     pub fn stopped(&self) -> Option<Stop> {
         self.stopped
     }
 
-    /// All tokens so far, prompt and answers.
+    /// Returns all tokens so far, prompt and answers.
     pub fn tokens(&self) -> Vec<u32> {
         self.sequence[0].tokens().iter().copied().chain(self.waiting).collect()
     }
 
-    /// Tokens that still fit.
+    /// Returns how many more tokens fit into the context.
     pub fn remaining(&self) -> usize {
         let [sequence] = &self.sequence;
         sequence.context() - sequence.tokens().len() - usize::from(self.waiting.is_some())

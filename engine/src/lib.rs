@@ -1,4 +1,38 @@
-//! Tern: ternary (BitNet b1.58) language models on ordinary CPUs.
+//! Tern runs ternary (BitNet b1.58) language models on ordinary CPUs. This crate is the library behind the `tern` command:
+//! it loads a model, writes with it, and serves many texts at once from one thread.
+//!
+//! Load a model and stream ten tokens:
+//!
+//! ```
+//! use tern::{Generation, Model, Options, Sampling, Specials};
+//!
+//! # fn main() -> tern::Result<()> {
+//! // Or `Model::open(path, …)` with a GGUF file, a safetensors file or a checkpoint directory.
+//! let model = Model::story(&Options::default())?;
+//! let tokenizer = model.tokenizer()?;
+//! let prompt = tokenizer.encode("Once upon a time", tokenizer.adds_bos(), Specials::Text)?;
+//!
+//! let mut generation = Generation::new(&model, 256, Sampling::default())?;
+//! generation.prompt(&prompt)?;
+//! let mut decoder = tokenizer.decoder_after(&prompt);
+//! for _ in 0..10 {
+//!     let Some(token) = generation.next()? else { break };
+//!     print!("{}", decoder.push(token.id).unwrap_or_default());
+//! }
+//! println!("{}", decoder.finish());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Model`] is what a file holds: its [`Config`] (the numbers of the architecture), its weights, and a [`Tokenizer`],
+//! which turns text into token ids and back. [`Options`] says how it is held in memory and on how many threads it runs;
+//! none of them changes what the model is. A [`Generation`] is one text being continued: it prefills a prompt, then decodes
+//! token by token, and a [`Sampler`] with its [`Sampling`] settings chooses each of them. A [`Batch`] steps many texts
+//! through the model together in a bounded KV cache, as a server does. A [`Scorer`] reads texts instead of writing
+//! them and tells how likely they are. [`Model::forward`] is below all three: rows of tokens in, logits out.
+//!
+//! Models are read by [`file`](mod@file) (containers) and [`codec`] (encodings of weights). Every fault of a file or of an input is an
+//! [`Error`] of one line that names what was wrong.
 
 mod batch;
 pub mod codec;
@@ -44,4 +78,6 @@ pub use score::{Item, Likelihood, LogSum, Scorer, Summary};
 pub use sequence::Sequence;
 pub use story::{STORY, story_file};
 pub use template::{Message, Template};
+// What the types above take and give: nobody needs the crate of the kernels to name it.
+pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool};
 pub use tokenizer::{Decoder, Specials, Tokenizer};

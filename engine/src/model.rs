@@ -13,7 +13,23 @@ use crate::head::{Head, Output};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Loader, Weights};
 
-/// How a model is to be loaded and run; the default suits this machine.
+/// How a model is loaded and run. The default suits this machine; every field can be set by itself:
+///
+/// ```
+/// use tern::{KvFormat, Model, Options, Packing};
+///
+/// # fn main() -> tern::Result<()> {
+/// let options = Options {
+///     threads: Some(2),
+///     packing: Some(Packing::I2),
+///     kv: KvFormat::Int8,
+///     ..Options::default()
+/// };
+/// let model = Model::story(&options)?;
+/// assert_eq!((model.threads(), model.kv()), (2, KvFormat::Int8));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The instruction set by name; the fastest if `None`.
@@ -33,7 +49,20 @@ pub struct Options {
 /// Most threads that can be asked for.
 pub const MAX_THREADS: usize = 512;
 
-/// A model that can be run.
+/// A model that is ready to run: its configuration, its weights, its tokenizer, and the threads it runs on. It holds no text:
+/// any number of [`Generation`](crate::Generation)s and [`Sequence`](crate::Sequence)s can share one, and take turns on its threads.
+///
+/// ```
+/// use tern::{Model, Options};
+///
+/// # fn main() -> tern::Result<()> {
+/// let model = Model::story(&Options::default())?;
+/// assert!(model.config().layers > 0);
+/// let error = Model::open("no/such.gguf".as_ref(), &Options::default()).unwrap_err();
+/// assert!(error.to_string().starts_with("no/such.gguf"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: Config,
@@ -51,14 +80,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a GGUF file, a safetensors file or a checkpoint directory.
+    /// Opens a GGUF file, a safetensors file or a checkpoint directory and makes it ready to run. Files are memory-mapped where
+    /// their encoding can be used as it lies.
     pub fn open(path: &Path, options: &Options) -> Result<Model> {
         let start = Instant::now();
         let file = file::open(path, OpenOptions { i2s_arm: options.i2s_arm })?;
         Self::build(&file, options, start)
     }
 
-    /// A model from a file that is open already.
+    /// Makes a model from a file that is open already.
     pub fn from_file(file: &File, options: &Options) -> Result<Model> {
         Self::build(file, options, Instant::now())
     }
@@ -93,47 +123,47 @@ impl Model {
         Ok(Model { config, weights, cpu, pool, frequencies, magnitude, kv, tokenizer, load_time })
     }
 
-    /// The numbers of its architecture.
+    /// Returns the numbers of its architecture.
     pub fn config(&self) -> &Config {
         &self.config
     }
-    /// Its tokenizer, or why text cannot be used with it.
+    /// Returns its tokenizer, or the reason why text cannot be used with it.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().map_err(|what| Error::Tokenizer(what.clone()))
     }
-    /// The instruction set it runs on.
+    /// Returns the name of the instruction set it runs on.
     pub fn cpu_name(&self) -> &'static str {
         self.cpu.name()
     }
-    /// The instruction set itself, for measurements beside it.
+    /// Returns the instruction set itself, for measurements beside it.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }
-    /// Its threads, for measurements beside it.
+    /// Returns its thread pool, for measurements beside it.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
-    /// The packing of its weights in memory.
+    /// Returns the packing of its weights in memory.
     pub fn packing(&self) -> Packing {
         self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.packing())
     }
-    /// How its output head is held.
+    /// Tells how its output head is held.
     pub fn head_form(&self) -> Head {
         if matches!(self.weights.output, Output::Int8(_)) { Head::Int8 } else { Head::Stored }
     }
-    /// How its sequences keep keys and values.
+    /// Tells how its sequences keep keys and values.
     pub fn kv(&self) -> KvFormat {
         self.kv
     }
-    /// Threads it runs on.
+    /// Returns the number of threads it runs on.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
-    /// Runs it on another number of threads (1 to [`MAX_THREADS`]) from now on; no result changes.
+    /// Makes it run on another number of threads (1 to [`MAX_THREADS`]) from now on; no result changes.
     pub fn set_threads(&mut self, threads: usize) {
         self.pool = Pool::new(threads.clamp(1, MAX_THREADS));
     }
-    /// How long it took from opening the file to here.
+    /// Tells how long loading took, from opening the file on.
     pub fn load_time(&self) -> Duration {
         self.load_time
     }

@@ -41,7 +41,23 @@ impl Allowed<'_> {
 /// Tokens at the end of the text that the repetition penalty looks at.
 const PENALTY_WINDOW: usize = 64;
 
-/// Chooses tokens; holds the state of the random numbers.
+/// A sampler chooses the next token from the logits of a forward pass. It holds the state of the random numbers: the same
+/// [`Sampling`] with the same seed chooses the same tokens again. [`Generation`](crate::Generation) and
+/// [`Batch`](crate::Batch) have theirs; whoever calls [`Model::forward`](crate::Model::forward) makes one.
+///
+/// ```
+/// use tern::{Sampler, Sampling};
+///
+/// # fn main() -> tern::Result<()> {
+/// let logits = [0.1, 2.5, -1.0];
+/// assert_eq!(Sampler::new(Sampling::greedy())?.choose(&logits, &[]), 1);
+/// let seeded = Sampling { temperature: 0.8, seed: 7, ..Sampling::default() };
+/// let mut sampler = Sampler::new(seeded.clone())?;
+/// let token = sampler.choose(&logits, &[1, 1]); // after these two tokens
+/// assert_eq!(token, Sampler::new(seeded)?.choose(&logits, &[1, 1]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
@@ -52,19 +68,19 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler; the settings must be possible.
+    /// Makes a sampler; an error names a setting that cannot be.
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.check()?;
         let state = sampling.seed;
         Ok(Self { sampling, state, logits: Vec::new(), candidates: Vec::new() })
     }
 
-    /// The next token after `history`, of which nothing was said by the model.
+    /// Chooses the next token after `history`, all of which counts as prompt: none of it as chosen by the model.
     pub fn choose(&mut self, logits: &[f32], history: &[u32]) -> u32 {
         self.pick(logits, Past { tokens: history, said: 0 }, None).expect("every token is allowed")
     }
 
-    /// The next token among those that are allowed; `None` if none is.
+    /// Chooses the next token among those that are allowed; `None` if no token is.
     pub fn pick(&mut self, logits: &[f32], past: Past<'_>, allowed: Option<Allowed<'_>>) -> Option<u32> {
         self.penalise(logits, past);
         let candidates = self.logits.iter().copied().zip(0..);

@@ -49,7 +49,20 @@ pub enum Specials {
     Parse,
 }
 
-/// A tokenizer, and what the model's files say around it: beginning, stop tokens, chat template.
+/// A tokenizer turns text into token ids and ids into text. It also knows what the model's files say around that: the token
+/// that begins a text, the tokens that stop one, and the chat template.
+///
+/// ```
+/// use tern::{Model, Options, Specials};
+///
+/// # fn main() -> tern::Result<()> {
+/// let model = Model::story(&Options::default())?; // or `Tokenizer::open(path)` without a model
+/// let tokenizer = model.tokenizer()?;
+/// let ids = tokenizer.encode("The cat sat.", false, Specials::Text)?;
+/// assert_eq!(tokenizer.decode(&ids, false), "The cat sat.");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Tokenizer {
     bpe: Bpe,
     added: Added,
@@ -87,7 +100,7 @@ const STOP_NAMES: [&str; 13] = [
 ];
 
 impl Tokenizer {
-    /// The tokenizer of an opened model: from a GGUF's metadata, or from the files beside a safetensors checkpoint.
+    /// Reads the tokenizer of an opened model: from a GGUF's metadata, or from the files beside a safetensors checkpoint.
     /// `None` if there is none.
     pub fn from_file(file: &File) -> Result<Option<Self>> {
         match &file.metadata {
@@ -103,7 +116,7 @@ impl Tokenizer {
         }
     }
 
-    /// A `tokenizer.json`, a `tokenizer.model` (tiktoken or SentencePiece), a GGUF, or a model directory.
+    /// Opens a tokenizer: a `tokenizer.json`, a `tokenizer.model` (tiktoken or SentencePiece), a GGUF, or a model directory.
     pub fn open(path: &Path) -> Result<Self> {
         let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         let found = if meta.is_dir() {
@@ -126,28 +139,28 @@ impl Tokenizer {
         &self.before
     }
 
-    /// From the metadata of a GGUF.
+    /// Reads a tokenizer from the metadata of a GGUF.
     pub fn from_gguf(pairs: &file::gguf::Pairs) -> Result<Self> {
         let what = "expected the kind of vocabulary, found no such key";
         gguf::read(pairs)?.ok_or_else(|| pairs.error("tokenizer.ggml.model", what))
     }
 
-    /// From the bytes of a SentencePiece `tokenizer.model`, as Llama-2 has it.
+    /// Reads the bytes of a SentencePiece `tokenizer.model`, as Llama-2 has it.
     pub fn from_sentencepiece(file: &[u8]) -> Result<Self> {
         sentencepiece::read(file, Vec::new()).map_err(Error::Tokenizer)
     }
 
-    /// From the bytes of a Hugging Face `tokenizer.json`.
+    /// Reads the bytes of a Hugging Face `tokenizer.json`.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         json::read(json).map_err(Error::Tokenizer)
     }
 
-    /// From the bytes of a tiktoken rank file: Llama-3's `tokenizer.model`, or OpenAI's cl100k.
+    /// Reads the bytes of a tiktoken rank file: Llama-3's `tokenizer.model`, or OpenAI's cl100k.
     pub fn from_tiktoken(file: &[u8]) -> Result<Self> {
         tiktoken::read(file).map_err(Error::Tokenizer)
     }
 
-    /// The ids of a text. With `bos`, what the model's files put before a text comes first, and never twice: not
+    /// Returns the ids of a text. With `bos`, what the model's files put before a text comes first, and never twice: not
     /// when the text begins with it and [`Specials::Parse`] reads it there.
     pub fn encode(&self, text: &str, bos: bool, specials: Specials) -> Result<Vec<u32>> {
         let mut ids = if bos { self.before.clone() } else { Vec::new() };
@@ -159,7 +172,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of these ids; `specials` shows special tokens by their names. Ids without a piece print nothing,
+    /// Returns the text of these ids; `specials` shows special tokens by their names. Ids without a piece print nothing,
     /// bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], specials: bool) -> String {
         let mut text = String::new();
@@ -170,12 +183,12 @@ impl Tokenizer {
         text + &decoder.finish()
     }
 
-    /// A decoder for a new text.
+    /// Returns a decoder for a new text, which takes ids one by one.
     pub fn decoder(&self) -> Decoder<'_> {
         Decoder::new(self, false)
     }
 
-    /// A decoder for what comes after these ids: a space at the start of the first word is kept, and a character
+    /// Returns a decoder for what comes after these ids: a space at the start of the first word is kept, and a character
     /// that began before is finished.
     pub fn decoder_after(&self, ids: &[u32]) -> Decoder<'_> {
         let mut decoder = self.decoder();
@@ -187,7 +200,7 @@ impl Tokenizer {
         decoder
     }
 
-    /// How this token is written in the vocabulary: `Ġthe`, `▁the`, `<|eot_id|>`. `None` for an id without a piece.
+    /// Returns how this token is written in the vocabulary: `Ġthe`, `▁the`, `<|eot_id|>`. `None` for an id without a piece.
     pub fn token_text(&self, id: u32) -> Option<String> {
         if let Some(token) = self.added.get(id) {
             return Some(token.content.clone());
@@ -199,7 +212,7 @@ impl Tokenizer {
         })
     }
 
-    /// The bytes of text that this token stands for (its name, for a special one) and whether it is special. `None`
+    /// Returns the bytes of text that this token stands for (its name, for a special one) and whether it is special. `None`
     /// for an id without a piece.
     pub fn token_bytes(&self, id: u32) -> Option<(Vec<u8>, bool)> {
         let spaces = |piece: &[u8]| String::from_utf8_lossy(piece).replace('▁', " ").into_bytes();
@@ -215,7 +228,7 @@ impl Tokenizer {
         Some((bytes, false))
     }
 
-    /// The token that is written so.
+    /// Finds the token that is written so.
     pub fn token_id(&self, text: &str) -> Option<u32> {
         self.added.find(text).or_else(|| match self.script {
             Script::Bytes => self.bpe.vocabulary.find(&alphabet::bytes(text)?),
@@ -223,28 +236,28 @@ impl Tokenizer {
         })
     }
 
-    /// One more than the largest id.
+    /// Returns one more than the largest id.
     pub fn size(&self) -> usize {
         self.bpe.vocabulary.len().max(self.added.len())
     }
 
-    /// The token that begins a text, if the model's files name one.
+    /// Returns the token that begins a text, if the model's files name one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// Whether the model wants it before every text.
+    /// Tells whether the model wants a token (BOS) before every text.
     pub fn adds_bos(&self) -> bool {
         !self.before.is_empty()
     }
 
-    /// The tokens that end a turn or a text, in rising order: those that the model's files name and those special
+    /// Returns the tokens that end a turn or a text, in rising order: those that the model's files name and those special
     /// tokens whose names are known to end one.
     pub fn stops(&self) -> &[u32] {
         &self.stops
     }
 
-    /// The chat template, if the model has one.
+    /// Returns the chat template, if the model has one.
     pub fn template(&self) -> Option<&Template> {
         self.template.as_ref()
     }
