@@ -56,7 +56,7 @@ fn main() {
         let (small_a, small_b, mut small) = (vec![1f32; 96 * 128], vec![1f32; 128 * 64], vec![0f32; 96 * 64]);
         let times = rows * cols * tokens / (96 * 64 * 128) / threads;
         time("float, in cache", &mut || {
-            pool.run(|_| {
+            pool.for_each(threads, |_| {
                 let mut out = small.clone();
                 for _ in 0..times {
                     let (a, b) = (Matrix::new(&small_a, 128), Matrix::new(&small_b, 64));

@@ -133,7 +133,7 @@ impl Attention {
         let scale = 1.0 / (dim as f32).sqrt();
         let prepare = |index: usize| {
             let angles = &angles[index / query * dim..][..dim];
-            // SAFETY: parts of different indices do not overlap, and `spread` gives an index to one worker.
+            // SAFETY: parts of different indices do not overlap, and `spread` gives an index to one thread.
             let (q, codes, rounded) = unsafe {
                 (
                     q.slice(index * dim..(index + 1) * dim),
@@ -189,7 +189,7 @@ impl Attention {
                 return;
             }
             let sequence = plan.places[run[0]].sequence;
-            // SAFETY: each sequence has one run, and `spread` gives a run to one worker.
+            // SAFETY: each sequence has one run, and `spread` gives a run to one thread.
             let cache: &mut Cache = unsafe { sequences.slice(sequence..sequence + 1) }[0].as_mut();
             let writer = cache.writer();
             for run in run.chunk_by(same_chunk) {
@@ -232,7 +232,7 @@ impl Attention {
         let join = |index: usize| {
             let (row, head) = (index / query, index % query);
             let Some(slots) = plan.slots_of(row, head) else { return };
-            // SAFETY: parts of different indices do not overlap, and `spread` gives an index to one worker.
+            // SAFETY: parts of different indices do not overlap, and `spread` gives an index to one thread.
             let out = unsafe { out.slice(index * dim..(index + 1) * dim) };
             cpu.run(Join { partial: &partial[slots.start * (dim + 2)..slots.end * (dim + 2)], out });
         };
@@ -245,7 +245,7 @@ fn spread(pool: &Pool, count: usize, alone: bool, job: impl Fn(usize) + Sync) {
     if alone {
         (0..count).for_each(job);
     } else {
-        pool.run(|worker| pool.share(count, worker).for_each(&job));
+        pool.for_each(count, job);
     }
 }
 

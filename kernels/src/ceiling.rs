@@ -55,7 +55,9 @@ impl Region {
     pub fn read(&self, cpu: Cpu, pool: &Pool) -> f64 {
         let (blocks, _) = self.bytes.as_chunks::<64>();
         let start = Instant::now();
-        pool.run(|worker| cpu.run(Read { blocks: &blocks[pool.share(blocks.len(), worker)] }));
+        pool.for_each(pool.threads(), |nth| {
+            cpu.run(Read { blocks: &blocks[pool.share(blocks.len(), nth)] });
+        });
         size_of_val(blocks) as f64 / start.elapsed().as_secs_f64()
     }
 }
@@ -91,7 +93,7 @@ fn rate(pool: &Pool, job: impl Fn(usize) + Sync) -> f64 {
     let mut rounds = 1;
     loop {
         let start = Instant::now();
-        pool.run(|_| job(rounds));
+        pool.for_each(pool.threads(), |_| job(rounds));
         let time = start.elapsed();
         if time >= LONG || rounds > usize::MAX / 4 {
             return rounds as f64 / time.as_secs_f64();

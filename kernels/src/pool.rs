@@ -1,16 +1,16 @@
 //! A pool of threads for work that is done in microseconds: workers spin a while for the next job before they park.
 
-use std::cell::UnsafeCell;
+mod disjoint;
+mod round;
+
 use std::collections::BTreeSet;
-use std::marker::PhantomData;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// How often a worker looks for the next job before it parks: some 50 microseconds.
-const SPINS: usize = 4_000;
+pub(crate) use self::disjoint::Disjoint;
+use self::round::{MOST_WORKERS, Round, Within};
 
 /// The number of threads to use unless told: physical cores, no more than this process may use (affinity, cgroup).
 pub fn default_threads() -> usize {
@@ -32,30 +32,11 @@ fn physical_cores() -> Option<usize> {
     (!cores.is_empty()).then_some(cores.len())
 }
 
-type Job = *const (dyn Fn(usize) + Sync);
-
-struct Shared {
-    /// The job of the present round; written only between rounds.
-    job: UnsafeCell<Option<Job>>,
-    /// Counts rounds; a change is the signal to start.
-    round: AtomicUsize,
-    /// Workers that have not finished the present round.
-    pending: AtomicUsize,
-    panicked: AtomicBool,
-    stop: AtomicBool,
-}
-
-// SAFETY: `job` is written by the caller of `run`, under its lock, while `pending` is 0 (no worker reads), and read by
-// workers after an acquire of the new `round`; the closure behind it is Sync.
-unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `job` is used only during `run`, which keeps the closure alive; see `Pool::run`.
-unsafe impl Send for Shared {}
-
-/// Threads that work on one job at a time together with the caller.
+/// Threads that work on one job at a time together with the caller. A job is cut into pieces, which go to whoever is free: a
+/// worker that the system has put aside to let another program run is not waited for, only a piece that it has begun.
 pub struct Pool {
-    shared: Arc<Shared>,
+    round: Arc<Round>,
     workers: Vec<JoinHandle<()>>,
-    turn: Mutex<()>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -67,19 +48,13 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A pool of `threads` threads, the caller's counted in. Where the system gives fewer, it is smaller.
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared {
-            job: UnsafeCell::new(None),
-            round: AtomicUsize::new(0),
-            pending: AtomicUsize::new(0),
-            panicked: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        });
+        let round = Arc::new(Round::default());
         let spawn = |worker| {
-            let shared = shared.clone();
-            thread::Builder::new().name(format!("tern-{worker}")).spawn(move || work(&shared, worker))
+            let round = round.clone();
+            thread::Builder::new().name(format!("tern-{worker}")).spawn(move || round.work(worker))
         };
-        let workers = (1..threads.max(1)).map_while(|worker| spawn(worker).ok()).collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        let workers = (1..threads.clamp(1, MOST_WORKERS)).map_while(|worker| spawn(worker).ok()).collect();
+        Self { round, workers }
     }
 
     /// Threads that take part in a job.
@@ -87,43 +62,24 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// The part of `0..count` that falls to a worker: contiguous, in order, sizes differing by at most one.
-    pub fn share(&self, count: usize, worker: usize) -> Range<usize> {
-        let cut = |worker: usize| count * worker / self.threads();
-        cut(worker)..cut(worker + 1)
+    /// The `nth` of as many parts of `0..count` as there are threads: contiguous, in order, sizes differing by at most one.
+    pub fn share(&self, count: usize, nth: usize) -> Range<usize> {
+        let cut = |nth: usize| count * nth / self.threads();
+        cut(nth)..cut(nth + 1)
     }
 
-    /// Runs `job(worker)` once on every thread, `worker` in `0..threads()`, and returns when all are done. A panic in
-    /// one is passed on to the caller. Not to be called from within a job of the same pool.
-    pub fn run(&self, job: impl Fn(usize) + Sync) {
+    /// Calls `job(0)` on this thread and `job(worker)`, `worker` in `1..threads()`, on those workers that come before it
+    /// returns, each once; returns when all these calls have. So a job takes its pieces from something that all calls
+    /// share, such as [`Shares`], until nothing is left. A panic in one is passed on to the caller.
+    ///
+    /// # Panics
+    /// Where a job calls it on its own pool.
+    pub(crate) fn run(&self, job: impl Fn(usize) + Sync) {
         if self.workers.is_empty() {
+            let _within = Within::of(&self.round);
             return job(0);
         }
-        let _turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let job: &(dyn Fn(usize) + Sync) = &job;
-        // SAFETY: only the lifetime changes. The pointer is dropped below, after `pending` has come back to 0, and `job`
-        // outlives this call; a panic of `job(0)` is caught, so no path leaves earlier.
-        let erased: Job =
-            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(job) };
-        // SAFETY: `pending` is 0, so no worker reads the cell, and `_turn` keeps other callers out.
-        unsafe { *self.shared.job.get() = Some(erased) };
-        self.shared.pending.store(self.workers.len(), Ordering::Relaxed);
-        self.shared.round.fetch_add(1, Ordering::Release);
-        self.workers.iter().for_each(|worker| worker.thread().unpark());
-        let mine = catch_unwind(AssertUnwindSafe(|| job(0)));
-        let mut spins = 0;
-        while self.shared.pending.load(Ordering::Acquire) > 0 {
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
-        }
-        // SAFETY: as above, `pending` is 0 again.
-        unsafe { *self.shared.job.get() = None };
-        if let Err(panic) = mine {
-            resume_unwind(panic);
-        }
-        if self.shared.panicked.swap(false, Ordering::Relaxed) {
-            panic!("a worker thread panicked");
-        }
+        self.round.run(&job, || self.workers.iter().for_each(|worker| worker.thread().unpark()));
     }
 
     /// Calls `f` with each of `0..count`, on whichever thread is free; a single one on the caller's.
@@ -193,7 +149,7 @@ impl Shares {
                 return None;
             }
             let end = start + if self.threads == 1 { left } else { (left / (2 * self.threads)).max(1) };
-            // Relaxed: the pieces carry no data; `Pool::run` orders the results.
+            // Relaxed: the pieces carry no data; the round's end orders the results.
             match self.next.compare_exchange_weak(start, end, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(start..end),
                 Err(now) => start = now,
@@ -204,8 +160,7 @@ impl Shares {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.round.fetch_add(1, Ordering::Release);
+        self.round.stop();
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker catches the panics of its jobs; there is nothing to be learned from its end.
@@ -214,70 +169,30 @@ impl Drop for Pool {
     }
 }
 
-fn work(shared: &Shared, worker: usize) {
-    let mut seen = 0;
-    loop {
-        let mut spins = 0;
-        while shared.round.load(Ordering::Acquire) == seen {
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { thread::park() }
-        }
-        // Rounds cannot be missed: the next one begins only when this worker has finished the present one.
-        seen = seen.wrapping_add(1);
-        if shared.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        // SAFETY: the acquire of `round` above orders this read after the caller's write, and the caller neither
-        // writes the cell nor lets the closure die before this worker has lowered `pending`.
-        let job = unsafe { (*shared.job.get()).map(|job| &*job) };
-        let done = catch_unwind(AssertUnwindSafe(|| job.expect("a round has a job")(worker)));
-        if done.is_err() {
-            shared.panicked.store(true, Ordering::Relaxed);
-        }
-        shared.pending.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// A mutable slice of which several threads hold different parts at once.
-pub(crate) struct Disjoint<'a, T> {
-    start: *mut T,
-    len: usize,
-    lives: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: it hands out `&mut [T]` to other threads, which is sound for `T: Send` as long as the parts do not overlap;
-// that is the obligation of `slice`.
-unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
-
-impl<'a, T> Disjoint<'a, T> {
-    /// Takes the slice for its parts to be handed out.
-    pub(crate) fn new(data: &'a mut [T]) -> Self {
-        Self { start: data.as_mut_ptr(), len: data.len(), lives: PhantomData }
-    }
-
-    /// One part.
-    ///
-    /// # Safety
-    /// * While the returned slice lives, no other part that overlaps `range` may be taken.
-    #[allow(clippy::mut_from_ref)] // handing out distinct parts through a shared reference is its purpose
-    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        // SAFETY: in bounds by the assertion, unique by the caller's promise, alive by `'a`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}
-
 // WebAssembly has one thread and catches no panic.
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Barrier;
+
     use super::*;
+
+    /// Waits for all threads of the pool in one job.
+    fn together(pool: &Pool) -> usize {
+        let (all, count) = (Barrier::new(pool.threads()), AtomicUsize::new(0));
+        pool.run(|_| {
+            all.wait();
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        count.into_inner()
+    }
 
     #[test]
     fn every_chunk_is_visited_once_round_after_round() {
         for threads in [1, 2, 5] {
             let pool = Pool::new(threads);
-            let mut data = vec![0usize; 1003];
-            for round in 1..200 {
+            let mut data = vec![0usize; if cfg!(miri) { 53 } else { 1003 }];
+            for round in 1..if cfg!(miri) { 10 } else { 200 } {
                 pool.for_chunks(&mut data, 10, |index, chunk| chunk.iter_mut().for_each(|v| *v += index + 1));
                 assert!(data.iter().enumerate().all(|(i, v)| *v == round * (i / 10 + 1)));
             }
@@ -285,29 +200,69 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
-        let pool = Pool::new(3);
-        for bad in 0..3 {
-            let result = catch_unwind(AssertUnwindSafe(|| pool.run(|worker| assert_ne!(worker, bad))));
-            assert!(result.is_err());
-            let count = AtomicUsize::new(0);
-            pool.run(|_| {
-                count.fetch_add(1, Ordering::Relaxed);
-            });
-            assert_eq!(count.into_inner(), 3);
+    fn a_panic_reaches_the_caller_with_its_message_and_the_pool_lives_on() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            for bad in 0..threads {
+                let all = Barrier::new(threads);
+                let job = |worker| {
+                    all.wait();
+                    assert_ne!(worker, bad, "worker {bad} is bad");
+                };
+                let panic = catch_unwind(AssertUnwindSafe(|| pool.run(job))).unwrap_err();
+                let message = panic.downcast::<String>().expect("the message of `assert_ne`");
+                assert!(message.contains(&format!("worker {bad} is bad")), "{message}");
+                assert_eq!(together(&pool), threads);
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_within_a_job_of_the_same_pool_panics_and_does_not_hang() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            for bad in 0..threads {
+                let all = Barrier::new(threads);
+                let job = |worker| {
+                    all.wait();
+                    if worker == bad {
+                        pool.run(|_| ());
+                    }
+                };
+                let panic = catch_unwind(AssertUnwindSafe(|| pool.run(job))).unwrap_err();
+                let message = panic.downcast::<&str>().expect("the message of the assertion");
+                assert!(message.contains("wait for itself"), "{message}");
+                // Another pool's job is another matter.
+                let other = Pool::new(2);
+                pool.run(|_| other.for_each(2, |_| ()));
+                assert_eq!(together(&pool), threads);
+            }
         }
     }
 
     #[test]
     fn parked_workers_wake() {
         let pool = Pool::new(2);
-        let count = AtomicUsize::new(0);
         for _ in 0..3 {
             thread::sleep(std::time::Duration::from_millis(5));
-            pool.run(|_| {
-                count.fetch_add(1, Ordering::Relaxed);
-            });
+            assert_eq!(together(&pool), 2);
         }
-        assert_eq!(count.into_inner(), 6);
+    }
+
+    #[test]
+    fn many_callers_take_turns() {
+        let (pool, rounds) = (Pool::new(3), if cfg!(miri) { 5 } else { 500 });
+        thread::scope(|scope| {
+            for caller in 0..3 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        let mut data = [0; 40];
+                        pool.for_chunks(&mut data, 1, |index, v| v[0] = index + round + caller);
+                        assert!(data.iter().enumerate().all(|(index, v)| *v == index + round + caller));
+                    }
+                });
+            }
+        });
     }
 }

@@ -209,12 +209,13 @@ impl<'a> Batch<'a> {
         s.sums.resize(screened.len() * padded_rows, 0);
         let lists = pool.threads() * screened.len();
         s.best.resize_with(s.best.len().max(lists), Vec::new);
+        // Those of workers that do not come stay empty.
+        s.best[..lists].iter_mut().for_each(Vec::clear);
         let (sums, best) = (Disjoint::new(&mut s.sums), Disjoint::new(&mut s.best));
         let shares = Shares::new(head.groups(), pool.threads());
         pool.run(|worker| {
             // SAFETY: each worker has its own lists.
             let lists = unsafe { best.slice(worker * screened.len()..(worker + 1) * screened.len()) };
-            lists.iter_mut().for_each(Vec::clear);
             while let Some(groups) = shares.take() {
                 let rows = groups.start * ROWS..head.rows.min(groups.end * ROWS);
                 let blocks = &head.screen;
