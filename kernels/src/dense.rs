@@ -10,25 +10,28 @@ use crate::cpu::{Cpu, Kernel};
 use crate::isa::{Isa, Strided};
 use crate::pool::{Disjoint, Pool};
 
-/// A matrix of floats where it lies: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+/// A matrix of floats where it lies: element `(i, j)` is `data[i * row_stride + j * col_stride]`. Every element lies inside of
+/// `data`: what makes one sees to that.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// The numbers; more may lie around and between them.
-    pub data: &'a [f32],
-    /// Number of rows.
-    pub rows: usize,
-    /// Number of columns.
-    pub cols: usize,
-    /// From a row to the next.
-    pub row_stride: usize,
-    /// From a column to the next.
-    pub col_stride: usize,
+    /// More numbers may lie around and between the elements.
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of `cols` numbers one after another.
+    /// Rows of `cols` numbers, one after another.
     pub fn new(data: &'a [f32], cols: usize) -> Self {
+        assert!(cols > 0, "a matrix of no columns");
         Self { data, rows: data.len() / cols, cols, row_stride: cols, col_stride: 1 }
+    }
+    /// `rows` rows of `cols` numbers, each `stride` numbers after the one before.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(fits(rows, cols, stride, data.len()), "a matrix reaches beyond its numbers");
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
     /// Columns become rows; nothing moves.
     pub fn transposed(self) -> Self {
@@ -42,19 +45,32 @@ impl<'a> Matrix<'a> {
     }
     /// `count` columns from `start` on.
     pub fn columns(self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.cols, "columns {start} to {} of {}", start + count, self.cols);
-        Self { data: &self.data[start * self.col_stride..], cols: count, ..self }
+        self.transposed().rows(start, count).transposed()
     }
     /// `count` rows from `start` on.
     pub fn rows(self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.rows, "rows {start} to {} of {}", start + count, self.rows);
-        Self { data: &self.data[(start * self.row_stride).min(self.data.len())..], rows: count, ..self }
+        assert!(
+            start <= self.rows && count <= self.rows - start,
+            "{count} rows or columns from {start} on, of {}",
+            self.rows
+        );
+        // Nothing overflows: of two rows or more each stride lies inside of the data, and of one row `start` is 0 or the
+        // stride counts once. Where no rows are left, there may be no numbers either.
+        let skip = (start * self.row_stride).min(self.data.len());
+        Self { data: &self.data[skip..], rows: count, ..self }
     }
-    fn check(&self) {
-        let last =
-            self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
-        assert!(self.rows * self.cols == 0 || last < self.data.len(), "a matrix reaches beyond its numbers");
+    /// One row; the matrix must not be transposed.
+    pub fn row(&self, index: usize) -> &'a [f32] {
+        assert!(index < self.rows && self.col_stride == 1, "row {index} of {}", self.rows);
+        &self.data[index * self.row_stride..][..self.cols]
     }
+}
+
+/// Whether `rows` rows of `cols` numbers, `stride` apart and not overlapping, lie in `len` numbers.
+fn fits(rows: usize, cols: usize, stride: usize, len: usize) -> bool {
+    let Some(before) = rows.checked_sub(1) else { return true };
+    let end = before.checked_mul(stride).and_then(|start| start.checked_add(cols));
+    cols <= stride && end.is_some_and(|end| end <= len)
 }
 
 /// Rows and vectors of 16 columns of a tile.
@@ -195,12 +211,10 @@ impl Piece<'_, '_> {
 }
 
 fn check(a: &Matrix, b: &Matrix, out: usize, stride: usize) {
-    a.check();
-    b.check();
     assert_eq!(a.cols, b.rows, "depth of a product");
     assert!(b.rows > 0, "a product of no depth");
     assert_eq!(b.col_stride, 1, "rows of the right operand are contiguous");
-    assert!(b.cols <= stride && (a.rows == 0 || (a.rows - 1) * stride + b.cols <= out), "room for a product");
+    assert!(fits(a.rows, b.cols, stride, out), "room for a product");
 }
 
 /// `out = a · b`, or `out += a · b` with `add`, on all threads; rows of `out` are `stride` numbers apart.
@@ -230,8 +244,7 @@ pub fn dense_product_here(cpu: Cpu, a: Matrix, b: Matrix, out: &mut [f32], strid
 
 /// `out (cols, rows)` = the transpose of `x (rows, cols)`, on the calling thread; rows of `out` are `stride` numbers apart.
 pub fn transpose(cpu: Cpu, x: Matrix, out: &mut [f32], stride: usize) {
-    x.check();
-    assert!(x.rows <= stride && out.len() >= x.cols * stride, "room for a transposed matrix");
+    assert!(fits(x.cols, x.rows, stride, out.len()), "room for a transposed matrix");
     cpu.vectorised(
         #[inline(always)]
         || {
@@ -264,10 +277,10 @@ mod tests {
             let a: Vec<f32> = (0..m * k).map(value).collect();
             let b: Vec<f32> = (0..k * n).map(|i| value(i + 5)).collect();
             let mut at = vec![0.0; m * k];
-            let view = Matrix { data: &a, rows: m, cols: k, row_stride: k, col_stride: 1 };
+            let view = Matrix::new(&a, k);
             transpose(Cpu::best(), view, &mut at, m);
-            let flipped = Matrix { data: &at, rows: k, cols: m, row_stride: m, col_stride: 1 };
-            let right = Matrix { data: &b, rows: k, cols: n, row_stride: n, col_stride: 1 };
+            let flipped = Matrix::new(&at, m);
+            let right = Matrix::new(&b, n);
             for cpu in Cpu::available() {
                 for left in [view, flipped.transposed()] {
                     for threads in [1, 3] {
@@ -289,6 +302,55 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// What a call that must be refused says; it must not go through.
+    #[cfg(not(target_family = "wasm"))]
+    fn refused<T: std::fmt::Debug>(call: impl FnOnce() -> T) -> String {
+        let panic =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).expect_err("it went through");
+        match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => (*panic.downcast::<&str>().expect("a message")).to_owned(),
+        }
+    }
+
+    /// Strides whose products wrap around to small numbers: 5 * STRIDE is 4, so that six rows seem to end at 4.
+    #[cfg(not(target_family = "wasm"))]
+    #[test]
+    fn extents_that_wrap_around_are_refused() {
+        const STRIDE: usize = usize::MAX / 5 + 1;
+        assert_eq!(5usize.wrapping_mul(STRIDE), 4);
+        let (data, half) = (vec![1f32; 64], 1 << (usize::BITS - 1));
+        let beyond = "a matrix reaches beyond its numbers";
+        assert_eq!(refused(|| Matrix::strided(&data, 6, 1, STRIDE)), beyond);
+        assert_eq!(refused(|| Matrix::strided(&data, 3, 1, half)), beyond);
+        assert_eq!(refused(|| Matrix::strided(&data, 2, usize::MAX, usize::MAX)), beyond);
+        assert_eq!(refused(|| Matrix::strided(&data, 2, 3, 2)), beyond);
+        assert!(refused(|| Matrix::new(&data, 8).rows(1, usize::MAX)).contains("of 8"));
+        assert!(refused(|| Matrix::new(&data, 8).columns(usize::MAX, 2)).contains("of 8"));
+
+        let (a, b, cpu) = (Matrix::new(&data[..3], 1), Matrix::new(&data[..16], 16), Cpu::best());
+        let mut out = vec![0f32; 64];
+        // Two rows of the product would be one: two threads would write it.
+        for stride in [half, half + 8, usize::MAX, 15] {
+            let room = "room for a product";
+            assert_eq!(refused(|| dense_product(cpu, &Pool::new(2), a, b, &mut out, stride, false)), room);
+            assert_eq!(refused(|| dense_product_here(cpu, a, b, &mut out, stride, false)), room);
+        }
+        let room = "room for a transposed matrix";
+        assert_eq!(refused(|| transpose(cpu, Matrix::new(&data, 32), &mut out, half)), room);
+    }
+
+    #[test]
+    fn matrices_of_nothing_are_of_nothing() {
+        for (rows, cols, stride) in [(0, 5, usize::MAX), (0, 0, 0), (1, 0, usize::MAX)] {
+            let empty = Matrix::strided(&[], rows, cols, stride);
+            for view in [empty, empty.rows(rows, 0), empty.columns(cols, 0), empty.transposed().rows(cols, 0)]
+            {
+                transpose(Cpu::best(), view.transposed().transposed(), &mut [], view.rows);
             }
         }
     }

@@ -134,8 +134,7 @@ pub fn forward(
                             }
                         },
                     );
-                    let p =
-                        Matrix { data: &room.p, rows, cols: keys.len(), row_stride: stride, col_stride: 1 };
+                    let p = Matrix::strided(&room.p, rows, keys.len(), stride);
                     let v = v.rows(keys.start, keys.len());
                     dense_product_here(cpu, p, v, &mut o[first * dim..], dim, false);
                 }
@@ -196,8 +195,7 @@ pub fn backward(
                 let lse = &saved.lse[(index * group + nth) * positions..][..positions];
                 // This head's columns of the rows of its sequence.
                 let start = sequence * positions * width + (kv_head * group + nth) * dim;
-                let columns =
-                    |data| Matrix { data, rows: positions, cols: dim, row_stride: width, col_stride: 1 };
+                let columns = |data| Matrix::strided(data, positions, dim, width);
                 let (g, o) = (columns(&g[start..]), columns(&saved.o[start..]));
                 for first in (0..positions).step_by(BLOCK) {
                     let rows = BLOCK.min(positions - first);
@@ -213,7 +211,7 @@ pub fn backward(
                             for i in 0..rows {
                                 let (p, ds) = (&mut p[i * stride..][..count], &mut ds[i * stride..][..count]);
                                 let (from, to) = (starts[first + i] as usize - low, first + i - low);
-                                let (g, o) = (&g.data[i * width..][..dim], &o.data[i * width..][..dim]);
+                                let (g, o) = (g.row(i), o.row(i));
                                 let along = dot(g, o);
                                 let lse = lse[first + i];
                                 for j in 0..count {
@@ -227,7 +225,7 @@ pub fn backward(
                             }
                         },
                     );
-                    let view = |data| Matrix { data, rows, cols: count, row_stride: stride, col_stride: 1 };
+                    let view = |data| Matrix::strided(data, rows, count, stride);
                     let (p, ds) = (view(&p[..]), view(&ds[..]));
                     dense_product_here(cpu, ds, k.rows(low, count), &mut dq[first * dim..], dim, false);
                     dense_product_here(cpu, ds.transposed(), q, &mut dk[low * dim..], dim, true);

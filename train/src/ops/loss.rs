@@ -67,26 +67,17 @@ impl Room {
             self.logits.resize(ROWS * stride, 0.0);
             dense_product(cpu, pool, x, turned, &mut self.logits, stride, false);
             let factor = back.as_ref().map_or(0.0, |back| back.factor);
-            // A token is a whole number below 2^24, so f32 holds it.
-            let mut losses = [[0f32; 2]; ROWS];
-            let losses = &mut losses[..rows];
-            pool.for_rows(
-                [(&mut self.logits[..rows * stride], stride), (losses.as_flattened_mut(), 2)],
-                |row, [logits, loss]| {
-                    let logits = &mut logits[..vocab];
-                    let target = targets[row];
-                    let (value, top) = cpu.vectorised(
-                        #[inline(always)]
-                        || row_loss(logits, target, factor),
-                    );
-                    loss.copy_from_slice(&[value, top as f32]);
-                },
-            );
-            for (out, loss) in out.iter_mut().zip(losses) {
-                *out = RowLoss { loss: loss[0], top: loss[1] as u32 };
-            }
+            let mut pairs: Vec<_> = self.logits.chunks_mut(stride).zip(&mut *out).collect();
+            pool.for_chunks(&mut pairs, 1, |row, pair| {
+                let (logits, out) = &mut pair[0];
+                let (logits, target) = (&mut logits[..vocab], targets[row]);
+                **out = cpu.vectorised(
+                    #[inline(always)]
+                    || row_loss(logits, target, factor),
+                );
+            });
             if let Some(back) = &mut back {
-                let g = Matrix { data: &self.logits, rows, cols: vocab, row_stride: stride, col_stride: 1 };
+                let g = Matrix::strided(&self.logits, rows, vocab, stride);
                 let dx = &mut back.dx[chunk * ROWS * dim..][..rows * dim];
                 dense_product(cpu, pool, g, Matrix::new(back.e, dim), dx, dim, false);
                 dense_product(cpu, pool, g.transposed(), x, back.de, dim, true);
@@ -110,10 +101,10 @@ pub struct Back<'a> {
 
 /// The loss and the likeliest token; logits become `factor * (softmax - target)`, or zeros without a target.
 #[inline(always)]
-fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> (f32, u32) {
+fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> RowLoss {
     if target == NONE {
         logits.fill(0.0);
-        return (0.0, 0);
+        return RowLoss::default();
     }
     let mut tops = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = logits.as_chunks::<16>();
@@ -142,5 +133,5 @@ fn row_loss(logits: &mut [f32], target: u32, factor: f32) -> (f32, u32) {
     let scale = factor / sum;
     logits.iter_mut().for_each(|x| *x *= scale);
     logits[target as usize] -= factor;
-    (sum.ln() + top - wanted, likeliest)
+    RowLoss { loss: sum.ln() + top - wanted, top: likeliest }
 }
