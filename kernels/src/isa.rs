@@ -41,6 +41,7 @@ pub(crate) use wasm_relaxed::WasmRelaxed;
 pub(crate) use wasm_simd128::WasmSimd128;
 
 use crate::half::f16_to_f32;
+use crate::packing::Packing;
 
 // No closures around vectors in here and in the kernels (`map`, `from_fn`): a closure is a function of its own, compiled
 // without the frame's instructions, and where it is not inlined every step becomes a call.
@@ -54,6 +55,15 @@ pub(crate) struct Strided<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) row: usize,
     pub(crate) col: usize,
+}
+
+impl Strided<'_> {
+    /// Whether element `(i, j)` lies in the data, and with it all those before.
+    #[inline(always)]
+    pub(crate) fn has(self, i: usize, j: usize) -> bool {
+        let (row, col) = (i.checked_mul(self.row), j.checked_mul(self.col));
+        row.zip(col).and_then(|(row, col)| row.checked_add(col)).is_some_and(|at| at < self.data.len())
+    }
 }
 
 /// The instructions of one set. Implementors are proofs: they exist only if the CPU has the instructions.
@@ -71,6 +81,9 @@ pub(crate) trait Isa: Copy + Send + Sync {
     const SCALED: bool;
     /// What `dot8` adds to every signed byte: 128 where the instruction wants unsigned bytes, else 0.
     const OFFSET8: i32;
+    /// The packing that decodes fastest from memory: T5 reads a fifth less than I2, which pays where its digits are unpacked
+    /// nearly as quickly, that is where there is a permutation of 64 bytes.
+    const PACKING: Packing = Packing::I2;
     /// 64 bytes in registers.
     type Bytes: Copy;
     /// 16 sums that cannot overflow.

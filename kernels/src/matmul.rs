@@ -11,12 +11,11 @@ mod column;
 mod panel;
 
 use std::ops::Range;
-use std::time::Instant;
 
 use crate::activations::Activations;
 use crate::cpu::Cpu;
 use crate::isa::Block;
-use crate::packing::{Packing, ROWS, with_layout};
+use crate::packing::{ROWS, with_layout};
 use crate::pool::{Disjoint, Pool, Shares};
 use crate::ternary::{Scales, Ternary};
 
@@ -76,31 +75,6 @@ impl Ternary {
     /// [`products`] of one matrix.
     pub fn matmul(&self, cpu: Cpu, pool: &Pool, x: &mut Activations, out: &mut [f32]) {
         products(cpu, pool, x, [Product { matrix: self, out }]);
-    }
-}
-
-impl Packing {
-    /// The packing that decodes fastest from memory with these instructions, found by trying: T5 reads a fifth less than
-    /// I2, which pays where its digits are unpacked nearly as quickly. Takes a tenth of a millisecond.
-    pub fn quickest(cpu: Cpu) -> Packing {
-        /// T5 may be this much slower than I2 from cache: with as many threads as it takes to saturate the memory there
-        /// is that much time to spare.
-        const SLACK: f64 = 1.75;
-        let time = |packing| {
-            let pool = Pool::new(1);
-            let (rows, cols) = (UNIT * ROWS, 640);
-            let matrix = Ternary::pack(packing, rows, cols, Scales::One(1.0), &pool, |_, _| Ok::<(), ()>(()));
-            let matrix = matrix.expect("rows of zeros");
-            let (mut x, mut out) = (Activations::default(), vec![0.0; rows]);
-            x.quantise(cpu, &pool, &vec![1.0; cols], cols, None).expect("ones are finite");
-            let once = |_| {
-                let start = Instant::now();
-                matrix.matmul(cpu, &pool, &mut x, &mut out);
-                start.elapsed()
-            };
-            (0..50).map(once).min().expect("fifty times").as_secs_f64()
-        };
-        if time(Packing::T5) <= SLACK * time(Packing::I2) { Packing::T5 } else { Packing::I2 }
     }
 }
 

@@ -19,6 +19,7 @@ mod t5;
 pub(crate) use i2::I2;
 pub(crate) use t5::T5;
 
+use crate::cpu::{Cpu, Kernel};
 use crate::isa::{Block, Isa};
 
 /// Rows of a group.
@@ -71,6 +72,19 @@ pub(crate) use with_layout;
 impl Packing {
     /// Every packing.
     pub const ALL: [Packing; 2] = [Packing::I2, Packing::T5];
+
+    /// The packing that decodes fastest from memory with these instructions.
+    pub fn quickest(cpu: Cpu) -> Packing {
+        struct Quickest;
+        impl Kernel for Quickest {
+            type Output = Packing;
+            #[inline(always)]
+            fn run<I: Isa>(self, _: I) -> Packing {
+                I::PACKING
+            }
+        }
+        cpu.run(Quickest)
+    }
 
     /// The name used in logs, files and options.
     pub fn name(self) -> &'static str {

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{Block, Isa, Strided};
 use crate::cpu::Kernel;
+use crate::packing::Packing;
 
 /// Proof that the CPU has AVX-512 F, BW, VNNI and VBMI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ impl Isa for Avx512 {
     const SCALED: bool = true;
     const MASKED5: [i32; 5] = [1, 4, 16, 28, 84];
     const OFFSET8: i32 = 128;
+    const PACKING: Packing = Packing::T5;
     type Bytes = __m512i;
     type Sums = __m512i;
     type Part = __m512i;
@@ -181,8 +183,8 @@ impl Isa for Avx512 {
         add: bool,
     ) {
         if depth > 0 {
-            assert!((M - 1) * a.row + (depth - 1) * a.col < a.data.len(), "rows of a tile");
-            assert!((depth - 1) * b.row + 16 * V <= b.data.len(), "columns of a tile");
+            assert!(a.has(M - 1, depth - 1), "rows of a tile");
+            assert!(b.col == 1 && b.has(depth - 1, 16 * V - 1), "columns of a tile");
         }
         // SAFETY: AVX-512F by `self`. The indices into `a` and `b` grow with m, i and v, and the largest ones are in
         // bounds by the assertions: each pointer moves on `depth` times and is read before it does. Loads and stores of
