@@ -4,6 +4,7 @@ use crate::cpu::{Cpu, Kernel};
 use crate::float::rms;
 use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool};
+use crate::rounding::round;
 
 /// A row held a NaN or an infinity: the index of the first such row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,9 +127,6 @@ struct Quantise<'a> {
     codes: &'a mut [i8],
 }
 
-/// Adding it to a number below 2^22 leaves that number, rounded half to even, in the low bits of the mantissa.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
-
 impl Kernel for Quantise<'_> {
     type Output = Row;
 
@@ -158,8 +156,8 @@ fn quantise(values: impl Iterator<Item = f32> + Clone, codes: &mut [i8]) -> Row 
     let scale = 127.0 / f32::from_bits(top).max(1e-5);
     let mut sum = 0;
     for (code, x) in codes.iter_mut().zip(values) {
-        // |x * scale| <= 127 up to rounding, so the low byte of the shifted mantissa is the code.
-        *code = (x * scale + ROUND).to_bits() as u8 as i8;
+        // |x * scale| <= 127 up to rounding.
+        *code = round(x * scale) as i8;
         sum += i32::from(*code);
     }
     Row { step: 1.0 / scale, sum }

@@ -1,9 +1,38 @@
-//! Every kernel of a CPU against its definition: bit for bit, on odd shapes and on the values that overflow if anything does.
+//! Every kernel of an instruction set against its definition: bit for bit, on odd shapes and on the values that overflow if
+//! anything does. `tern doctor` runs it on a person's machine, the tests of this crate on every set they can reach.
 
-use tern_kernels::{
+use crate::{
     Activation, Activations, Attention, Cache, Cpu, FloatFormat, Heads, KvFormat, Packing, Pairing, Place,
-    Pool, Rows, Scales, Ternary, dots, gate, rms_norm,
+    Pool, Rows, Scales, Ternary, dots, gate, half, rms_norm,
 };
+
+/// One thing that was checked.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What it was: `avx2 i2 products`.
+    pub name: String,
+    /// How much was compared, or what was wrong.
+    pub result: Result<String, String>,
+}
+
+/// Checks the kernels of an instruction set, one kind after the other as the iterator goes on.
+///
+/// ```
+/// use tern_kernels::{Cpu, Pool, check};
+///
+/// for check in check::kernels(Cpu::best(), &Pool::new(2)) {
+///     assert!(check.result.is_ok(), "{check:?}");
+/// }
+/// ```
+pub fn kernels(cpu: Cpu, pool: &Pool) -> impl Iterator<Item = Check> {
+    let products = Packing::ALL.into_iter().map(move |packing| Check {
+        name: format!("{} {} products", cpu.name(), packing.name()),
+        result: products(cpu, packing, pool),
+    });
+    let floats =
+        std::iter::once_with(move || Check { name: format!("{} floats", cpu.name()), result: floats(cpu) });
+    products.chain(floats)
+}
 
 /// Rows and columns: one, one block of either packing (16 and 20 columns), one more, primes, and one long row.
 const SHAPES: [(usize, usize); 9] =
@@ -47,7 +76,7 @@ impl Random {
 }
 
 /// Ternary products with all kinds of scales, on one thread and on all.
-pub(super) fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String, String> {
+fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String, String> {
     let scalar = Cpu::by_name("scalar").expect("the scalar set is always there");
     let alone = Pool::new(1);
     let mut random = Random(1);
@@ -63,7 +92,7 @@ pub(super) fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String
                 .collect();
             for scales in scales(rows, cols, &mut random) {
                 let shape = format!("{rows} rows of {cols}");
-                let one = matches!(scales, Scales::One(_)).then(|| scales.at(0, 0, cols));
+                let defined_by = scales.clone();
                 let matrix = Ternary::pack(packing, rows, cols, scales, pool, |row, out| {
                     out.copy_from_slice(&trits[row * cols..][..cols]);
                     Ok::<(), String>(())
@@ -90,10 +119,8 @@ pub(super) fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String
                         Ok::<_, String>((quantised, y))
                     };
                     let (quantised, expected) = product(scalar, &alone)?;
-                    if let Some(scale) = one {
-                        let defined = definition(&trits, rows, &quantised, scale);
-                        same(&format!("{shape}, scalar, batch {batch}"), &defined, &expected)?;
-                    }
+                    let defined = definition(&trits, rows, &defined_by, &quantised);
+                    same(&format!("{shape}, scalar, batch {batch}"), &defined, &expected)?;
                     same(&format!("{shape}, batch {batch}"), &expected, &product(cpu, &alone)?.1)?;
                     same(&format!("{shape}, batch {batch}, all threads"), &expected, &product(cpu, pool)?.1)?;
                     compared += 2 * expected.len();
@@ -113,21 +140,30 @@ fn scales(rows: usize, cols: usize, random: &mut Random) -> Vec<Scales> {
     vec![Scales::One(0.73), list(cols), list(64)]
 }
 
-/// The product as it is defined: an exact integer sum, times the scale, times the step of the activations.
-fn definition(trits: &[i8], rows: usize, x: &Activations, scale: f32) -> Vec<f32> {
-    let mut y = Vec::new();
+/// The product as it is defined, `(x.rows(), rows)`: exact integer sums of groups of columns, each times its scale, added in
+/// their order, times the step of the activations.
+pub fn definition(trits: &[i8], rows: usize, scales: &Scales, x: &Activations) -> Vec<f32> {
+    let cols = x.cols();
+    let size = match scales {
+        Scales::One(_) => cols,
+        Scales::Groups { size, .. } => *size,
+    };
+    let mut y = Vec::with_capacity(x.rows() * rows);
     for t in 0..x.rows() {
-        for row in trits.chunks_exact(x.cols()).take(rows) {
-            let sum: i32 =
-                row.iter().zip(x.codes(t)).map(|(&trit, &code)| i32::from(trit) * i32::from(code)).sum();
-            y.push(sum as f32 * scale * x.step(t));
+        for (row, trits) in trits.chunks_exact(cols).take(rows).enumerate() {
+            let groups = trits.chunks(size).zip(x.codes(t).chunks(size)).enumerate();
+            let scaled = groups.map(|(nth, (trits, codes))| {
+                let products = trits.iter().zip(codes).map(|(&a, &b)| i64::from(a) * i64::from(b));
+                products.sum::<i64>() as f32 * scales.at(row, nth * size, cols)
+            });
+            y.push(scaled.fold(0.0, |a, b| a + b) * x.step(t));
         }
     }
     y
 }
 
 /// Norms, float products, activations and attention.
-pub(super) fn floats(cpu: Cpu) -> Result<String, String> {
+fn floats(cpu: Cpu) -> Result<String, String> {
     let scalar = Cpu::by_name("scalar").expect("the scalar set is always there");
     let mut random = Random(2);
     let mut compared = 0;
@@ -189,8 +225,8 @@ fn attention(cpu: Cpu, format: KvFormat, heads: Heads, positions: usize, input: 
 fn stored(format: FloatFormat, x: f32) -> Vec<u8> {
     match format {
         FloatFormat::F32 => x.to_le_bytes().to_vec(),
-        FloatFormat::F16 => tern_kernels::half::f32_to_f16(x).to_le_bytes().to_vec(),
-        FloatFormat::Bf16 => tern_kernels::half::f32_to_bf16(x).to_le_bytes().to_vec(),
+        FloatFormat::F16 => half::f32_to_f16(x).to_le_bytes().to_vec(),
+        FloatFormat::Bf16 => half::f32_to_bf16(x).to_le_bytes().to_vec(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::activations::Activations;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::{Block, Isa};
 use crate::pool::{Disjoint, Pool};
+use crate::rounding::round;
 
 /// Rows of a tile: 6 rows by 2 digits by 2 vectors of columns are 24 running sums.
 pub(crate) const ROWS: usize = 6;
@@ -26,8 +27,6 @@ pub(crate) const COLS: usize = 32;
 const TOP: f32 = 127.0 * 128.0;
 /// Most steps of depth: 255 * 127 * 65536 < 2^31.
 const MAX_DEPTH: usize = 1 << 16;
-/// See `activations.rs`.
-const ROUND: f32 = 12_582_912.0;
 
 /// The float operand `(rows, depth)`.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +136,7 @@ const SPAN: usize = 64;
 /// The digits of a number that `scale` brings to at most `TOP`.
 #[inline(always)]
 fn digits(x: f32, scale: f32) -> (i32, i32) {
-    let value = (x * scale + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let value = round(x * scale);
     let high = (value + 64) >> 7;
     (high, value - (high << 7))
 }

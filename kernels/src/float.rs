@@ -4,6 +4,7 @@
 use crate::cpu::{Cpu, Kernel};
 use crate::half::{bf16_to_f32, f16_to_f32};
 use crate::isa::Isa;
+use crate::rounding::{round, round_float};
 
 const LANES: usize = 16;
 
@@ -39,11 +40,9 @@ fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
 /// e^x, within 2 units of the last place; 0 below -87.3, and largest at 88.7.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
     let x = if x > 88.7 { 88.7 } else { x };
     // x = n ln2 + r, |r| <= ln2 / 2; ln2 in two parts so that n * (first part) is exact.
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
+    let n = round_float(x * std::f32::consts::LOG2_E);
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     // Taylor to degree 7: the remainder is below 2^-27 on that interval.
     let mut p = 1.0 / 5040.0;
@@ -51,7 +50,7 @@ pub fn exp(x: f32) -> f32 {
         p = p * r + c;
     }
     // 2^n in two factors, so that the largest and smallest results stay in range.
-    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let power = round(x * std::f32::consts::LOG2_E);
     let half = power >> 1;
     let scale = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
     let value = p * scale(half) * scale(power.wrapping_sub(half));

@@ -22,6 +22,7 @@ use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
 use crate::packing::ROWS;
 use crate::pool::{Disjoint, Pool, Shares};
+use crate::rounding::round;
 use chance::{CELL, Dither, PAD, WEIGHT_DITHER, guess};
 
 /// Most columns: their sums fit 32 bits.
@@ -160,14 +161,13 @@ impl Kernel for Encode<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> Option<(f32, f32)> {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23, see activations.rs
         let top = self.values.iter().fold(0u32, |top, x| top.max(x.to_bits() & 0x7fff_ffff));
         if top >= f32::INFINITY.to_bits() {
             return None;
         }
         let scale = 127.0 / f32::from_bits(top).max(1e-30);
         for (code, x) in self.codes.iter_mut().zip(self.values) {
-            *code = (x * scale + ROUND).to_bits() as u8;
+            *code = round(x * scale) as u8;
         }
         for ((digit, &code), &dither) in self.digits.iter_mut().zip(&*self.codes).zip(self.dither) {
             let at = (i16::from(code as i8) + 127) as u16 + u16::from(dither);

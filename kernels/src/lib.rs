@@ -25,6 +25,7 @@ mod attention;
 mod buffer;
 mod bytes;
 pub mod ceiling;
+pub mod check;
 mod cpu;
 mod dense;
 mod digits;
@@ -35,6 +36,7 @@ mod isa;
 mod matmul;
 mod packing;
 mod pool;
+mod rounding;
 mod ternary;
 
 pub use activations::{Activations, Norm, NotFinite};

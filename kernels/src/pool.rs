@@ -192,7 +192,7 @@ mod tests {
         for threads in [1, 2, 5] {
             let pool = Pool::new(threads);
             let mut data = vec![0usize; if cfg!(miri) { 53 } else { 1003 }];
-            for round in 1..if cfg!(miri) { 10 } else { 200 } {
+            for round in 1..if cfg!(miri) { 4 } else { 200 } {
                 pool.for_chunks(&mut data, 10, |index, chunk| chunk.iter_mut().for_each(|v| *v += index + 1));
                 assert!(data.iter().enumerate().all(|(i, v)| *v == round * (i / 10 + 1)));
             }
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn many_callers_take_turns() {
-        let (pool, rounds) = (Pool::new(3), if cfg!(miri) { 5 } else { 500 });
+        let (pool, rounds) = (Pool::new(3), if cfg!(miri) { 2 } else { 500 });
         thread::scope(|scope| {
             for caller in 0..3 {
                 let pool = &pool;

@@ -1,7 +1,7 @@
 //! Every instruction set and packing against the definition of the product, on odd shapes and adversarial data.
 
 use std::sync::LazyLock;
-use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary};
+use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary, check::definition};
 
 /// Starting threads for each product would take longer than all products.
 static POOLS: LazyLock<[Pool; 3]> = LazyLock::new(|| [1, 2, 3].map(Pool::new));
@@ -14,33 +14,10 @@ fn pack(packing: Packing, rows: usize, cols: usize, scales: Scales, trits: &[i8]
     .unwrap()
 }
 
-/// The definition: integer sums group by group, then the scales, in the documented order.
-fn define(rows: usize, cols: usize, scales: &Scales, trits: &[i8], x: &Activations) -> Vec<f32> {
-    let size = match scales {
-        Scales::One(_) => cols,
-        Scales::Groups { size, .. } => *size,
-    };
-    let mut out = Vec::new();
-    for t in 0..x.rows() {
-        for row in 0..rows {
-            let codes = x.codes(t);
-            let sum = |c: std::ops::Range<usize>| -> i64 {
-                c.map(|c| i64::from(codes[c]) * i64::from(trits[row * cols + c])).sum()
-            };
-            let total = (0..cols)
-                .step_by(size)
-                .map(|start| sum(start..(start + size).min(cols)) as f32 * scales.at(row, start, cols))
-                .fold(0.0, |a, b| a + b);
-            out.push(total * x.step(t));
-        }
-    }
-    out
-}
-
 fn check(rows: usize, cols: usize, tokens: usize, scales: Scales, trits: &[i8], values: &[f32]) {
     let mut x = Activations::default();
     x.quantise(Cpu::best(), &Pool::new(1), values, cols, None).unwrap();
-    let want: Vec<u32> = define(rows, cols, &scales, trits, &x).iter().map(|v| v.to_bits()).collect();
+    let want: Vec<u32> = definition(trits, rows, &scales, &x).iter().map(|v| v.to_bits()).collect();
     for cpu in Cpu::available() {
         let mut same = Activations::default();
         same.quantise(cpu, &Pool::new(2), values, cols, None).unwrap();
@@ -64,6 +41,16 @@ fn noise(len: usize, seed: usize) -> impl Iterator<Item = usize> {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 33) as usize
     })
+}
+
+/// What `tern doctor` runs.
+#[test]
+fn every_set_passes_the_check_of_all_kernels() {
+    for cpu in Cpu::available() {
+        for check in tern_kernels::check::kernels(cpu, &POOLS[2]) {
+            assert!(check.result.is_ok(), "{}: {}", check.name, check.result.unwrap_err());
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `tern doctor`: what this machine is, and whether it computes right.
 
 mod answers;
-mod kernels;
 
 use clap::Args;
 use serde_json::json;
-use tern_kernels::{Cpu, Packing, Pool, default_threads};
+use tern_kernels::check::{self, Check};
+use tern_kernels::{Cpu, Pool, default_threads};
 
 use crate::failure::{Failure, Outcome};
 use crate::machine::Machine;
@@ -28,14 +28,6 @@ pub(crate) struct Doctor {
     json: bool,
 }
 
-/// One thing that was checked.
-struct Check {
-    /// What: `avx2 i2 products`.
-    name: String,
-    /// How much was compared, or what was wrong.
-    result: Result<String, String>,
-}
-
 impl Doctor {
     pub(crate) fn run(self) -> Outcome {
         let machine = Machine::look();
@@ -56,11 +48,9 @@ impl Doctor {
             Ok::<(), Failure>(())
         };
         for cpu in Cpu::available() {
-            for packing in Packing::ALL {
-                let name = format!("{} {} products", cpu.name(), packing.name());
-                done(Check { name, result: kernels::products(cpu, packing, &pool) })?;
+            for check in check::kernels(cpu, &pool) {
+                done(check)?;
             }
-            done(Check { name: format!("{} floats", cpu.name()), result: kernels::floats(cpu) })?;
             let name = format!("{} model", cpu.name());
             done(Check { name, result: answers::known(cpu, cpu == Cpu::best()) })?;
         }

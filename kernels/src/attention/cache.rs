@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Buffer;
 use crate::half::f32_to_f16;
+use crate::rounding::round;
 
 /// Positions of a chunk. Attention combines chunk by chunk, so this number decides the order of its additions.
 pub(super) const CHUNK: usize = 256;
@@ -368,8 +369,6 @@ fn magnitude(values: &[f32]) -> f32 {
 
 /// Below it a row counts as zeros: its reciprocal times 127 must stay finite.
 pub(super) const TINY: f32 = 1e-30;
-/// Adding it to a number below 2^22 leaves that number, rounded half to even, in the low bits of the mantissa.
-pub(super) const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// The bytes of a row; returns what a code is worth. What fills up the row is the byte of zero.
 #[inline(always)]
@@ -378,7 +377,7 @@ fn codes_of(values: &[f32], bytes: &mut [u8; super::MAX_HEAD_DIM]) -> f32 {
     let scale = 127.0 / top;
     bytes.fill(128);
     for (byte, value) in bytes.iter_mut().zip(values) {
-        *byte = ((value * scale + ROUND).to_bits() as u8).wrapping_add(128);
+        *byte = (round(value * scale) as u8).wrapping_add(128);
     }
     top / 127.0
 }

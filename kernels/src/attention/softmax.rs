@@ -2,8 +2,9 @@
 //! against its own largest score, and chunks are joined in the order of positions. What a chunk gives does not depend on
 //! the chunks before it, so they can be computed anywhere and joined later with the same bits.
 
-use super::cache::{CHUNK, LANES, ROUND, TINY};
+use super::cache::{CHUNK, LANES, TINY};
 use crate::float::exp;
+use crate::rounding::round;
 
 /// One number for each position of a chunk.
 pub(super) type Lanes = [[f32; LANES]; CHUNK / LANES];
@@ -75,7 +76,7 @@ pub(super) fn parts(n: i32) -> (i8, i8) {
 /// `value` in steps of `1 / scale`, rounded half to even.
 #[inline(always)]
 pub(super) fn level(value: f32, scale: f32) -> i32 {
-    (value * scale + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+    round(value * scale)
 }
 
 /// Weights times the scales of the values, as integers against the largest; returns what one is worth and their sum.

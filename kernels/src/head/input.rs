@@ -4,11 +4,10 @@ use super::chance::{ACTIVATION_DITHER, Dither, PAD, guess};
 use crate::activations::NotFinite;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
+use crate::rounding::round;
 
 /// Largest code: 127 * 256, so that the upper byte stays an i8 after dithering.
 const TOP: f32 = 32_512.0;
-/// Adding it to a number below 2^22 leaves that number, rounded half to even, in the low bits of the mantissa.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// Quantised hidden states, each filled up with zeros to a multiple of 32 columns.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +102,7 @@ impl Kernel for Quantise<'_> {
         }
         let scale = TOP / f32::from_bits(top).max(1e-30);
         for (code, x) in self.codes.iter_mut().zip(self.x) {
-            *code = (x * scale + ROUND).to_bits() as u16 as i16;
+            *code = round(x * scale) as i16;
         }
         for ((upper, &code), &dither) in self.uppers.iter_mut().zip(&*self.codes).zip(self.dither) {
             *upper = ((i32::from(code) + i32::from(dither)) >> 8) as i8;

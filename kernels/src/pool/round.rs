@@ -277,7 +277,7 @@ mod tests {
     /// freed memory, which Miri sees, or count for a round that is over.
     #[test]
     fn no_worker_touches_a_job_that_has_ended() {
-        let (round, rounds) = (Round::default(), if cfg!(miri) { 20 } else { 20_000 });
+        let (round, rounds) = (Round::default(), if cfg!(miri) { 8 } else { 20_000 });
         thread::scope(|scope| {
             let workers: Vec<_> = (1..4)
                 .map(|worker| {
