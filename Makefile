@@ -1,6 +1,6 @@
 # `make check arm wasm` is what CI runs.
 
-.PHONY: check test lint doc arm wasm fuzz
+.PHONY: check test lint doc arm wasm miri fuzz
 
 check: test lint doc
 
@@ -20,6 +20,13 @@ arm:
 
 wasm:
 	.ci/cross-wasm
+
+# What shares memory between threads, in Miri, with some orders of the threads: the pool, parts of arrays, buffers, and the
+# smallest run of every kernel that uses them. Needs a nightly tool chain with miri and rust-src (`rustup component add`).
+miri:
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-many-seeds=0..4" cargo +nightly miri test -p tern-kernels --lib -- pool buffer dense::tests::ext
+	MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test -p tern-kernels --test shared
+	MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test -p tern --lib tokenizer::
 
 # A minute for each target; needs a nightly tool chain and cargo-fuzz.
 fuzz:
