@@ -26,7 +26,7 @@ pub(crate) struct Caller {
 /// What all requests share.
 pub(crate) struct App {
     pub(crate) options: Options,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) ready: OnceLock<Ready>,
     /// Requests that may run or wait.
@@ -46,7 +46,7 @@ impl App {
         let places = Arc::new(Semaphore::new(options.parallel + options.queue));
         Self {
             options,
-            metrics: Metrics::default(),
+            metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),
             ready: OnceLock::new(),
             places,

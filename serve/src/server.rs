@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use tern::{Batch, Bounds, Dry, Model};
@@ -17,6 +17,7 @@ use crate::http::connection;
 use crate::http::routes::routes;
 use crate::limits::CONNECTIONS;
 use crate::memory;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::ready::{Phase, Ready, now};
 use crate::worker::{self, Inbox, Message};
@@ -58,10 +59,11 @@ pub async fn run(
     let app = Arc::new(App::new(options));
     let (ended, mut worker_ended) = oneshot::channel();
     {
-        let app = app.clone();
+        // Weak, because the app holds the sender of the worker's inbox: the thread ends when the app is gone.
+        let (app, metrics) = (Arc::downgrade(&app), app.metrics.clone());
         let thread = std::thread::Builder::new().name("tern-model".to_owned());
         let spawned = thread.spawn(move || {
-            let _ = ended.send(own_model(&app, load));
+            let _ = ended.send(own_model(&app, &metrics, load));
         });
         spawned.map_err(Error::Listener)?;
     }
@@ -144,10 +146,21 @@ async fn wait(time: Duration, done: impl Fn() -> bool) {
 }
 
 /// The thread that owns the model: loads it, tells that it is there, and runs it.
-fn own_model(app: &Arc<App>, load: impl FnOnce() -> tern::Result<Model>) -> Result<(), Error> {
+fn own_model(
+    app: &Weak<App>,
+    metrics: &Metrics,
+    load: impl FnOnce() -> tern::Result<Model>,
+) -> Result<(), Error> {
     let model = Arc::new(load().map_err(Error::Model)?);
+    let Some((bounds, inbox)) = open(app, &model)? else { return Ok(()) };
+    worker::run(&model, bounds, &inbox, metrics).map_err(Error::Model)
+}
+
+/// Makes the loaded model known to the app and begins to serve; `None` where the server ended during loading.
+fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, Error> {
+    let Some(app) = app.upgrade() else { return Ok(None) };
     let options = &app.options;
-    let (context, pages) = memory::plan(&model, options).map_err(Error::Settings)?;
+    let (context, pages) = memory::plan(model, options).map_err(Error::Settings)?;
     let mut sampling = options.sampling.clone();
     if let Ok(tokenizer) = model.tokenizer() {
         sampling.dry.breakers = Dry::breakers(tokenizer, &options.breakers);
@@ -182,7 +195,7 @@ fn own_model(app: &Arc<App>, load: impl FnOnce() -> tern::Result<Model>) -> Resu
         "context": context,
         "parallel": options.parallel,
         "kv_pages": pages,
-        "kv_bytes": pages * Batch::page_bytes(&model),
+        "kv_bytes": pages * Batch::page_bytes(model),
     }));
-    worker::run(&model, bounds, &Inbox { work }, &app.metrics).map_err(Error::Model)
+    Ok(Some((bounds, Inbox { work })))
 }
