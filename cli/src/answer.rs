@@ -131,6 +131,24 @@ impl Answer {
         }
     }
 
+    /// If there is nothing to read: why, and what to try.
+    pub(crate) fn nothing(&self, context: usize, most: usize) -> Option<Failure> {
+        if !self.text.trim().is_empty() {
+            return None;
+        }
+        let failure = |what: &str| Failure::failed(format!("the answer is empty: {what}"));
+        Some(match self.end {
+            End::Interrupted => return None,
+            End::Stop(_) => failure("the model ended the text without a word")
+                .hint("try again, with another --seed or a higher --temp, or say more in the prompt"),
+            End::Length => failure("the model wrote no letters in -n tokens").hint("give it a larger -n"),
+            End::Context if context < most => {
+                failure("the prompt fills the context").hint(format!("this model goes up to `-c {most}`"))
+            }
+            End::Context => failure("the prompt fills the context").hint("give it a shorter one"),
+        })
+    }
+
     /// One line for people.
     pub(crate) fn summary(&self) -> String {
         let mut line = format!(
@@ -182,7 +200,7 @@ pub(crate) fn float(x: f32) -> Value {
 pub(crate) fn context(asked: Option<usize>, wanted: usize, most: usize) -> Outcome<usize> {
     match asked {
         Some(asked) if asked > most => Err(Failure::misused(format!(
-            "--context: expected at most {most}, the context of this model, found {asked}"
+            "--ctx-size: expected at most {most}, the context of this model, found {asked}"
         ))),
         Some(asked) => Ok(asked),
         None => Ok(wanted.min(most)),

@@ -62,6 +62,12 @@ impl Failure {
         }
     }
 
+    /// Prints a `warning:` line instead of the `error:` line: the command goes on.
+    pub(crate) fn warn(&self) {
+        terminal::warning(&self.message);
+        self.hints.iter().for_each(|hint| terminal::hint(hint));
+    }
+
     /// Prints and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         self.print();

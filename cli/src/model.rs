@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 use tern::file::{self, File, Metadata, OpenOptions};
-use tern::{Head, MAX_THREADS, Model, Options, STORY, Tokenizer};
+use tern::{Head, MAX_THREADS, Model, Options, STORY, Template, Tokenizer};
 use tern_kernels::{Cpu, KvFormat, Packing};
 
 use crate::failure::{Failure, Outcome};
@@ -88,20 +88,48 @@ pub(crate) fn find(word: &Path) -> Outcome<Named<'_>> {
     }
 }
 
+/// Where a model comes from, for people who have none. The size is that of the file on the Hub; the memory is the same,
+/// and 0.3 GB for the output head in 8 bits.
+pub(crate) const DOWNLOAD: &str = "a first one, BitNet b1.58 2B4T (1.2 GB, 1.6 GB of memory): `curl -L -o bitnet.gguf \
+    https://huggingface.co/microsoft/bitnet-b1.58-2B-4T-gguf/resolve/main/ggml-model-i2_s.gguf`, then `tern chat bitnet.gguf`";
+
+const WHAT: &str =
+    "a model is a .gguf file, a directory with config.json and .safetensors files, or `story` (built in)";
+
+/// Whether a word names a model, and no command.
+pub(crate) fn is_model(word: &str) -> bool {
+    let path = Path::new(word);
+    word == STORY
+        || path.extension().is_some_and(|extension| extension == "gguf" || extension == "safetensors")
+        || path.join("config.json").is_file()
+}
+
 fn not_found(word: &Path) -> Failure {
     let name = word.display();
     let text = word.to_string_lossy();
-    let of_a_file = |extension: &std::ffi::OsStr| !extension.to_string_lossy().contains(' ');
-    if text.contains(['/', '\\']) || word.extension().is_some_and(of_a_file) {
-        return Failure::failed(format!("{name}: no such file or directory"));
+    if text.contains(char::is_whitespace) && !text.contains(['/', '\\']) && !is_model(&text) {
+        return Failure::failed(format!("no model is called `{name}`, and no file or directory is either"))
+            .hint("the first word is the model: `tern run story \"Once upon a time\"`");
     }
-    Failure::failed(format!("no model is called `{name}`, and no file or directory is either")).hint(
-        if text.contains(char::is_whitespace) {
-            "the first word is the model: `tern run story \"Once upon a time\"`"
-        } else {
-            "a model is `story` (built in), a .gguf file, a .safetensors file, or a directory with a config.json"
-        },
-    )
+    let place = match std::env::current_dir() {
+        Ok(here) if word.is_relative() => format!(", looked for in {}", here.display()),
+        _ => String::new(),
+    };
+    let failure = Failure::failed(format!("{name}: no such file or directory{place}")).hint(WHAT);
+    match text.split_once('/') {
+        // A name on the Hub, as people copy it.
+        Some((owner, repository))
+            if !owner.is_empty() && owner != "." && owner != ".." && owner != "~"
+                && !repository.is_empty() && !repository.contains('/') && !is_model(&text)
+                && !Path::new(owner).exists() =>
+        {
+            failure.hint(format!(
+                "Tern downloads none: `hf download {text} --local-dir {repository}` gets one from the Hugging Face Hub, \
+                 then `tern run {repository} \"PROMPT\"`; docs/models.md lists those that Tern reads, with their sizes"
+            ))
+        }
+        _ => failure.hint(DOWNLOAD),
+    }
 }
 
 impl Named<'_> {
@@ -151,7 +179,7 @@ pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -
         Some("raw") => true,
         Some(other) => {
             let what = format!("expected `raw` or `chat`, found `{other}`");
-            return Err(tern::Error::key(&file.path, PROMPT_KEY, what).into());
+            return Err(tern::Error::key(&file.keys_path(), PROMPT_KEY, what).into());
         }
     };
     let model = Model::from_file(&file, &machine.options(threads))?;
@@ -167,6 +195,16 @@ pub(crate) fn open_for_server(
     let options = OpenOptions { i2s_arm: machine.i2s_arm };
     let file = if word == Path::new(STORY) { tern::story_file()? } else { file::open(word, options)? };
     Model::from_file(&file, &machine.options(threads))
+}
+
+/// Says so where a model will not read the system message that `giver` gives.
+pub(crate) fn warn_of_system(giver: &str, template: &Template) {
+    if !template.reads_system() {
+        terminal::warning(&format!(
+            "{giver} is ignored: this model's chat template has no place for a system message"
+        ));
+        terminal::hint("say it in the prompt");
+    }
 }
 
 /// Whether a file says that its weights are random.

@@ -116,6 +116,47 @@ impl SamplingArgs {
         Ok(sampling)
     }
 
+    /// Changes the setting that the flag of this name gives.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "temp" | "temperature" => self.temp = temperature(value)?,
+            "top-k" => self.top_k = count(value)?,
+            "typical" => self.typical = typical(value)?,
+            "top-p" => self.top_p = top_p(value)?,
+            "min-p" => self.min_p = min_p(value)?,
+            "repeat-penalty" => self.repeat_penalty = repeat_penalty(value)?,
+            "presence-penalty" => self.presence_penalty = presence_penalty(value)?,
+            "frequency-penalty" => self.frequency_penalty = frequency_penalty(value)?,
+            "dry-multiplier" => self.dry_multiplier = dry_multiplier(value)?,
+            "dry-base" => self.dry_base = dry_base(value)?,
+            "dry-allowed" => self.dry_allowed = at_least_one(value)?,
+            "seed" => self.seed = Some(seed(value)?),
+            _ => {
+                let names: Vec<&str> = self.list().iter().map(|(name, _)| *name).collect();
+                return Err(format!("{} or tokens", expected(&names).replace(" or ", ", ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What [`SamplingArgs::set`] changes, by name.
+    pub(crate) fn list(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("temp", self.temp.to_string()),
+            ("top-k", self.top_k.to_string()),
+            ("typical", self.typical.to_string()),
+            ("top-p", self.top_p.to_string()),
+            ("min-p", self.min_p.to_string()),
+            ("repeat-penalty", self.repeat_penalty.to_string()),
+            ("presence-penalty", self.presence_penalty.to_string()),
+            ("frequency-penalty", self.frequency_penalty.to_string()),
+            ("dry-multiplier", self.dry_multiplier.to_string()),
+            ("dry-base", self.dry_base.to_string()),
+            ("dry-allowed", self.dry_allowed.to_string()),
+            ("seed", self.seed.map_or("new each time".to_owned(), |seed| seed.to_string())),
+        ]
+    }
+
     /// The texts that no repeated sequence goes across.
     pub(crate) fn breakers(&self) -> Vec<String> {
         match &self.dry_breaker[..] {

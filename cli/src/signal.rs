@@ -25,7 +25,7 @@ pub(crate) fn interrupt() {
         tern::convert::discard_drafts();
         screen::leave();
         if terminal::talk_is_terminal() {
-            terminal::talk("\n"); // the shell's prompt goes on a line of its own
+            terminal::leave(); // the shell's prompt goes on a line of its own
         }
         std::process::exit(130);
     }

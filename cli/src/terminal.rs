@@ -1,8 +1,11 @@
 //! Standard output for data, standard error for talk: streamed text, `error:` and `hint:` lines, colours.
 
+mod wrap;
+
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Read, Write};
 
+use self::wrap::Wrap;
 use crate::failure::{Failure, Outcome};
 
 /// The most text read from standard input or a file: far above any context, far below the memory.
@@ -11,14 +14,16 @@ const MOST_TEXT: u64 = 256 << 20;
 /// Standard output for text that a model says.
 pub(crate) struct Output {
     out: io::StdoutLock<'static>,
-    terminal: bool,
+    /// Where the lines of a terminal are ended between words; `None` for a pipe, which gets every byte as it comes.
+    wrap: Option<Wrap>,
     /// Whether the last thing written ended a line.
     fresh_line: bool,
 }
 
 impl Output {
     pub(crate) fn new() -> Self {
-        Self { out: io::stdout().lock(), terminal: io::stdout().is_terminal(), fresh_line: true }
+        let wrap = output_is_terminal().then(Wrap::default);
+        Self { out: io::stdout().lock(), wrap, fresh_line: true }
     }
 
     /// Writes a piece of text and shows it at once.
@@ -26,16 +31,59 @@ impl Output {
         if text.is_empty() {
             return Ok(());
         }
-        // A terminal obeys escape sequences, and a model's text is nobody's order; a pipe gets every byte.
-        let shown = if self.terminal { without_controls(text) } else { Cow::Borrowed(text) };
-        self.fresh_line = shown.ends_with('\n');
-        self.out.write_all(shown.as_bytes()).and_then(|()| self.out.flush()).map_err(|e| Failure::output(&e))
+        self.fresh_line = text.ends_with('\n');
+        match &mut self.wrap {
+            // A terminal obeys escape sequences, and a model's text is nobody's order.
+            Some(wrap) => {
+                let shown = wrap.push(&without_controls(text), columns());
+                self.write(&shown)
+            }
+            None => self.write(text),
+        }
+    }
+
+    /// On a terminal, shows the text that is continued: dim, so that the model's own words stand out. A pipe gets the
+    /// model's words only.
+    pub(crate) fn echo(&mut self, text: &str) -> Outcome {
+        let dim = has_colours(true);
+        if self.wrap.is_none() {
+            return Ok(());
+        }
+        self.command(dim, "\x1b[2m");
+        let streamed = self.stream(text);
+        self.command(dim, "\x1b[0m");
+        streamed
+    }
+
+    fn command(&mut self, obeyed: bool, command: &str) {
+        if let Some(wrap) = self.wrap.as_mut().filter(|_| obeyed) {
+            wrap.command(command);
+        }
     }
 
     /// Ends the line, if one is open.
     pub(crate) fn end_line(&mut self) -> Outcome {
+        if let Some(wrap) = &mut self.wrap {
+            let rest = wrap.finish(columns());
+            self.write(&rest)?;
+        }
         if self.fresh_line { Ok(()) } else { self.stream("\n") }
     }
+
+    fn write(&mut self, text: &str) -> Outcome {
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(|e| Failure::output(&e))
+    }
+}
+
+/// A text whose lines end between words.
+pub(crate) fn wrapped(text: &str, columns: usize) -> String {
+    let mut wrap = Wrap::default();
+    wrap.push(text, columns) + &wrap.finish(columns)
+}
+
+/// Columns of the terminal that standard output is.
+fn columns() -> usize {
+    ratatui::crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns).max(1))
 }
 
 /// Writes a whole text of our own making (no model's) to standard output.
@@ -77,6 +125,11 @@ pub(crate) fn talk(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
+/// Ends a line that was left in the middle, with all that was said about its colour.
+pub(crate) fn leave() {
+    talk(if talk_has_colours() { "\x1b[0m\n" } else { "\n" });
+}
+
 fn say(label: &str, colour: &str, message: &str) {
     let message = one_line(message);
     if talk_has_colours() {
@@ -86,9 +139,13 @@ fn say(label: &str, colour: &str, message: &str) {
     }
 }
 
-/// Whether standard error is a terminal that wants colours (<https://no-color.org>).
 fn talk_has_colours() -> bool {
-    io::stderr().is_terminal()
+    has_colours(io::stderr().is_terminal())
+}
+
+/// Whether this terminal, if it is one, wants colours (<https://no-color.org>).
+fn has_colours(terminal: bool) -> bool {
+    terminal
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

@@ -53,6 +53,41 @@ fn the_table_has_a_row_for_every_test_and_one_for_every_ceiling() {
     snapshot("bench-table", &table.replace("| # |\n\nCeilings", "| – |\n\nCeilings"));
 }
 
+#[test]
+fn a_terminal_gets_a_table_of_80_columns() {
+    let text =
+        quick(&["-d", "0,5", "-b", "1,3", "--note", "at night", "-o", "table", "--vs", &printing("rival")])
+            .ok();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let shown = text.replace(PAGE, "PAGE");
+    let (_, table) = shown.split_once("\n\n").unwrap();
+    for test in ["pp8", "tg3", "tg3 x3", "pp8 @ d5", "tg3 @ d5", "tg3 x3 @ d5"] {
+        assert!(
+            table.lines().any(|line| line.split("  ").next() == Some(test)),
+            "{test} is missing in\n{text}"
+        );
+    }
+    let head = table.lines().next().unwrap();
+    assert_eq!(
+        head.split_whitespace().collect::<Vec<_>>().join(" "),
+        "test threads tokens/s from – to of ceiling GB/s"
+    );
+    // Columns end together.
+    let ends: Vec<usize> = table.lines().take(7).map(|line| line.chars().count()).collect();
+    assert!(ends.iter().all(|end| *end == ends[0]), "{table}");
+    assert!(table.contains("\nagainst echo"), "{table}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_form_is_chosen_by_where_it_goes() {
+    let shown = Done::from(common::on_terminal(80, &QUICK).output().unwrap()).ok();
+    assert!(shown.contains("of ceiling") && !shown.contains("| test |"), "{shown}");
+    assert!(quick(&[]).ok().contains("| test | threads |"));
+}
+
 /// The keys of an object, and those of the objects in it, in order.
 fn keys(value: &Value, path: &str, out: &mut String) {
     match value {
@@ -66,7 +101,7 @@ fn keys(value: &Value, path: &str, out: &mut String) {
 
 #[test]
 fn json_holds_what_was_measured_and_agrees_with_itself() {
-    let json = quick(&["-d", "4", "-b", "1,2", "-o", "json"]).json();
+    let json = quick(&["-d", "4", "-b", "1,2", "--json"]).json();
     let mut shape = String::new();
     keys(&json, "", &mut shape);
     snapshot("bench-json", &shape);
@@ -204,6 +239,8 @@ fn what_cannot_be_measured_is_said_in_a_line() {
         (&["--probe", "9999999"], 2),
         (&["-p", "0", "-n", "0"], 2),
         (&["-d", "100000"], 2),
+        (&["-d", "256", "-p", "512", "-n", "0"], 2),
+        (&["--json", "-o", "csv"], 2),
         (&["-n", "99999999999999999"], 2),
         (&["--plot", &nowhere], 1),
         // Nothing is measured before the rivals have shown that they work.

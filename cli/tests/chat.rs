@@ -81,6 +81,100 @@ fn a_message_that_can_never_fit_is_refused_and_the_talk_goes_on() {
 }
 
 #[test]
+fn a_hint_leads_somewhere() {
+    let long = "a ".repeat(2000);
+    let hint = |args: &[&str]| {
+        let told = chat(args, &[&long]).stderr;
+        told.lines().find(|line| line.starts_with("hint: ")).unwrap_or_else(|| panic!("{told}")).to_owned()
+    };
+    assert_eq!(
+        hint(&["-c", "64"]),
+        "hint: say it in fewer words, or start again with a larger `-c`, up to 512"
+    );
+    // Not `start again with a larger -c`, which would be refused.
+    assert_eq!(hint(&[]), "hint: say it in fewer words: this model was made for a context of 512, no more");
+}
+
+#[test]
+fn the_last_turn_is_answered_again_or_taken_back() {
+    let saved = |lines: &[&str]| -> Value {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("talk.json");
+        let save = format!("/save {}", file.display());
+        chat(&[], &[lines, &[&*save]].concat()).ok();
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    };
+    let once = saved(&["Hello!", "Who are you?"]);
+    assert_eq!(saved(&["Hello!", "Who are you?", "/retry"]), once, "the likeliest answer is the same again");
+    assert_eq!(saved(&["Hello!", "Who are you?", "Thank you.", "/undo"]), once);
+    let none = chat(&[], &["/undo", "/retry", "Thank you."]);
+    assert_eq!(none.stdout, "You are welcome. Fly well!\n");
+    assert_eq!(
+        none.stderr.lines().take(2).collect::<Vec<_>>(),
+        [
+            "error: /undo: there is no message to take back",
+            "error: /retry: there is no message to answer again"
+        ]
+    );
+    // Two answers are written, and the second one is another.
+    let hot = ["--temp", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "1", "-n", "12"];
+    let input = "Who are you?\n/retry\n";
+    let two = run_with_input(&[&["chat", PAGE], &hot[..]].concat(), input.as_bytes()).ok();
+    let one = run_with_input(&[&["chat", PAGE], &hot[..]].concat(), b"Who are you?\n").ok();
+    assert!(two.starts_with(&one) && two.len() > one.len() && two != format!("{one}{one}"), "{two}");
+}
+
+#[test]
+fn settings_are_changed_within_a_conversation() {
+    let done = chat(
+        &[],
+        &["/set temp 1.5", "/set top-k=3", "/set --seed 7", "/set tokens 4", "/set", "Who are you?"],
+    );
+    for line in
+        ["temp               1.5", "top-k              3", "seed               7", "tokens             4"]
+    {
+        assert!(done.stderr.contains(&format!("  {line}\n")), "{}", done.stderr);
+    }
+    assert!(done.stderr.ends_with("ended after 4 tokens (-n)\n"), "{}", done.stderr);
+    // The setting is the flag: the same text as with it.
+    let flags = ["chat", PAGE, "--temp", "2", "--top-k", "0", "--min-p", "0", "--seed", "5", "-n", "10"];
+    let by_flag = run_with_input(&flags, b"Who are you?\n").ok();
+    let set = "/set temp 2\n/set top-k 0\n/set min-p 0\n/set seed 5\n/set tokens 10\nWho are you?\n";
+    assert_eq!(run_with_input(&["chat", PAGE], set.as_bytes()).ok(), by_flag);
+    let wrong = chat(&[], &["/set heat 3", "/set temp warm"]).stderr;
+    assert!(wrong.contains("error: /set heat 3: expected temp, top-k, "), "{wrong}");
+    assert!(wrong.contains("error: /set temp warm: expected a number from 0 to 100"), "{wrong}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_at_the_prompt_explains_itself_and_keeps_the_conversation() {
+    use std::io::{Read, Write};
+    let mut child = common::on_terminal(80, &["chat", PAGE, "--temp", "0"]).spawn().unwrap();
+    let (mut typed, mut shown) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut seen = String::new();
+    let mut wait_for = |words: &str| {
+        let mut byte = [0];
+        let from = seen.len();
+        while !seen[from..].contains(words) {
+            assert_eq!(shown.read(&mut byte).unwrap(), 1, "ended before `{words}`: {seen}");
+            seen.push(char::from(byte[0]));
+        }
+    };
+    wait_for("/help lists the commands");
+    wait_for("> ");
+    typed.write_all(b"a slip\x03").unwrap();
+    wait_for("Ctrl-C drops the line and stops an answer; Ctrl-D or /bye leaves");
+    wait_for("> ");
+    typed.write_all(b"Who \\\r").unwrap();
+    wait_for("... ");
+    typed.write_all(b"are you?\r").unwrap();
+    wait_for("> ");
+    typed.write_all(b"/bye\r").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn commands_speak_on_standard_error_only() {
     let done = chat(
         &[],

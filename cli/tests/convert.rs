@@ -54,6 +54,23 @@ fn every_format_writes_a_model_that_says_the_same_and_converts_back() {
 }
 
 #[test]
+fn json_tells_what_was_written() {
+    let folder = Folder::new();
+    let out = folder.path("out.gguf");
+    let json = run(&["convert", PAGE, &out, "--to", "t5", "--json"]).json();
+    assert_eq!((&json["output"], &json["format"]), (&Value::from(&*out), &Value::from("t5")));
+    let size = std::fs::metadata(&out).unwrap().len();
+    assert_eq!(json["bytes"], size);
+    assert!(
+        json["ternary_tensors"].as_u64().unwrap() > 0 && json["ternary_weights"].as_u64().unwrap() > 0,
+        "{json}"
+    );
+    let dummy = folder.path("dummy.gguf");
+    let json = run(&["dummy", "--shape", "tiny", &dummy, "-c", "77", "--json"]).json();
+    assert_eq!((&json["output"], &json["format"]), (&Value::from(&*dummy), &Value::from("i2")));
+}
+
+#[test]
 fn the_name_of_the_output_says_the_format() {
     let folder = Folder::new();
     let input = testdata("golden/bitnet_packed_autobitlinear");

@@ -85,6 +85,101 @@ fn wrong_usage() {
 }
 
 #[test]
+fn words_of_other_programs_are_answered_with_the_way_that_works() {
+    let mut text = String::new();
+    for line in [
+        "pull bitnet",
+        "list",
+        "ls",
+        "ps",
+        "show story",
+        "rm story",
+        "cp a b",
+        "push me",
+        "create mine",
+        "stop",
+        "generate hello",
+        "embed hello",
+        "quantize a b",
+        "perplexity",
+        "server",
+        "cli",
+        "completion",
+        "llama-cli -m a.gguf",
+        "llama-server -m a.gguf",
+        "llama-bench",
+        "version",
+        "model.gguf hello",
+        "story hello",
+        "strory",
+        "run -m model.gguf -p hello",
+        "run story hello --n-predict 5",
+        "run story hello -ngl 99",
+        "chat --temperature 0.5",
+        "chat -i",
+        "serve --n-gpu-layers 3",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let done = run(&args);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(2), ""), "{line}: {}", done.stderr);
+        assert!(line == "strory" || done.stderr.contains("\nhint: "), "{line}: {}", done.stderr);
+        text.push_str(&transcript(&args, &done, &[]));
+        text.push('\n');
+    }
+    snapshot("other-programs", &text);
+}
+
+#[test]
+fn a_model_that_is_not_here_says_what_a_model_is_and_where_one_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().canonicalize().unwrap();
+    let mut text = String::new();
+    for model in [
+        "microsoft/bitnet-b1.58-2B-4T",
+        "bitnet",
+        "bitnet.gguf",
+        "./bitnet.gguf",
+        "/nowhere/bitnet",
+        "llama3:8b",
+    ] {
+        for command in ["run", "chat", "serve", "inspect", "tokenize", "bench"] {
+            let done: Done = tern(&[command, model]).current_dir(&here).output().unwrap().into();
+            fails_well(&[command, model], &done);
+            for words in
+                ["no such file or directory", "hint: a model is a .gguf file", "https://huggingface.co/"]
+            {
+                let hub = words.starts_with("https") && done.stderr.contains("hf download");
+                assert!(hub || done.stderr.contains(words), "{command} {model}: {}", done.stderr);
+            }
+            if command == "run" {
+                text.push_str(&transcript(&[command, model], &done, &[(here.to_str().unwrap(), "DIR")]));
+                text.push('\n');
+            }
+        }
+    }
+    snapshot("models-elsewhere", &text);
+}
+
+#[test]
+fn a_foreign_architecture_names_its_file_without_escapes() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(testdata(&format!("golden/llama_packed_bitlinear/{name}")), folder.path().join(name))
+            .unwrap();
+    }
+    let config = folder.path().join("config.json");
+    let mut json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
+    json["architectures"] = serde_json::json!(["Qwen2ForCausalLM"]);
+    std::fs::write(&config, json.to_string()).unwrap();
+    let done = run(&["run", folder.path().to_str().unwrap(), "Hello"]);
+    fails_well(&["run"], &done);
+    let start = format!("error: {}: key `architectures`: expected one of ", config.display());
+    assert!(done.stderr.starts_with(&start), "{}", done.stderr);
+    assert!(done.stderr.ends_with("found [\"Qwen2ForCausalLM\"]\n"), "{}", done.stderr);
+}
+
+#[test]
 fn models_that_are_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

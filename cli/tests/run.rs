@@ -39,7 +39,8 @@ fn nothing_but_the_text_is_said_when_nobody_watches() {
     let done = run(&["run", PAGE, "Once upon a time", "-n", "3", "--temp", "0"]);
     assert_eq!(done.stderr, "");
     let done = run(&["run", PAGE, "Once upon a time", "-n", "3", "--temp", "0", "-v", "--seed", "7"]);
-    assert!(done.stderr.starts_with("3 tokens, ") && done.stderr.contains("seed 7, "), "{}", done.stderr);
+    let told = ["a beginning: continued; --chat answers it\n", "\n3 tokens, ", "\nseed 7, "];
+    assert!(told.iter().all(|words| done.stderr.contains(words)), "{}", done.stderr);
 }
 
 #[test]
@@ -149,6 +150,142 @@ fn a_system_text_brings_the_chat_template() {
     let json = run(&["run", PAGE, "Who are you?", "--system", "Be kind", "--temp", "0", "--json"]).json();
     assert_eq!(json["prompt_ids"], known["prompt_ids"]);
     assert_eq!(json["text"], known["text"]);
+}
+
+/// Questions, requests and greetings as people type them.
+const QUESTIONS: [&str; 50] = [
+    "Why is the sky blue?",
+    "What is 2+2?",
+    "How are you?",
+    "Who are you?",
+    "What is your name?",
+    "what is your name",
+    "Hello",
+    "Hello!",
+    "Hi there",
+    "Hey, how is it going?",
+    "Good morning, how are you?",
+    "What can you do?",
+    "Can you help me?",
+    "Tell me a story.",
+    "Tell me a story about a dog named Rex.",
+    "Tell me a story about a boat",
+    "Write a story about a princess.",
+    "Write a poem about the sea.",
+    "Please tell me a joke.",
+    "Tell me a joke",
+    "Do you like cats?",
+    "Are you happy?",
+    "Are you a robot?",
+    "Is it raining?",
+    "Where do you live?",
+    "When is dinner?",
+    "Which colour do you like best?",
+    "What is the capital of France?",
+    "Who was Albert Einstein?",
+    "How old are you?",
+    "How many legs does a spider have?",
+    "How far is the moon?",
+    "Why do birds fly south?",
+    "why is grass green",
+    "What's the weather like?",
+    "What do you think about football?",
+    "Do you know a song?",
+    "Could you sing for me?",
+    "Would you like some cake?",
+    "Should I go to bed?",
+    "Explain gravity to a child.",
+    "List three animals.",
+    "Name a fruit.",
+    "Give me an idea for a game.",
+    "Say something nice.",
+    "Translate 'dog' to French.",
+    "Thank you!",
+    "Thanks for the story.",
+    "Goodbye",
+    "The sun is hot. Is the moon hot too?",
+];
+
+#[test]
+fn every_question_to_story_is_answered() {
+    for (seed, question) in QUESTIONS.into_iter().enumerate() {
+        let seed = seed.to_string();
+        let json = run(&["run", "story", question, "--seed", &seed, "-n", "40", "--json"]).json();
+        assert!(!json["text"].as_str().unwrap().trim().is_empty(), "{question}: {json}");
+        assert_eq!(json["chat"], true, "{question}");
+    }
+}
+
+#[test]
+fn a_beginning_is_continued_and_flags_overrule_the_rule() {
+    let chat =
+        |args: &[&str]| run(&[&["run", "story", "-n", "3", "--json"], args].concat()).json()["chat"].clone();
+    for beginning in ["Once upon a time", "When Tom woke up, he", "The sky is blue because", "Lily found a"] {
+        assert_eq!(chat(&[beginning]), false, "{beginning}");
+        assert_eq!(chat(&[beginning, "--chat"]), true, "{beginning}");
+    }
+    assert_eq!(chat(&["Why is the sky blue?", "--raw"]), false);
+    let none = testdata("golden/gguf/bitnet_b158_i2s.gguf");
+    let done = run(&["run", &none, "--ids", "1", "--chat"]);
+    assert_eq!(done.code, Some(2), "{}", done.stderr);
+}
+
+#[test]
+fn a_model_that_would_stop_at_once_says_something() {
+    // By itself story ends a text that ends with a question: its likeliest token is the end.
+    for seed in ["1", "2", "3", "4"] {
+        let text = run(&["run", "story", "How are you?", "--raw", "--seed", seed, "-n", "20"]).ok();
+        assert!(!text.trim().is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_letter_says_so_and_what_to_try() {
+    let ids = run(&["tokenize", PAGE, "Once upon a time"]).json();
+    let fills = ids.as_array().unwrap().len().to_string();
+    let done = run(&["run", PAGE, "Once upon a time", "-c", &fills]);
+    assert_eq!(done.code, Some(0));
+    assert_eq!(
+        done.stderr,
+        "warning: the answer is empty: the prompt fills the context\nhint: this model goes up to `-c 512`\n"
+    );
+}
+
+#[test]
+fn a_system_message_that_nobody_reads_is_told() {
+    let expected = "warning: --system is ignored: this model's chat template has no place for a system message\n\
+                    hint: say it in the prompt\n";
+    for command in [&["run", PAGE, "Hello!"][..], &["chat", PAGE]] {
+        let done = run_with_input(&[command, &["--system", "Be kind", "-n", "2"]].concat(), b"");
+        assert!(done.stderr.starts_with(expected), "{}", done.stderr);
+        assert_eq!(done.code, Some(0));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_shows_the_beginning_dim_and_ends_lines_between_words() {
+    let begin = "Once upon a time";
+    let typed = |prompt| {
+        let child = common::on_terminal(30, &["run", PAGE, prompt, "--temp", "0", "-n", "40"]).output();
+        Done::from(child.unwrap()).ok().replace('\r', "")
+    };
+    let shown = typed(begin);
+    assert!(shown.contains("\x1b[2mOnce upon a time\x1b[0m"), "{shown:?}");
+    assert!(shown.contains("\x1b[2ma beginning: continued; --chat answers it\x1b[0m"), "{shown:?}");
+    let plain = shown.replace("\x1b[2m", "").replace("\x1b[0m", "");
+    let known = known_answer(begin);
+    let story = format!("{begin}{}", known["text"].as_str().unwrap());
+    let words: Vec<&str> = story.split_whitespace().take(20).collect();
+    let (_, told) = plain.split_once("answers it\n").unwrap();
+    assert!(told.split_whitespace().collect::<Vec<_>>().starts_with(&words), "{told:?}");
+    // The last line is the remark about speed.
+    let lines: Vec<&str> = told.trim_end().lines().collect();
+    for line in &lines[..lines.len() - 1] {
+        assert!(line.chars().count() <= 30, "{line:?}");
+    }
+    let answer = typed("Who are you?");
+    assert!(!answer.contains("Who are you?") && answer.contains("answered; --raw continues"), "{answer:?}");
 }
 
 #[test]

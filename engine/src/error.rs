@@ -49,7 +49,12 @@ impl Error {
 
 /// A string of a hostile file, short and on one line.
 pub(crate) fn quoted(text: &str) -> String {
-    let mut short: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    let escaped = |c: char| match c {
+        // Messages put strings between backticks: their quotation marks are no danger.
+        '"' | '\'' => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    let mut short: String = text.chars().take(80).map(escaped).collect();
     if text.chars().nth(80).is_some() {
         short.push('…');
     }

@@ -101,6 +101,14 @@ impl File {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
+    /// Where the keys of the metadata stand, for messages: in the file itself, or in the `config.json` beside it.
+    pub fn keys_path(&self) -> PathBuf {
+        match &self.metadata {
+            Metadata::Gguf(_) => self.path.clone(),
+            Metadata::Hf { dir, .. } => dir.join("config.json"),
+        }
+    }
+
     /// An error about one tensor of this file.
     pub fn error(&self, tensor: &str, what: impl Into<String>) -> Error {
         Error::tensor(&self.path, tensor, what)

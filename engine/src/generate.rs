@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
 use crate::model::Model;
-use crate::sampler::{Past, Sampler, Sampling, log_probability};
+use crate::sampler::{Allowed, Past, Sampler, Sampling, log_probability};
 use crate::sequence::Sequence;
 
 /// Tokens of a prompt that go through the model together: bounds the scratch memory, changes no result.
@@ -63,6 +63,10 @@ pub struct Generation<'m> {
     /// The logits that the choice needs.
     wanted: Logits,
     logprobs: bool,
+    /// Tokens of an answer that come before the model may stop.
+    least: usize,
+    /// The tokens that do not stop it; empty where it may stop at once.
+    going_on: Vec<u32>,
     logits: Vec<f32>,
     /// The token chosen last, which has not gone through the model yet.
     waiting: Option<u32>,
@@ -86,6 +90,8 @@ impl<'m> Generation<'m> {
             sampler: Sampler::new(sampling)?,
             wanted,
             logprobs: false,
+            least: 0,
+            going_on: Vec::new(),
             logits: Vec::new(),
             waiting: None,
             said: 0,
@@ -99,11 +105,42 @@ impl<'m> Generation<'m> {
         self
     }
 
+    /// Writes at least so many tokens after every prompt: until then no stop token is chosen.
+    pub fn with_least(mut self, tokens: usize) -> Self {
+        let stops = self.model.tokenizer().map_or(&[][..], |tokenizer| tokenizer.stops());
+        let vocab = self.model.config().vocab;
+        self.going_on = vec![u32::MAX; vocab.div_ceil(32)];
+        for &stop in stops.iter().filter(|stop| (**stop as usize) < vocab) {
+            self.going_on[stop as usize / 32] &= !(1 << (stop % 32));
+        }
+        self.least = if stops.is_empty() { 0 } else { tokens };
+        self
+    }
+
+    /// Chooses by other settings from now on.
+    pub fn set_sampling(&mut self, sampling: Sampling) -> Result<()> {
+        let wanted = sampling.wanted();
+        self.sampler = Sampler::new(sampling)?;
+        if !self.logprobs {
+            self.wanted = wanted;
+        }
+        Ok(())
+    }
+
+    /// The logits that the choice of a token needs after so many. Stop tokens may be among the likeliest and not allowed.
+    fn wanted_after(&self, said: usize) -> Logits {
+        match self.wanted {
+            Logits::Top(k) if said < self.least => {
+                Logits::Top(k + self.model.tokenizer().map_or(0, |tokenizer| tokenizer.stops().len()))
+            }
+            wanted => wanted,
+        }
+    }
+
     /// Appends tokens as they are: the prompt, or what is said next.
     pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
-        self.read(ids)?;
         self.said = 0;
-        Ok(())
+        self.read(ids)
     }
 
     /// Takes what waits and these tokens through the model.
@@ -117,14 +154,15 @@ impl<'m> Generation<'m> {
             return Err(Error::Input(format!("{total} tokens do not fit into a context of {context}")));
         }
         self.stopped = None;
+        let wanted = self.wanted_after(self.said);
         let chunks = tokens.len().div_ceil(CHUNK);
         for (index, chunk) in tokens.chunks(CHUNK).enumerate() {
             let last = index + 1 == chunks;
             let rows: Vec<Row> = (1..)
                 .zip(chunk)
                 .map(|(n, &token)| {
-                    let wanted = last && n == chunk.len();
-                    Row { sequence: 0, token, logits: if wanted { self.wanted } else { Logits::None } }
+                    let read = last && n == chunk.len();
+                    Row { sequence: 0, token, logits: if read { wanted } else { Logits::None } }
                 })
                 .collect();
             let logits = self.model.forward(&mut self.scratch, &mut self.sequence, &rows)?;
@@ -154,7 +192,11 @@ impl<'m> Generation<'m> {
             return Ok(None);
         }
         let past = Past { tokens: self.sequence[0].tokens(), said: self.said };
-        let id = self.sampler.pick(&self.logits, past, None).expect("every token is allowed");
+        let allowed = (self.said < self.least).then_some(Allowed(&self.going_on));
+        let id = self
+            .sampler
+            .pick(&self.logits, past, allowed)
+            .expect("a vocabulary holds more than its stop tokens");
         self.waiting = Some(id);
         self.said += 1;
         if self.model.tokenizer().is_ok_and(|tokenizer| tokenizer.stops().contains(&id)) {

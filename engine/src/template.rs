@@ -75,6 +75,15 @@ impl Template {
         apart(|| self.render_here(messages, generation_prompt))
     }
 
+    /// Whether the model gets to read a system message: some templates leave it out, and some refuse it.
+    pub fn reads_system(&self) -> bool {
+        const WORDS: &str = "vnqxkzj";
+        let message =
+            |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
+        self.render(&[message("system", WORDS), message("user", "x")], true)
+            .is_ok_and(|text| text.to_lowercase().contains(WORDS))
+    }
+
     fn render_here(&self, messages: &[Message], generation_prompt: bool) -> Result<String> {
         let bytes = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         let budget = Arc::new(budget::Budget::new(messages.len(), bytes));

@@ -93,3 +93,53 @@ fn the_logits_of_a_short_prompt_are_the_known_ones() {
         }
     }
 }
+
+#[test]
+fn what_must_not_end_yet_goes_on_with_the_likeliest_other_token() {
+    let answers = answers();
+    let known = &answers["answers"][0];
+    let (prompt, said) = (ids(&known["prompt_ids"]), ids(&known["ids"]));
+    let (stop, said) = said.split_last().unwrap();
+    let whole: Vec<u32> = prompt.iter().chain(said).copied().collect();
+    let mut others = Vec::new();
+    for model in models(Head::Int8) {
+        let begin = || Generation::new(&model, 512, Sampling::greedy()).unwrap();
+        let next = |mut generation: Generation<'_>| {
+            generation.prompt(&whole).unwrap();
+            (generation.next().unwrap().map(|token| token.id), generation.stopped())
+        };
+        assert_eq!(next(begin()), (None, Some(Stop::Token(*stop))));
+        let (other, stopped) = next(begin().with_least(1));
+        assert!(other.is_some() && other != Some(*stop) && stopped.is_none());
+        // The few logits that a greedy choice computes are enough to know the second likeliest.
+        assert_eq!(next(begin().with_logprobs().with_least(1)).0, other);
+        others.push(other);
+
+        // One token later it may end; a new prompt counts anew.
+        let mut generation = begin().with_least(2);
+        for _ in 0..2 {
+            generation.prompt(&whole).unwrap();
+            assert!(generation.next().unwrap().is_some() && generation.next().unwrap().is_some());
+        }
+    }
+    assert!(others.iter().all(|other| *other == others[0]), "{others:?}");
+}
+
+#[test]
+fn settings_can_change_in_the_middle_of_a_text() {
+    let model = models(Head::Int8).next().unwrap();
+    let prompt = ids(&answers()["answers"][0]["prompt_ids"]);
+    let hot = Sampling { temperature: 5.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 3, ..Sampling::default() };
+    let write = |first: Sampling, then: Option<Sampling>| {
+        let mut generation = Generation::new(&model, 512, first).unwrap();
+        if let Some(then) = then {
+            generation.set_sampling(then).unwrap();
+        }
+        generation.prompt(&prompt).unwrap();
+        (0..8).map(|_| generation.next().unwrap().map(|token| token.id)).collect::<Vec<_>>()
+    };
+    assert_eq!(write(Sampling::greedy(), Some(hot.clone())), write(hot.clone(), None));
+    assert_eq!(write(hot, Some(Sampling::greedy())), write(Sampling::greedy(), None));
+    let mut generation = Generation::new(&model, 512, Sampling::greedy()).unwrap();
+    assert!(generation.set_sampling(Sampling { temperature: -1.0, ..Sampling::greedy() }).is_err());
+}

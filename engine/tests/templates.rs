@@ -280,3 +280,22 @@ fn long_conversations_are_not_bombs() {
     assert_eq!(render(source, &turns, false).len(), 2000 * 13 + 1000 * ("user".len() + "assistant".len()));
     assert_eq!(render(source, &[("user", &long)], false).len(), "user: \n".len() + long.len() - 1);
 }
+
+#[test]
+fn it_is_known_whether_a_system_message_is_read() {
+    let reads = |source: &str| Template::new(source, "<s>", "</s>").unwrap().reads_system();
+    assert!(reads("{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}"));
+    assert!(reads(
+        "{{ messages[0].content | capitalize }}{% for m in messages[1:] %}{{ m.content }}{% endfor %}"
+    ));
+    // Leaves it out.
+    assert!(!reads("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"));
+    // Reads that there is one, and not what it says.
+    assert!(!reads(
+        "{% for m in messages %}{{ m.role }}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}"
+    ));
+    // Refuses it.
+    assert!(!reads(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
+    ));
+}

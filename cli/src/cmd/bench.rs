@@ -8,6 +8,7 @@ mod measure;
 mod plot;
 mod report;
 mod rival;
+mod table;
 mod test;
 
 use std::path::PathBuf;
@@ -24,11 +25,14 @@ use crate::signal;
 use crate::terminal;
 use measure::{Bench as Measurement, Start};
 use rival::Rival;
-use test::Test;
+use test::{Test, Work};
 
 const EXAMPLES: &str = "\
 A test is a prompt of -p tokens (pp) or a text of -n tokens (tg), after -d others, on -t threads; a text also as -b texts \
 at once, whose tokens count together. Every combination of the lists is measured.
+
+A terminal gets a table of 80 columns: the speed, how far it moved, and how much of the lowest ceiling it is. A file or a \
+pipe gets all columns in Markdown, as -o md does.
 
 Ceilings: the memory's reading speed over the bytes that a token needs; the int8 dot products of the instruction set; \
 the ternary kernels over data in cache. A text is held against the lower of memory and kernels, a prompt against \
@@ -37,7 +41,7 @@ the dot products, counted on the ternary products alone.
 Examples:
   tern bench model.gguf
   tern bench model.gguf -t 1,2 -d 0,4096 -b 1,4,16 --plot speed.svg
-  tern bench model.gguf -p 0 -n 64 -r 9 -o json > record.json
+  tern bench model.gguf -p 0 -n 64 -r 9 --json > record.json
   tern bench model.gguf --vs 'llama-bench -m other.gguf -t 2 -r 1 -o json'";
 
 /// Measure a model's speed, and this machine's ceilings beside it
@@ -68,9 +72,12 @@ pub(crate) struct Bench {
         value_parser = at_least_one
     )]
     rounds: usize,
-    /// How to print the results: a table to read, one JSON object, or CSV
-    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
-    output: Format,
+    /// How to print the results [default: table on a terminal, md elsewhere]
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+    /// Print one JSON object, as `-o json` does
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
     /// Draw tokens/s against threads, depth and batch into this SVG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -93,8 +100,13 @@ pub(crate) struct Bench {
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
+    /// What matters, on 80 columns
+    Table,
+    /// Everything, in Markdown
     Md,
+    /// One object
     Json,
+    /// A line for each test
     Csv,
 }
 
@@ -114,10 +126,7 @@ impl Bench {
         let start = Start::measure(&loaded)?;
         let context = loaded.model.config().context;
         if let Some(test) = tests.iter().find(|test| test.positions() > context) {
-            return Err(Failure::misused(format!(
-                "{test}: expected at most {context} tokens, the context of this model, found {}",
-                test.positions()
-            )));
+            return Err(too_long(test, context));
         }
 
         let mut rivals: Vec<Rival> = self.vs.iter().map(|command| Rival::new(command)).collect();
@@ -154,7 +163,8 @@ impl Bench {
         bar.clear();
 
         let report = bench.report(&self.model, self.note.as_deref(), rivals);
-        terminal::print(&match self.output {
+        terminal::print(&match self.format() {
+            Format::Table => table::text(&report),
             Format::Md => report.markdown(),
             Format::Json => format!("{}\n", report.json()),
             Format::Csv => report.csv(),
@@ -164,6 +174,34 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+impl Bench {
+    fn format(&self) -> Format {
+        match self.output {
+            _ if self.json => Format::Json,
+            Some(format) => format,
+            None if terminal::output_is_terminal() => Format::Table,
+            None => Format::Md,
+        }
+    }
+}
+
+fn too_long(test: &Test, context: usize) -> Failure {
+    let (flag, tokens) = match test.work {
+        Work::Prompt(tokens) => ("-p", tokens),
+        Work::Text { tokens, .. } => ("-n", tokens),
+    };
+    let failure = Failure::misused(format!(
+        "{test}: expected at most {context} tokens, the context of this model, found {}",
+        test.positions()
+    ));
+    failure.hint(match context.checked_sub(test.depth) {
+        Some(room) if room > 0 && room < tokens => {
+            format!("after {} tokens `{flag} {room}` fits, and `{flag} 0` leaves this test out", test.depth)
+        }
+        _ => format!("depth and length together must fit: `-d {}` leaves half of it", context / 2),
+    })
 }
 
 /// Parses a size in MiB that no machine lacks for want of digits.

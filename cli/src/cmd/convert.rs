@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use serde_json::json;
 use tern::convert::{ConvertOptions, Floats, Summary, Target, convert_file};
 use tern::file::OpenOptions;
 
@@ -53,6 +54,9 @@ pub(crate) struct Convert {
     /// The input's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     i2s_arm: bool,
+    /// Print one JSON object: what was written
+    #[arg(long)]
+    json: bool,
 }
 
 /// The flag that names a format, shared with `dummy`.
@@ -102,8 +106,7 @@ impl Convert {
         let mut bar = Bar::new("converting");
         let summary = convert_file(&file, &self.output, &options, &mut |done, all| bar.show(done, all));
         bar.clear();
-        report(&summary?, &self.output, to, start);
-        Ok(())
+        report(&summary?, &self.output, to, start, self.json)
     }
 }
 
@@ -117,10 +120,23 @@ fn spare_input(input: &Path, output: &Path) -> Outcome {
     Ok(())
 }
 
-/// Notes of the engine and the line that says what was written.
-pub(super) fn report(summary: &Summary, output: &Path, to: Target, start: Instant) {
+/// Notes of the engine, and what was written: a line, or for `--json` an object.
+pub(super) fn report(summary: &Summary, output: &Path, to: Target, start: Instant, object: bool) -> Outcome {
     for note in &summary.notes {
         terminal::warning(note);
+    }
+    if object {
+        return terminal::print_json(&json!({
+            "output": output.to_string_lossy(),
+            "format": target_name(to),
+            "family": summary.family,
+            "tensors": summary.tensors,
+            "ternary_tensors": summary.ternary,
+            "ternary_weights": summary.weights,
+            "bytes": summary.bytes,
+            "seconds": start.elapsed().as_secs_f64(),
+            "notes": summary.notes,
+        }));
     }
     terminal::remark(&format!(
         "wrote {}: {} as {}, {} tensors, {} of them ternary, {:.1} MB in {:.1} s",
@@ -132,6 +148,7 @@ pub(super) fn report(summary: &Summary, output: &Path, to: Target, start: Instan
         summary.bytes as f64 / 1e6,
         start.elapsed().as_secs_f64(),
     ));
+    Ok(())
 }
 
 /// The name on the command line: without the underscore that needs a second thought.

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::terminal;
 
 const EXAMPLES: &str = "\
-Every instruction set of this CPU is compared bit for bit with the plain one, on odd shapes and extreme values, and
+Every instruction set of this CPU is compared bit for bit with the plain one, on odd shapes and extreme values, and \
 a small model must write its known answers with each of them. Exit code 0 means that all checks passed.
 
 Examples:

@@ -41,8 +41,11 @@ pub(crate) struct Dummy {
     #[arg(long, value_name = "TYPE", value_parser = floats)]
     head: Option<Floats>,
     /// The longest context that the file claims [default: the shape's own]
-    #[arg(long, value_name = "N", value_parser = context)]
-    context: Option<usize>,
+    #[arg(short = 'c', long, alias = "context", value_name = "N", value_parser = context)]
+    ctx_size: Option<usize>,
+    /// Print one JSON object: what was written
+    #[arg(long)]
+    json: bool,
 }
 
 impl Dummy {
@@ -54,14 +57,13 @@ impl Dummy {
             seed: self.seed,
             embedding: self.embedding.unwrap_or_default(),
             head: self.head.unwrap_or_default(),
-            context: self.context,
+            context: self.ctx_size,
         };
         let start = Instant::now();
         let mut bar = Bar::new("writing");
         let summary = dummy(&self.shape, &self.output, &options, &mut |done, all| bar.show(done, all));
         bar.clear();
-        report(&summary?, &self.output, to, start);
-        Ok(())
+        report(&summary?, &self.output, to, start, self.json)
     }
 }
 

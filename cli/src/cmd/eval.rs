@@ -13,8 +13,16 @@ use tern::{Head, Model};
 
 use crate::failure::Outcome;
 
+const EXAMPLES: &str = "\
+Examples:
+  tern eval ppl model.gguf wiki.test.raw
+  tern eval tasks model.gguf arc_easy piqa --data eval/
+  tern eval compare model.gguf --text wiki.test.raw --with kv=int8
+  tern eval needle model.gguf";
+
 /// Measure a model's quality: perplexity, tasks, differences
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Eval {
     #[command(subcommand)]
     what: What,

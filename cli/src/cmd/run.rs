@@ -1,12 +1,14 @@
 //! `tern run`: one prompt in, one text out.
 
+mod asks;
+
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tern::{Generation, Message, Meter, Model, Sampling};
+use tern::{Generation, Message, Meter, Model, Sampling, Template};
 
 use crate::answer::{self, Answer, End, float, ms};
 use crate::failure::{Failure, Outcome};
@@ -16,9 +18,14 @@ use crate::signal;
 use crate::terminal::{self, Output};
 
 const EXAMPLES: &str = "\
-A model with a chat template gets the prompt as a question, any other continues it as a text. \
---raw always continues. A file may ask for that too (`tern.prompt` = `raw`, as the built-in model does); --system \
-then brings the chat template back.
+A prompt is answered where the model has a chat template, and continued as a text where it has none. A file may say that \
+its model tells texts as well (`tern.prompt` = `raw`, as the built-in model does): then a question, a request or a \
+greeting is answered, and everything else is a beginning, which is continued. It is a question if it ends with a question \
+mark or begins like one (`why is`, `can you`), a request if it begins with a word such as `tell`, `write` or `explain`. \
+--chat always answers, --raw always continues.
+
+Standard output gets the model's words only; a terminal shows the beginning before them, dim. A model that would say \
+nothing at all says its likeliest token that does not end the text.
 
 Examples:
   tern run story \"Once upon a time\"
@@ -40,16 +47,19 @@ pub(crate) struct Run {
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value = "512", allow_negative_numbers = true, value_parser = at_least_one)]
     limit: usize,
     /// Room for prompt and text, in tokens [default: as needed, up to the model's context]
-    #[arg(short = 'c', long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
-    context: Option<usize>,
+    #[arg(short = 'c', long, alias = "context", value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
+    ctx_size: Option<usize>,
+    /// Answer the prompt, by the model's chat template
+    #[arg(long, conflicts_with = "raw")]
+    chat: bool,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
     raw: bool,
-    /// Tell the model how to behave (needs a chat template)
+    /// Tell the model how to behave, where its chat template has a place for that
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
     /// The prompt as token ids, nothing put before them: `1,2,3` or `[1,2,3]`
-    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "raw", "system"], allow_hyphen_values = true, value_parser = Ids::parse)]
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "chat", "raw", "system"], allow_hyphen_values = true, value_parser = Ids::parse)]
     ids: Option<Ids>,
     /// Print one JSON object: text, ids, log-probabilities, settings, timings
     #[arg(long)]
@@ -113,12 +123,12 @@ impl Run {
         let prompt = self.prompt(&model, raw, text)?;
         let most = model.config().context;
         let wanted = prompt.ids.len().saturating_add(self.limit);
-        let context = answer::context(self.context, wanted, most)?;
+        let context = answer::context(self.ctx_size, wanted, most)?;
         if prompt.ids.len() > context {
             return Err(too_long(prompt.ids.len(), context, most));
         }
 
-        let mut generation = Generation::new(&model, context, sampling.clone())?;
+        let mut generation = Generation::new(&model, context, sampling.clone())?.with_least(1);
         if self.json {
             generation = generation.with_logprobs();
         }
@@ -127,6 +137,9 @@ impl Run {
             true => tokenizer.decoder(),
             false => tokenizer.decoder_after(&prompt.ids),
         });
+        if let (false, Some(text)) = (self.json || prompt.chat, &prompt.text) {
+            out.echo(text)?;
+        }
         let meter = Meter::new();
         let show = |piece: &str| if self.json { Ok(()) } else { out.stream(piece) };
         let answer =
@@ -137,7 +150,10 @@ impl Run {
         } else {
             out.end_line()?;
         }
-        if self.verbose || (terminal::talk_is_terminal() && !self.json) {
+        if let Some(failure) = answer.nothing(context, most) {
+            failure.warn();
+        }
+        if self.talks() {
             self.remark(&model, &answer, &sampling, load_time, &joules);
         }
         if answer.end == End::Interrupted { Err(Failure::interrupted()) } else { Ok(()) }
@@ -154,21 +170,11 @@ impl Run {
             }
             return Ok(Prompt { text: None, ids: ids.clone(), chat: false });
         }
-        let name = self.model.display();
         let text = text.unwrap_or_default();
         let tokenizer = model.tokenizer().map_err(|error| {
             Failure::from(error).hint("a prompt of token ids needs no tokenizer: `--ids 1,2,3`")
         })?;
-        let chat = match (self.raw, &self.system) {
-            (true, _) => false,
-            (false, Some(_)) if tokenizer.template().is_none() => {
-                return Err(Failure::misused(format!(
-                    "--system: expected a model with a chat template, {name} has none"
-                )));
-            }
-            (false, Some(_)) => true,
-            (false, None) => tokenizer.template().is_some() && !raw,
-        };
+        let chat = self.is_chat(tokenizer.template(), raw, &text)?;
         let ids = if chat {
             let system =
                 self.system.iter().map(|text| Message { role: "system".into(), content: text.clone() });
@@ -182,6 +188,39 @@ impl Run {
             return Err(Failure::failed("the prompt is empty: expected at least one token"));
         }
         Ok(Prompt { text: Some(text), ids, chat })
+    }
+
+    /// Whether the prompt is answered, and not continued.
+    fn is_chat(&self, template: Option<&Template>, raw: bool, text: &str) -> Outcome<bool> {
+        let Some(template) = template else {
+            let flag = if self.chat { "--chat" } else { "--system" };
+            return match self.chat || self.system.is_some() {
+                false => Ok(false),
+                true => Err(Failure::misused(format!(
+                    "{flag}: expected a model with a chat template, {} has none",
+                    self.model.display()
+                ))),
+            };
+        };
+        if self.system.is_some() {
+            model::warn_of_system("--system", template);
+        }
+        if self.raw || self.chat || self.system.is_some() || !raw {
+            return Ok(!self.raw);
+        }
+        let asks = asks::asks(text);
+        if self.talks() {
+            terminal::remark(match asks {
+                true => "a question or a request: answered; --raw continues it as a text",
+                false => "a beginning: continued; --chat answers it",
+            });
+        }
+        Ok(asks)
+    }
+
+    /// Whether somebody wants to hear more than the text.
+    fn talks(&self) -> bool {
+        self.verbose || (terminal::talk_is_terminal() && !self.json)
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is a part of the object")]
@@ -208,6 +247,7 @@ impl Run {
             "model": self.model.to_string_lossy(),
             "prompt": prompt.text,
             "prompt_ids": prompt.ids,
+            "chat": prompt.chat,
             "text": model.tokenizer().ok().map(|_| &answer.text),
             "ids": answer.ids,
             "logprobs": answer.logprobs.iter().map(|&x| float(x)).collect::<Vec<_>>(),
@@ -255,7 +295,11 @@ impl Run {
 
 fn too_long(tokens: usize, context: usize, most: usize) -> Failure {
     let failure = Failure::failed(format!("the prompt has {tokens} tokens, the context {context}"));
-    if context < most { failure.hint(format!("this model goes up to `-c {most}`")) } else { failure }
+    failure.hint(if context < most {
+        format!("this model goes up to `-c {most}`")
+    } else {
+        "that is all this model was made for: give it a shorter one".to_owned()
+    })
 }
 
 /// Asks a person for one line, or takes all that is piped in; one line end at the end is not part of it.

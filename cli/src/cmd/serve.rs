@@ -23,7 +23,8 @@ Examples:
   tern serve story                          then open http://127.0.0.1:8080 in a browser
   tern serve model.gguf --port 9000 --parallel 4
   tern serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
-  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]}'";
+  curl http://127.0.0.1:8080/v1/chat/completions \\
+      -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]}'";
 
 /// Answer programs and people over HTTP
 #[derive(Args)]

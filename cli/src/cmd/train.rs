@@ -38,6 +38,26 @@ Examples:
   tern train export train.toml masters
   tern train check train.toml model.gguf";
 
+const INIT_EXAMPLES: &str = "\
+Examples:
+  tern train init
+  tern train init other.toml";
+
+const TOKENIZER_EXAMPLES: &str = "\
+Examples:
+  tern train tokenizer stories.txt --vocab 4096 --out tokenizer
+  tern train tokenizer a.jsonl.zst b.txt --text-key story --out tokenizer";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  tern train export train.toml masters
+  tern run masters \"Once upon a time\"";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  tern train check train.toml run/masters
+  tern train check train.toml model.gguf --json";
+
 /// Train a model from scratch, or from the masters of another
 #[derive(Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
@@ -57,12 +77,14 @@ pub(crate) struct Train {
 #[derive(Subcommand)]
 enum Part {
     /// Write a commented configuration
+    #[command(after_help = INIT_EXAMPLES)]
     Init {
         /// The file to write
         #[arg(value_name = "CONFIG", default_value = "train.toml")]
         path: PathBuf,
     },
     /// Learn a tokenizer (byte-level BPE) from texts
+    #[command(after_help = TOKENIZER_EXAMPLES)]
     Tokenizer {
         /// Texts: .txt, .jsonl, and .zst or .gz of them
         #[arg(value_name = "FILE", required = true)]
@@ -78,6 +100,7 @@ enum Part {
         text_key: String,
     },
     /// Write the masters of a run's latest checkpoint as a model
+    #[command(after_help = EXPORT_EXAMPLES)]
     Export {
         /// The run's configuration
         #[arg(value_name = "CONFIG")]
@@ -93,6 +116,7 @@ enum Part {
 }
 
 #[derive(Args)]
+#[command(after_help = CHECK_EXAMPLES)]
 struct Check {
     /// The run's configuration
     #[arg(value_name = "CONFIG")]

@@ -8,12 +8,12 @@ use std::process::{Command, Output, Stdio};
 /// A small model that is the same for ever, with known answers beside it (testdata/models/page).
 pub(crate) const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
 
-/// The binary, in an environment that is the same everywhere: no colours, 100 columns, no home.
+/// The binary, in an environment that is the same everywhere: no colours, 80 columns, no home.
 pub(crate) fn tern(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
     command
         .args(args)
-        .env("COLUMNS", "100")
+        .env("COLUMNS", "80")
         .env("NO_COLOR", "1")
         .env_remove("HOME")
         .env_remove("XDG_DATA_HOME");
@@ -113,4 +113,24 @@ pub(crate) fn transcript(args: &[&str], done: &Done, hidden: &[(&str, &str)]) ->
         text = text.replace(from, to);
     }
     text
+}
+
+/// The binary on a terminal of so many columns, with colours, through `script`; what is written to its standard input is
+/// typed.
+#[cfg(target_os = "linux")]
+pub(crate) fn on_terminal(columns: usize, args: &[&str]) -> Command {
+    let words =
+        args.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect::<Vec<_>>().join(" ");
+    let line = format!("stty cols {columns} rows 24; exec '{}' {words}", env!("CARGO_BIN_EXE_tern"));
+    let mut command = Command::new("script");
+    command
+        .args(["-qefc", &line, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm")
+        .env_remove("COLUMNS")
+        .env_remove("NO_COLOR")
+        .env_remove("HOME")
+        .env_remove("XDG_DATA_HOME");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }

@@ -24,8 +24,12 @@ impl<'a> Json<'a> {
         self.config.get(key).filter(|value| !value.is_null())
     }
 
+    fn error(&self, key: &str, what: impl Into<String>) -> Error {
+        Error::key(&self.file.keys_path(), key, what)
+    }
+
     fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
-        Error::key(&self.file.path, key, format!("expected {expected}, found {}", quoted(&found.to_string())))
+        self.error(key, format!("expected {expected}, found {}", quoted(&found.to_string())))
     }
 
     fn size(&self, key: &str) -> Result<Option<usize>> {
@@ -35,8 +39,7 @@ impl<'a> Json<'a> {
     }
 
     fn needed_size(&self, key: &str) -> Result<usize> {
-        self.size(key)?
-            .ok_or_else(|| Error::key(&self.file.path, key, "missing, and nothing stands in for it"))
+        self.size(key)?.ok_or_else(|| self.error(key, "missing, and nothing stands in for it"))
     }
 
     fn number(&self, key: &str) -> Result<Option<f32>> {
@@ -72,7 +75,7 @@ pub(super) fn detect(file: &File, config: &Value) -> Result<(&'static Family, Co
         norm_eps: match json.number("rms_norm_eps")? {
             Some(eps) => eps,
             None => {
-                return Err(Error::key(&file.path, "rms_norm_eps", "missing, and nothing stands in for it"));
+                return Err(json.error("rms_norm_eps", "missing, and nothing stands in for it"));
             }
         },
         activation: activation(&json)?,
@@ -85,7 +88,7 @@ pub(super) fn detect(file: &File, config: &Value) -> Result<(&'static Family, Co
 /// By the `architectures` string; the tensors of 1bitLLM's own code overrule a config that calls itself Llama.
 fn family(json: &Json) -> Result<&'static Family> {
     let Some(value) = json.get("architectures") else {
-        return Err(Error::key(&json.file.path, "architectures", "missing, so the family cannot be told"));
+        return Err(json.error("architectures", "missing, so the family cannot be told"));
     };
     let names: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut family = FAMILIES.iter().find(|family| names.iter().any(|name| family.hf.contains(name)));
@@ -122,11 +125,7 @@ fn trained_ternary(json: &Json) -> Result<bool> {
 
 fn activation(json: &Json) -> Result<Activation> {
     let Some(value) = json.get("hidden_act") else {
-        return Err(Error::key(
-            &json.file.path,
-            "hidden_act",
-            "missing, and the activation is never guessed",
-        ));
+        return Err(json.error("hidden_act", "missing, and the activation is never guessed"));
     };
     value
         .as_str()
@@ -150,6 +149,6 @@ fn rope_base(json: &Json) -> Result<f32> {
         let base = value.as_f64().map(|base| base as f32);
         return base.ok_or_else(|| json.wrong("rope_parameters.rope_theta", "a number", value));
     }
-    let missing = || Error::key(&json.file.path, "rope_theta", "missing, and the base is never guessed");
+    let missing = || json.error("rope_theta", "missing, and the base is never guessed");
     json.number("rope_theta")?.ok_or_else(missing)
 }

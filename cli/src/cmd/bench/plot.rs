@@ -1,9 +1,12 @@
 //! The picture of a benchmark: tokens per second against threads, depth and batch, with the ceilings drawn in. Written as
 //! SVG by hand; it has a background of its own and follows the reader's light or dark scheme where that is known.
 
+mod labels;
+
 use std::fmt::Write;
 use std::path::Path;
 
+use self::labels::{Area, CHARACTER, Labels, clipped, width};
 use super::report::{Report, Row, speed};
 use super::rival::Rival;
 use super::test::{Spread, Test, Work};
@@ -63,7 +66,7 @@ pub(super) fn svg(report: &Report) -> String {
          role=\"img\">\n<title>tern bench {name}: tokens per second against threads, depth and batch</title>\n\
          <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\"/>\n\
          <text class=\"title\" x=\"20\" y=\"30\">{name}: tokens per second</text>\n",
-        name = escaped(name),
+        name = escaped(&clipped(name, WIDTH - 260.0, 9.5)),
     );
     legend(report, &mut out);
     for (nth, panel) in panels(report).iter().enumerate() {
@@ -73,7 +76,7 @@ pub(super) fn svg(report: &Report) -> String {
         out,
         "<text class=\"small\" x=\"20\" y=\"{}\">{}</text>",
         HEIGHT - 26.0,
-        escaped(&report.machine_line())
+        footer(&report.machine_line())
     );
     let words = "medians; dashed: the lowest ceiling measured beside each point (prompts: int8 products, texts: memory or kernels)";
     let words = report.note.as_ref().map_or(words.to_owned(), |note| format!("{words}; {note}"));
@@ -81,9 +84,14 @@ pub(super) fn svg(report: &Report) -> String {
         out,
         "<text class=\"small\" x=\"20\" y=\"{}\">{}</text>\n</svg>",
         HEIGHT - 10.0,
-        escaped(&words)
+        footer(&words)
     );
     out
+}
+
+/// A line at the foot, as long as the picture is wide.
+fn footer(words: &str) -> String {
+    escaped(&clipped(words, WIDTH - 40.0, CHARACTER))
 }
 
 fn legend(report: &Report, out: &mut String) {
@@ -102,7 +110,7 @@ fn legend(report: &Report, out: &mut String) {
     if !report.rivals.is_empty() {
         let commands: Vec<&str> = report.rivals.iter().map(Rival::command).collect();
         let words = format!("squares: {}", commands.join("; "));
-        let words: String = words.chars().take(100).collect();
+        let words = clipped(&words, WIDTH - 20.0 - x, CHARACTER);
         let _ = writeln!(out, "<text class=\"small\" x=\"{x}\" y=\"54\">{}</text>", escaped(&words));
     }
 }
@@ -227,18 +235,32 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
         bottom + 40.0,
         panel.title,
     );
+    let mut end = 0.0;
     for (nth, value) in panel.values.iter().enumerate() {
+        let (text, at) = (value.to_string(), x(nth));
+        // Of values that stand close, some go without their number.
+        let half = width(&text) / 2.0;
+        if at - half < end {
+            continue;
+        }
+        end = at + half + CHARACTER;
         let _ = writeln!(
             out,
-            "<text class=\"small\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value}</text>",
-            x(nth),
+            "<text class=\"small\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
             bottom + 18.0
         );
     }
+    // The numbers of the next panel's axis begin APART - 50 to the right.
+    let mut labels = Labels::within(Area(left, TOP - 12.0, left + APART - 50.0, bottom));
+    let place = |line: &Line| -> Vec<(f64, f64)> {
+        (0..).zip(&line.points).filter_map(|(nth, value)| Some((x(nth), y((*value)?)))).collect()
+    };
+    for line in panel.lines.iter().filter(|line| line.mark != Mark::Ceiling) {
+        place(line).into_iter().for_each(|point| labels.point(point));
+    }
     let mut figures = String::new();
     for line in &panel.lines {
-        let points: Vec<(f64, f64)> =
-            (0..).zip(&line.points).filter_map(|(nth, value)| Some((x(nth), y((*value)?)))).collect();
+        let points = place(line);
         let class = line.class;
         let kind = match line.mark {
             Mark::Ceiling => " ceiling",
@@ -263,14 +285,14 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
                 );
                 continue;
             }
-            // Beside the point, below the line or, near the axis, above it.
-            let (x, y) = (px + 7.0, if bottom - py < 20.0 { py - 7.0 } else { py + 13.0 });
             let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
-            let _ = writeln!(
-                figures,
-                "<text class=\"small figure {class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
-                speed(*value)
-            );
+            let text = speed(*value);
+            if let Some((x, y)) = labels.place((*px, *py), &text) {
+                let _ = writeln!(
+                    figures,
+                    "<text class=\"small figure {class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"
+                );
+            }
         }
     }
     // On top of all lines, in the colour of their own, with a rim in that of the paper.
@@ -323,6 +345,64 @@ mod tests {
         }
         assert_eq!(scale(0.0), scale(1.0));
         assert_eq!(number(0.1 + 0.2), "0.3");
+    }
+
+    /// Where every text of a picture stands, with what it says.
+    fn texts(svg: &str) -> Vec<(Area, String)> {
+        let number = |tag: &str, name: &str| -> f64 {
+            let rest = tag.split(&format!(" {name}=\"")).nth(1).expect(name);
+            rest.split('"').next().unwrap().parse().unwrap()
+        };
+        svg.split("<text ")
+            .skip(1)
+            .map(|piece| {
+                let (tag, rest) = piece.split_once('>').unwrap();
+                let text = rest.split('<').next().unwrap().to_owned();
+                let tag = format!(" {tag}");
+                let wide = width(&text);
+                let shift = match () {
+                    () if tag.contains("anchor=\"middle\"") => wide / 2.0,
+                    () if tag.contains("anchor=\"end\"") => wide,
+                    () => 0.0,
+                };
+                (Area::label(number(&tag, "x") - shift, number(&tag, "y"), &text), text)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn no_label_lies_on_another_however_crowded_it_is() {
+        let line = |class, mark, points: &[f64]| Line {
+            class,
+            mark,
+            points: points.iter().map(|x| Some(*x)).collect(),
+        };
+        for (count, near) in [(1, 1.0), (2, 1.0), (4, 1.01), (9, 1.001), (16, 1.1), (40, 1.0)] {
+            let some: Vec<f64> = (0..count).map(|nth| 1000.0 + f64::from(nth % 3)).collect();
+            let close: Vec<f64> = some.iter().map(|x| x * near).collect();
+            let low: Vec<f64> = some.iter().map(|x| x / 1e6).collect();
+            let panel = Panel {
+                title: "depth (tokens before)",
+                fixed: "16 threads, 128 texts at once".to_owned(),
+                values: (0..count).map(|nth| 1_000_000 + nth as usize).collect(),
+                lines: vec![
+                    line("prompt", Mark::Ceiling, &some),
+                    line("prompt", Mark::Ours, &some),
+                    line("text", Mark::Ours, &close),
+                    line("text", Mark::Other, &close),
+                    line("text", Mark::Ours, &low),
+                ],
+            };
+            let mut svg = String::new();
+            (0..3).for_each(|nth| draw(&panel, FIRST_LEFT + APART * f64::from(nth), &mut svg));
+            let texts = texts(&svg);
+            assert!(svg.matches("figure").count() >= 3, "some figures are there: {svg}");
+            for (nth, (area, text)) in texts.iter().enumerate() {
+                for (other, words) in &texts[..nth] {
+                    assert!(!area.overlaps(*other), "{count}: `{text}` on `{words}`");
+                }
+            }
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) struct Report {
 /// The figures of one test; speeds are of the median round, shares the median of the rounds' own.
 pub(super) struct Row {
     pub(super) speed: Spread,
-    bytes: f64,
+    pub(super) bytes: f64,
     macs: f64,
     read: Spread,
     dots: Spread,
@@ -52,8 +52,8 @@ pub(super) struct Row {
     pub(super) ceiling: Spread,
     /// Which one it is, in most rounds.
     pub(super) limit: &'static str,
-    of_ceiling: Spread,
-    joules: Option<f64>,
+    pub(super) of_ceiling: Spread,
+    pub(super) joules: Option<f64>,
 }
 
 impl Row {
@@ -93,12 +93,12 @@ impl Report {
     }
 
     /// Our test that measures the same.
-    fn ours(&self, theirs: &RivalTest) -> Option<&Measured> {
+    pub(super) fn ours(&self, theirs: &RivalTest) -> Option<&Measured> {
         self.tests.iter().find(|measured| theirs.is(&measured.test))
     }
 
     /// How many times as fast as theirs ours is, round by round.
-    fn ratio(&self, theirs: &RivalTest) -> Option<Spread> {
+    pub(super) fn ratio(&self, theirs: &RivalTest) -> Option<Spread> {
         let ours = self.ours(theirs)?;
         (ours.rounds.len() == theirs.speeds.len()).then(|| {
             Spread::of(ours.rounds.iter().zip(&theirs.speeds).map(|(ours, theirs)| ours.speed / theirs))
@@ -328,11 +328,11 @@ pub(super) fn speed(x: f64) -> String {
     format!("{x:.decimals$}")
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
 }
 
-fn mib(bytes: Option<u64>) -> String {
+pub(super) fn mib(bytes: Option<u64>) -> String {
     bytes.map_or("unknown".into(), |bytes| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)))
 }
 

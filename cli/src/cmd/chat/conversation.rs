@@ -37,6 +37,13 @@ impl Conversation {
         self.messages.drain(..next.map_or(self.messages.len(), |at| at + 1));
     }
 
+    /// Takes the last message and its answer away.
+    pub(super) fn take_turn(&mut self) -> Option<(Message, Message)> {
+        let answer = self.messages.pop()?;
+        let said = self.messages.pop().expect("an answer comes after what was said");
+        Some((said, answer))
+    }
+
     /// `3 messages`.
     pub(super) fn size(&self) -> String {
         match self.messages.len() {

@@ -48,11 +48,14 @@ impl Lines {
     pub(super) fn next(&mut self) -> Outcome<Option<String>> {
         let mut text = String::new();
         loop {
-            let prompt = if text.is_empty() { "> " } else { ". " };
+            // The sign of a line that goes on, as in Python's prompt.
+            let prompt = if text.is_empty() { "> " } else { "... " };
             let line = match self {
                 Self::Typed { editor, .. } => match editor.readline(prompt) {
                     Ok(line) => line,
                     Err(ReadlineError::Interrupted) => {
+                        // A slip must not cost the conversation: it takes another key to leave.
+                        terminal::remark("Ctrl-C drops the line and stops an answer; Ctrl-D or /bye leaves");
                         text.clear();
                         continue;
                     }

@@ -16,7 +16,7 @@ use crate::signal;
 use crate::terminal;
 
 const EXAMPLES: &str = "\
-The flags under Machine are those of the first; --with changes some of them for the second. Zero divergence and 100 %
+The flags under Machine are those of the first; --with changes some of them for the second. Zero divergence and 100 % \
 identical means that every bit of every logit is the same.
 
 Examples:
@@ -42,8 +42,8 @@ pub(super) struct Compare {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     with: Vec<String>,
     /// Tokens in a window [default: 512, or the models' context where that is less]
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
-    context: Option<usize>,
+    #[arg(short = 'c', long, alias = "context", value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
+    ctx_size: Option<usize>,
     /// Compare over the first N windows only
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     windows: Option<usize>,
@@ -88,7 +88,7 @@ impl Compare {
             return Err(Failure::failed(what));
         }
         let most = a.config().context.min(b.config().context);
-        let window = super::ppl::window(self.context, most)?;
+        let window = super::ppl::window(self.ctx_size, most)?;
         let ids = match self.ids {
             true => super::ppl::listed(&self.text, &text)?,
             false => super::ppl::tokens(&a, &text)?,

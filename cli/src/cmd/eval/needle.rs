@@ -15,7 +15,7 @@ use crate::signal;
 use crate::terminal;
 
 const EXAMPLES: &str = "\
-A sentence with a number stands somewhere in a long text, and the text ends with the sentence without its number. Found is
+A sentence with a number stands somewhere in a long text, and the text ends with the sentence without its number. Found is \
 it where every token of the number is the model's likeliest. The text is --text, or sentences of our own without numbers.
 
 Examples:

@@ -17,9 +17,9 @@ use crate::signal;
 use crate::terminal;
 
 const EXAMPLES: &str = "\
-Perplexities compare only under the same convention, window, text and tokenizer; all are told beside the number.
-Without --stride it is llama.cpp's convention: the text begins with the begin-of-text token, is cut into chunks of -c
-tokens, the second half of each is scored, and an incomplete last chunk is left out. With --stride it is Hugging Face's:
+Perplexities compare only under the same convention, window, text and tokenizer; all are told beside the number. \
+Without --stride it is llama.cpp's convention: the text begins with the begin-of-text token, is cut into chunks of -c \
+tokens, the second half of each is scored, and an incomplete last chunk is left out. With --stride it is Hugging Face's: \
 windows of -c tokens that begin every --stride tokens, each scoring what the windows before it did not.
 
 Examples:
@@ -35,8 +35,8 @@ pub(super) struct Ppl {
     /// The text
     file: PathBuf,
     /// Tokens in a window [default: 512, or the model's context where that is less]
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
-    context: Option<usize>,
+    #[arg(short = 'c', long, alias = "context", value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
+    ctx_size: Option<usize>,
     /// Let windows begin every N tokens, as Hugging Face does [default: llama.cpp's chunks]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     stride: Option<usize>,
@@ -62,7 +62,7 @@ impl Ppl {
         let hash = self.json.then(|| hash::Later::of(&self.model));
         let loaded = model::open(&self.model, &self.machine, self.threads.threads)?;
         let model = &loaded.model;
-        let context = window(self.context, model.config().context)?;
+        let context = window(self.ctx_size, model.config().context)?;
         let ids = if self.ids { listed(&self.file, &text)? } else { tokens(model, &text)? };
         let convention = self.stride.map_or(Convention::Chunks, |stride| Convention::Sliding { stride });
         let begins =

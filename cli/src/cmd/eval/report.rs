@@ -15,12 +15,12 @@ use crate::terminal;
 use gather::Report;
 
 const EXAMPLES: &str = "\
-FILES are what other commands print with --json: `tern eval ppl`, `tasks`, `compare` and `needle`, and `tern bench -o json`.
+FILES are what other commands print with --json: `tern eval ppl`, `tasks`, `compare` and `needle`, and `tern bench`. \
 Figures of the same model stand together, by its name; give each model's files.
 
 Examples:
   tern eval tasks model.gguf arc_easy --data eval/ --json > tasks.json
-  tern bench model.gguf -o json > bench.json
+  tern bench model.gguf --json > bench.json
   tern eval report page.html tasks.json bench.json --markdown page.md";
 
 /// One HTML page with everything that was measured

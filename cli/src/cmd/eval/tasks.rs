@@ -24,7 +24,7 @@ use ask::Asker;
 use log::Log;
 
 const EXAMPLES: &str = "\
-A task is the name of a built-in one (--list) or a JSON file of your own (docs/eval.md). Its items are JSON lines on your
+A task is the name of a built-in one (--list) or a JSON file of your own (docs/eval.md). Its items are JSON lines on your \
 disk, in the directory of --data or beside the task's file.
 
 Examples:
