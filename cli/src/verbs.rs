@@ -140,7 +140,8 @@ pub(crate) fn foreign(error: &clap::Error) -> Option<Failure> {
             // clap reads `-ngl` as letters that each are a flag, or as the value `gl` of `-n`.
             let letters = |typed: &str| typed.len() > 2 && !typed.starts_with("--");
             let unknown = |typed: &str| error.kind() == ErrorKind::UnknownArgument && typed == unknown;
-            let typed: Vec<String> = std::env::args().skip(1).take_while(|word| word != "--").collect();
+            let typed = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+            let typed: Vec<String> = typed.take_while(|word| word != "--").collect();
             typed.iter().find_map(|typed| {
                 let typed = typed.split('=').next().unwrap_or(typed);
                 let (_, way) = FLAGS.iter().find(|(flags, _)| flags.contains(&typed))?;

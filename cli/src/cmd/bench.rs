@@ -72,7 +72,7 @@ pub(crate) struct Bench {
         value_parser = at_least_one
     )]
     rounds: usize,
-    /// How to print the results [default: table on a terminal, md elsewhere]
+    /// How to print the results: `table` fits 80 columns, `md` has all [default: table on a terminal, md elsewhere]
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<Format>,
     /// Print one JSON object, as `-o json` does
@@ -100,13 +100,9 @@ pub(crate) struct Bench {
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// What matters, on 80 columns
     Table,
-    /// Everything, in Markdown
     Md,
-    /// One object
     Json,
-    /// A line for each test
     Csv,
 }
 
@@ -198,7 +194,7 @@ fn too_long(test: &Test, context: usize) -> Failure {
     ));
     failure.hint(match context.checked_sub(test.depth) {
         Some(room) if room > 0 && room < tokens => {
-            format!("after {} tokens `{flag} {room}` fits, and `{flag} 0` leaves this test out", test.depth)
+            format!("`{flag} {room}` fits, and `{flag} 0` leaves this test out")
         }
         _ => format!("depth and length together must fit: `-d {}` leaves half of it", context / 2),
     })

@@ -239,16 +239,8 @@ impl Talk<'_> {
                 self.limit.to_string()
             };
             let settings = self.sampling.list().into_iter().chain([("tokens", limit)]);
-            terminal::talk(
-                &settings
-                    .map(|(name, value)| {
-                        format!(
-                            "  {name:<18} {value}
-"
-                        )
-                    })
-                    .collect::<String>(),
-            );
+            let lines = settings.map(|(name, value)| format!("  {name:<18} {value}\n"));
+            terminal::talk(&lines.collect::<String>());
             return Ok(());
         }
         if name == "tokens" {

@@ -6,7 +6,7 @@ mod labels;
 use std::fmt::Write;
 use std::path::Path;
 
-use self::labels::{Area, CHARACTER, Labels, clipped, width};
+use self::labels::{Area, CHARACTER, Labels, clipped, text_width};
 use super::report::{Report, Row, speed};
 use super::rival::Rival;
 use super::test::{Spread, Test, Work};
@@ -239,7 +239,7 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
     for (nth, value) in panel.values.iter().enumerate() {
         let (text, at) = (value.to_string(), x(nth));
         // Of values that stand close, some go without their number.
-        let half = width(&text) / 2.0;
+        let half = text_width(&text) / 2.0;
         if at - half < end {
             continue;
         }
@@ -359,7 +359,7 @@ mod tests {
                 let (tag, rest) = piece.split_once('>').unwrap();
                 let text = rest.split('<').next().unwrap().to_owned();
                 let tag = format!(" {tag}");
-                let wide = width(&text);
+                let wide = text_width(&text);
                 let shift = match () {
                     () if tag.contains("anchor=\"middle\"") => wide / 2.0,
                     () if tag.contains("anchor=\"end\"") => wide,

@@ -22,7 +22,7 @@ identical means that every bit of every logit is the same.
 Examples:
   tern eval compare a.gguf b.gguf --text wiki.test.raw
   tern eval compare model.gguf --text wiki.test.raw --kv f32 --with kv=int8
-  tern eval compare model.gguf --text page.txt --with cpu=scalar,packing=i2,threads=1";
+  tern eval compare model.gguf --text page.txt --with cpu=scalar,packing=i2";
 
 /// Divergence of the logits of two models or settings over a text
 #[derive(Args)]

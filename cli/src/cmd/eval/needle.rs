@@ -20,7 +20,7 @@ it where every token of the number is the model's likeliest. The text is --text,
 
 Examples:
   tern eval needle model.gguf
-  tern eval needle model.gguf --lengths 1024,4096 --depths 0,50,100 --repeat 5 --json";
+  tern eval needle model.gguf --lengths 1024,4096 --depths 0,50,100 --json";
 
 /// Retrieval from a long text, by depth and length
 #[derive(Args)]

@@ -13,7 +13,7 @@ pub(super) struct Area(pub(super) f64, pub(super) f64, pub(super) f64, pub(super
 impl Area {
     /// Of a small label that begins at `x`.
     pub(super) fn label(x: f64, y: f64, text: &str) -> Self {
-        Self(x, y - ABOVE, x + width(text), y + BELOW)
+        Self(x, y - ABOVE, x + text_width(text), y + BELOW)
     }
 
     pub(super) fn overlaps(self, other: Self) -> bool {
@@ -25,7 +25,7 @@ impl Area {
     }
 }
 
-pub(super) fn width(text: &str) -> f64 {
+pub(super) fn text_width(text: &str) -> f64 {
     CHARACTER * text.chars().count() as f64
 }
 
@@ -56,7 +56,7 @@ impl Labels {
 
     /// Where the label of a point begins: below its line if there is room, otherwise somewhere around it.
     pub(super) fn place(&mut self, (px, py): (f64, f64), text: &str) -> Option<(f64, f64)> {
-        let (right, left, middle) = (px + 7.0, px - 7.0 - width(text), px - width(text) / 2.0);
+        let (right, left, middle) = (px + 7.0, px - 7.0 - text_width(text), px - text_width(text) / 2.0);
         let places = [
             (right, py + 13.0),
             (right, py - 7.0),
