@@ -240,6 +240,27 @@ fn wrong_configurations_and_data_are_one_clear_line() {
 }
 
 #[test]
+fn json_lines_tell_what_people_are_told() {
+    let dir = folder("steps = 3\nvalidate_every = 3\nsave_every = 0\n");
+    let text = run(&["train", &config(dir.path()), "--json"]).ok();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!((of("begin").len(), of("step").len(), of("validation").len()), (1, 3, 1), "{text}");
+    assert_eq!(of("begin")[0]["steps"], 3);
+    let kept = fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+    for (line, kept) in of("step").into_iter().zip(kept.lines().filter(|line| line.contains("\"step\","))) {
+        assert_eq!(line, &serde_json::from_str::<serde_json::Value>(kept).unwrap());
+    }
+    let last = lines.last().unwrap();
+    assert_eq!(last["kind"], "done");
+    assert!(Path::new(last["model"].as_str().unwrap()).join("config.json").is_file(), "{last}");
+    let out = dir.path().join("out").to_str().unwrap().to_owned();
+    let export = run(&["train", "export", &config(dir.path()), &out, "--json"]).json();
+    assert_eq!((&export["output"], &export["step"]), (&serde_json::json!(out), &serde_json::json!(3)));
+}
+
+#[test]
 fn without_a_terminal_the_monitor_is_lines() {
     let dir = folder("steps = 3\nvalidate_every = 0\n");
     let done = run(&["train", &config(dir.path()), "--monitor"]);

@@ -1,6 +1,7 @@
 //! `tern train`: a model from text, or from another model's masters.
 
 mod board;
+mod events;
 pub(crate) mod screen;
 
 use std::path::PathBuf;
@@ -70,6 +71,9 @@ pub(crate) struct Train {
     /// Show curves and samples on the whole terminal while it runs
     #[arg(long)]
     monitor: bool,
+    /// Print what happens as JSON, one object a line: those of metrics.jsonl, notes, checkpoints and the end
+    #[arg(long, conflicts_with = "monitor")]
+    json: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -98,6 +102,9 @@ enum Part {
         /// Key of the text in JSON lines
         #[arg(long, value_name = "KEY", default_value = "text")]
         text_key: String,
+        /// Print one JSON object: what was written
+        #[arg(long)]
+        json: bool,
     },
     /// Write the masters of a run's latest checkpoint as a model
     #[command(after_help = EXPORT_EXAMPLES)]
@@ -108,6 +115,9 @@ enum Part {
         /// The directory to write
         #[arg(value_name = "OUT")]
         output: PathBuf,
+        /// Print one JSON object: what was written
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         flags: Flags,
     },
@@ -187,15 +197,22 @@ impl Train {
                 terminal::remark(&format!("wrote {}", path.display()));
                 Ok(())
             }
-            Some(Part::Tokenizer { files, vocab, out, text_key }) => {
+            Some(Part::Tokenizer { files, vocab, out, text_key, json }) => {
                 let rules = Rules { text_key: &text_key, separator: "<|endoftext|>", join_lines: false };
                 tokenizer::train(&files, rules, vocab, &out, note)?;
-                terminal::remark(&format!("wrote {}", out.join("tokenizer.json").display()));
+                let path = out.join("tokenizer.json");
+                if json {
+                    return terminal::print_json(&json!({"output": path.to_string_lossy(), "vocab": vocab}));
+                }
+                terminal::remark(&format!("wrote {}", path.display()));
                 Ok(())
             }
-            Some(Part::Export { config, output, flags }) => {
+            Some(Part::Export { config, output, json, flags }) => {
                 let run = Run::read(&config, &flags.0)?;
                 let step = export::latest(&run, &output, note)?;
+                if json {
+                    return terminal::print_json(&json!({"output": output.to_string_lossy(), "step": step}));
+                }
                 terminal::remark(&format!("wrote {}: the masters of step {step}", output.display()));
                 Ok(())
             }
@@ -233,6 +250,8 @@ impl Train {
                 }
                 view.tell(event);
             }
+            // A reader that went away ends no run.
+            None if self.json => drop(terminal::print_json(&events::event(event))),
             None => report(&bar, event, run),
         });
         drop(view);
@@ -240,14 +259,20 @@ impl Train {
         if let Some(words) = last_words {
             terminal::remark(&words);
         }
-        match end? {
-            End::Done(model) if run.ternary => {
+        let end = end?;
+        if self.json {
+            terminal::print_json(&events::end(&end))?;
+        }
+        match end {
+            End::Done(model) if run.ternary && !self.json => {
                 terminal::remark(&format!("the model is in {}", model.display()));
                 Ok(())
             }
             End::Done(_) => Ok(()),
             End::Stopped(path) => {
-                terminal::remark(&format!("stopped; saved {}", path.display()));
+                if !self.json {
+                    terminal::remark(&format!("stopped; saved {}", path.display()));
+                }
                 Err(Failure::interrupted())
             }
         }
