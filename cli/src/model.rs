@@ -90,7 +90,7 @@ pub(crate) fn find(word: &Path) -> Outcome<Named<'_>> {
 
 /// Where a model comes from, for people who have none. The size is that of the file on the Hub; the memory is the same,
 /// and 0.3 GB for the output head in 8 bits.
-pub(crate) const DOWNLOAD: &str = "a first one, BitNet b1.58 2B4T (1.2 GB, 1.6 GB of memory): `curl -L -o bitnet.gguf \
+pub(crate) const DOWNLOAD: &str = "for a first model, BitNet b1.58 2B4T (1.2 GB to download, 1.6 GB of memory): `curl -L -o bitnet.gguf \
     https://huggingface.co/microsoft/bitnet-b1.58-2B-4T-gguf/resolve/main/ggml-model-i2_s.gguf`, then `tern chat bitnet.gguf`";
 
 const WHAT: &str =
@@ -124,7 +124,7 @@ fn not_found(word: &Path) -> Failure {
                 && !Path::new(owner).exists() =>
         {
             failure.hint(format!(
-                "Tern downloads none: `hf download {text} --local-dir {repository}` gets one from the Hugging Face Hub, \
+                "Tern downloads no models: `hf download {text} --local-dir {repository}` gets one from the Hugging Face Hub, \
                  then `tern run {repository} \"PROMPT\"`; docs/models.md lists those that Tern reads, with their sizes"
             ))
         }

@@ -38,9 +38,14 @@ const VERBS: &[(&[&str], &str, &str)] = &[
         "`rm`, `cp` and `mv` work on it",
     ),
     (
-        &["create", "import", "quantize", "llama-quantize", "convert_hf_to_gguf.py", "convert-hf-to-gguf"],
+        &["create", "import"],
+        "a model is a file or a directory, and its settings are flags",
+        "`tern chat MODEL --system TEXT --temp T` says how it behaves",
+    ),
+    (
+        &["quantize", "llama-quantize", "convert_hf_to_gguf.py", "convert-hf-to-gguf"],
         "it has another name here",
-        "`tern convert IN OUT.gguf` writes a model in another format; `tern serve` and `tern chat` take --system and sampling flags",
+        "`tern convert IN OUT.gguf` writes a model in another format",
     ),
     (
         &[
