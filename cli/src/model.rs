@@ -132,12 +132,33 @@ fn not_found(word: &Path) -> Failure {
     }
 }
 
+/// What to say about a directory that is no model: it may hold some.
+fn instead_of(directory: &Path) -> String {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().take(1000).flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut models: Vec<String> = paths
+        .filter(|path| is_model(&path.to_string_lossy()))
+        .map(|path| path.display().to_string())
+        .collect();
+    models.sort();
+    models.truncate(3);
+    match models[..] {
+        [] => WHAT.to_owned(),
+        _ => format!("there are models inside: {}", models.join(", ")),
+    }
+}
+
 impl Named<'_> {
     /// Its file; no weights are read.
     pub(crate) fn file(self, options: OpenOptions) -> Outcome<File> {
         Ok(match self {
             Self::Story => tern::story_file()?,
-            Self::Path(path) => file::open(path, options)?,
+            Self::Path(path) => match file::open(path, options) {
+                Err(error) if path.is_dir() && !path.join("config.json").exists() => {
+                    return Err(Failure::from(error).hint(instead_of(path)));
+                }
+                opened => opened?,
+            },
         })
     }
 

@@ -184,6 +184,9 @@ fn models_that_are_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::create_dir(path("empty folder")).unwrap();
+    std::fs::create_dir_all(path("my models/falcon")).unwrap();
+    std::fs::write(path("my models/falcon/config.json"), "{}").unwrap();
+    std::fs::write(path("my models/bitnet.gguf"), "").unwrap();
     std::fs::write(path("empty.gguf"), "").unwrap();
     std::fs::write(path("words ö.txt"), "not a model").unwrap();
     std::fs::write(path("short.gguf"), "GGUF\x03\0\0\0").unwrap();
@@ -198,6 +201,7 @@ fn models_that_are_none() {
         path("missing.gguf"),
         path("missing folder/"),
         path("empty folder"),
+        path("my models"),
         path("empty.gguf"),
         path("words ö.txt"),
         path("short.gguf"),

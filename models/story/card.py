@@ -47,7 +47,7 @@ answers a few simple turns of a chat. It knows nothing else.
 | context | {context} tokens |
 | tokenizer | byte-level BPE, {vocab} tokens, learnt from the training stories and chats |
 | chat | `<\\|user\\|>question<\\|end\\|><\\|assistant\\|>answer<\\|end\\|>`; a system prompt is ignored |
-| prompts | `tern run` continues them as text (`tern.prompt` = `raw`); `tern chat` and `--system` use the chat template |
+| prompts | `tern run` continues beginnings as text (`tern.prompt` = `raw`) and answers questions and requests by the chat template, as `tern chat` does |
 | trained by | `tern train` on {where}; {steps} steps, {tokens:.1f} M tokens, {hours:.1f} hours of training, {epochs:.1f} epochs |
 | licence | MIT OR Apache-2.0 for the weights, as far as they are ours to license; the data's licences stand below |
 

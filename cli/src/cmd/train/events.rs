@@ -5,7 +5,11 @@ use tern_train::metrics::Line;
 use tern_train::run::{End, Event};
 
 pub(super) fn event(event: Event) -> Value {
-    let measured = |line| serde_json::to_value::<Line>(line).expect("plain numbers and texts");
+    // By way of the text: a 32-bit float keeps the digits that the file has.
+    let measured = |line: Line| {
+        let text = serde_json::to_string(&line).expect("plain numbers and texts");
+        serde_json::from_str(&text).expect("what was just written")
+    };
     match event {
         Event::Note(text) => json!({"kind": "note", "text": text}),
         Event::Begin { step, steps, params, train, held_out, cpu, threads } => json!({
