@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         let _ = Tern::command().print_help();
         return ExitCode::SUCCESS;
     };
+    tern::file::end_in_words(|what| format!("error: {}\n", terminal::one_line(what)));
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

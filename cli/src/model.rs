@@ -46,6 +46,9 @@ pub(crate) struct MachineArgs {
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     pub(crate) i2s_arm: bool,
+    /// Read the model into memory instead of mapping its file, which may change afterwards
+    #[arg(long)]
+    no_mmap: bool,
 }
 
 impl MachineArgs {
@@ -61,9 +64,14 @@ impl MachineArgs {
         Ok(())
     }
 
+    /// How its file is opened.
+    fn file(&self) -> OpenOptions {
+        OpenOptions { i2s_arm: self.i2s_arm, copy: self.no_mmap }
+    }
+
     fn options(&self, threads: Option<usize>) -> Options {
-        let Self { packing, head, kv, i2s_arm, .. } = *self;
-        Options { cpu: self.cpu.clone(), threads, packing, head, kv, i2s_arm }
+        let Self { packing, head, kv, i2s_arm, no_mmap, .. } = *self;
+        Options { cpu: self.cpu.clone(), threads, packing, head, kv, i2s_arm, copy: no_mmap }
     }
 }
 
@@ -184,7 +192,7 @@ pub(crate) struct Loaded {
 /// Opens the model that `word` names, to run on so many threads.
 pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -> Outcome<Loaded> {
     let start = Instant::now();
-    let file = find(word)?.file(OpenOptions { i2s_arm: machine.i2s_arm })?;
+    let file = find(word)?.file(machine.file())?;
     if is_dummy(&file) {
         terminal::warning(&format!(
             "{} holds random weights, made by `tern dummy` to measure speed",
@@ -213,8 +221,7 @@ pub(crate) fn open_for_server(
     machine: &MachineArgs,
     threads: Option<usize>,
 ) -> tern::Result<Model> {
-    let options = OpenOptions { i2s_arm: machine.i2s_arm };
-    let file = if word == Path::new(STORY) { tern::story_file()? } else { file::open(word, options)? };
+    let file = if word == Path::new(STORY) { tern::story_file()? } else { file::open(word, machine.file())? };
     Model::from_file(&file, &machine.options(threads))
 }
 

@@ -151,7 +151,7 @@ fn has_colours(terminal: bool) -> bool {
 }
 
 /// A message on one line: paths and strings of files may hold anything.
-fn one_line(message: &str) -> String {
+pub(crate) fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     for c in message.chars() {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }

@@ -49,7 +49,7 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let file = file::open(input, OpenOptions { i2s_arm: options.i2s_arm })?;
+    let file = file::open(input, OpenOptions { i2s_arm: options.i2s_arm, copy: false })?;
     convert_file(&file, output, options, progress)
 }
 

@@ -23,6 +23,8 @@ pub enum Error {
     Input(String),
     /// The arithmetic of a model left the numbers: NaN or infinity.
     Numeric(String),
+    /// A file that holds a model's weights was changed while they were in use.
+    Changed(String),
 }
 
 /// A result whose error is the engine's.
@@ -72,7 +74,7 @@ impl fmt::Display for Error {
             Self::Key { path, key, what } => write!(f, "{}: key `{}`: {what}", path.display(), quoted(key)),
             Self::Tokenizer(what) => write!(f, "tokenizer: {what}"),
             Self::Template(what) => write!(f, "chat template: {what}"),
-            Self::Input(what) | Self::Numeric(what) => f.write_str(what),
+            Self::Input(what) | Self::Numeric(what) | Self::Changed(what) => f.write_str(what),
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod map;
 mod safetensors;
 pub(crate) mod write;
 
+pub use map::end_in_words;
 pub use write::Whole;
 
 /// One tensor of a file, still encoded.
@@ -109,6 +110,24 @@ impl File {
         }
     }
 
+    /// Reads what is mapped into memory of our own.
+    fn copy(&mut self) -> Result<()> {
+        let path = &self.path;
+        for tensor in &mut self.tensors {
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(tensor.bytes.len()).map_err(|_| {
+                Error::tensor(path, &tensor.name, format!("no memory for {} bytes", tensor.bytes.len()))
+            })?;
+            bytes.extend_from_slice(&tensor.bytes);
+            if let Some(what) = tensor.bytes.owner().changed() {
+                return Err(Error::Changed(what));
+            }
+            tensor.bytes.release();
+            tensor.bytes = bytes.into();
+        }
+        Ok(())
+    }
+
     /// An error about one tensor of this file.
     pub fn error(&self, tensor: &str, what: impl Into<String>) -> Error {
         Error::tensor(&self.path, tensor, what)
@@ -120,10 +139,20 @@ impl File {
 pub struct OpenOptions {
     /// I2_S tensors hold blocks of 64 weights, as written by bitnet.cpp's quantize tool on ARM, instead of 128.
     pub i2s_arm: bool,
+    /// Read the tensors into memory at once instead of mapping them, so that the file may change afterwards.
+    pub copy: bool,
 }
 
 /// Opens a `.gguf`, a `.safetensors`, a directory with a `config.json`, or a `model.safetensors.index.json`.
 pub fn open(path: &Path, options: OpenOptions) -> Result<File> {
+    let mut file = open_mapped(path, options)?;
+    if options.copy {
+        file.copy()?;
+    }
+    Ok(file)
+}
+
+fn open_mapped(path: &Path, options: OpenOptions) -> Result<File> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if meta.is_dir() {
         return hf::open_dir(path);

@@ -115,7 +115,7 @@ impl Model {
         work: impl FnOnce(&mut [Sequence]) -> Result<()>,
     ) -> Result<()> {
         let before: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens().len()).collect();
-        let result = work(sequences);
+        let result = work(sequences).and_then(|()| self.unchanged());
         if result.is_err() {
             for (sequence, len) in sequences.iter_mut().zip(before) {
                 sequence.truncate(len);

@@ -1,9 +1,10 @@
 //! A model ready to run: its configuration, weights and tokenizer, and the threads and instructions it runs on.
 
 use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tern_kernels::{Cpu, KvFormat, Packing, Pool, default_threads};
+use tern_kernels::{Cpu, KvFormat, Memory, Packing, Pool, default_threads};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -44,6 +45,8 @@ pub struct Options {
     pub kv: KvFormat,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
+    /// Read the file into memory at once instead of mapping it, so that it may change afterwards.
+    pub copy: bool,
 }
 
 /// Most threads that can be asked for.
@@ -77,6 +80,8 @@ pub struct Model {
     /// Or why there is none: ids can be run without one.
     tokenizer: std::result::Result<Tokenizer, String>,
     load_time: Duration,
+    /// The files that weights may still lie in.
+    sources: Vec<Weak<dyn Memory>>,
 }
 
 impl Model {
@@ -84,7 +89,7 @@ impl Model {
     /// their encoding can be used as it lies.
     pub fn open(path: &Path, options: &Options) -> Result<Model> {
         let start = Instant::now();
-        let file = file::open(path, OpenOptions { i2s_arm: options.i2s_arm })?;
+        let file = file::open(path, OpenOptions { i2s_arm: options.i2s_arm, copy: options.copy })?;
         Self::build(&file, options, start)
     }
 
@@ -116,11 +121,17 @@ impl Model {
             head: options.head,
         }
         .load()?;
+        let mut sources: Vec<Weak<dyn Memory>> = Vec::new();
+        for owner in file.tensors.iter().map(|tensor| Arc::downgrade(tensor.bytes.owner())) {
+            if !sources.iter().any(|known| known.ptr_eq(&owner)) {
+                sources.push(owner);
+            }
+        }
         let config = detected.config;
         let frequencies = config.rope.frequencies(config.head_dim);
         let magnitude = config.rope.magnitude();
         let (kv, load_time) = (options.kv, start.elapsed());
-        Ok(Model { config, weights, cpu, pool, frequencies, magnitude, kv, tokenizer, load_time })
+        Ok(Model { config, weights, cpu, pool, frequencies, magnitude, kv, tokenizer, load_time, sources })
     }
 
     /// Returns the numbers of its architecture.
@@ -162,6 +173,15 @@ impl Model {
     /// Makes it run on another number of threads (1 to [`MAX_THREADS`]) from now on; no result changes.
     pub fn set_threads(&mut self, threads: usize) {
         self.pool = Pool::new(threads.clamp(1, MAX_THREADS));
+    }
+    /// Returns an error if a file that holds its weights was changed since it was opened: what was computed since then is not
+    /// the model's. Asked after a step and before its result is used, it lets nothing wrong through that the system tells
+    /// of (docs/serve.md says what it does not).
+    pub fn unchanged(&self) -> Result<()> {
+        match self.sources.iter().filter_map(Weak::upgrade).find_map(|source| source.changed()) {
+            Some(what) => Err(Error::Changed(what)),
+            None => Ok(()),
+        }
     }
     /// Tells how long loading took, from opening the file on.
     pub fn load_time(&self) -> Duration {

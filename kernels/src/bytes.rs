@@ -8,6 +8,10 @@ use std::sync::Arc;
 pub trait Memory: AsRef<[u8]> + Send + Sync {
     /// Hints that nobody will read this part soon: the map of a file can give its pages back to the system.
     fn release(&self, _part: Range<usize>) {}
+    /// What became of the file behind it since it was opened, if that was seen: its bytes cannot be trusted any more.
+    fn changed(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Memory for Vec<u8> {}
@@ -35,6 +39,11 @@ impl Bytes {
         self.get(range.clone())?;
         let start = self.range.start;
         Some(Self { owner: self.owner.clone(), range: start + range.start..start + range.end })
+    }
+
+    /// Whoever keeps these bytes alive.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Hints that nobody will read these bytes soon; whoever does all the same gets what was there.

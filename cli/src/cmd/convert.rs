@@ -89,7 +89,7 @@ impl Convert {
     pub(crate) fn run(self) -> Outcome {
         let to = self.target.target(&self.output)?;
         signal::listen()?;
-        let options = OpenOptions { i2s_arm: self.i2s_arm };
+        let options = OpenOptions { i2s_arm: self.i2s_arm, copy: false };
         let start = Instant::now();
         let input = model::find(&self.input)?;
         if let Named::Path(path) = input {
