@@ -6,13 +6,15 @@
 //! pages up in between and was read again.
 
 mod prefixes;
+mod shares;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use tern_kernels::{Cache, ChunkCount};
+use tern_kernels::{Cache, Chunk, ChunkCount};
 
 use self::prefixes::{Prefixes, common};
+use self::shares::Shares;
 use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
@@ -24,6 +26,8 @@ use crate::sequence::Sequence;
 const PIECE: usize = 256;
 /// The least, where somebody does.
 const LEAST_PIECE: usize = 16;
+/// How long a sequence may run and not be ready before it gives its seat to one that waits.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Rows of which all logits are held at once: 16 MB with the largest vocabularies.
 const SCORED_PIECE: usize = 32;
 
@@ -58,13 +62,25 @@ pub struct Job {
     pub guide: Option<Box<dyn Guide>>,
     /// Only texts of the same realm share their beginnings.
     pub realm: u64,
+    /// Whose it is. Where jobs wait, the next is one of the owner who got least of late.
+    pub owner: u64,
 }
 
 impl Job {
     /// Makes a job with no log-probabilities, no grammar, and its prefix shared with everybody.
     pub fn new(prompt: Vec<u32>, sampling: Sampling, most: usize) -> Self {
         let (logprobs, prompt_logprobs, guide) = (None, None, None);
-        Self { prompt, sampling, most, logprobs, prompt_logprobs, ignore_stops: false, guide, realm: 0 }
+        Self {
+            prompt,
+            sampling,
+            most,
+            logprobs,
+            prompt_logprobs,
+            ignore_stops: false,
+            guide,
+            realm: 0,
+            owner: 0,
+        }
     }
 }
 
@@ -135,6 +151,8 @@ pub struct Load {
     pub pages: usize,
     /// Times that a sequence had to give its pages up and was read again.
     pub preempted: u64,
+    /// Times that a sequence gave its seat up because nobody took its tokens and others waited.
+    pub set_aside: u64,
 }
 
 /// A job that runs or waits.
@@ -155,11 +173,18 @@ struct Text {
     read: bool,
     /// Nothing may be shared: it would need a page more than there are.
     alone: bool,
+    /// Since when it runs and is not ready for another token.
+    stalled: Option<Instant>,
 }
 
 impl Text {
     fn said(&self) -> usize {
         self.tokens.len() - self.job.prompt.len()
+    }
+
+    /// Whether its tokens are taken. A prompt can always be read.
+    fn can_go_on(&self, ready: &impl Fn(Ticket) -> bool) -> bool {
+        !self.read || ready(self.ticket)
     }
 }
 
@@ -201,6 +226,9 @@ pub struct Batch {
     count: ChunkCount,
     tickets: u64,
     preempted: u64,
+    set_aside: u64,
+    /// Rows that the jobs of each owner took, those who have none now left out.
+    shares: Shares,
     /// Seconds for a row of a prompt, as lately measured.
     row_seconds: f64,
     /// Rows of the last step.
@@ -234,6 +262,8 @@ impl Batch {
             count: ChunkCount::default(),
             tickets: 0,
             preempted: 0,
+            set_aside: 0,
+            shares: Shares::default(),
             row_seconds: 0.0,
             rows: 0,
         })
@@ -266,6 +296,7 @@ impl Batch {
             _ => Logits::All,
         };
         let (sampler, tokens) = (Sampler::new(job.sampling.clone())?, job.prompt.clone());
+        self.shares.enter(job.owner);
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.waiting.push_back(Text {
@@ -280,13 +311,17 @@ impl Batch {
             scored: Vec::new(),
             read: false,
             alone: false,
+            stalled: None,
         });
         Ok(ticket)
     }
 
     /// Ends a job and frees its memory; nothing more is told of it.
     pub fn cancel(&mut self, ticket: Ticket) {
-        self.waiting.retain(|text| text.ticket != ticket);
+        if let Some(at) = self.waiting.iter().position(|text| text.ticket == ticket) {
+            let text = self.waiting.remove(at);
+            text.iter().for_each(|text| self.shares.leave(text.job.owner));
+        }
         if let Some(at) = self.running.iter().position(|text| text.ticket == ticket) {
             self.end(at);
         }
@@ -312,13 +347,15 @@ impl Batch {
             pages_kept,
             pages: self.bounds.pages,
             preempted: self.preempted,
+            set_aside: self.set_aside,
         }
     }
 
     /// Lets jobs in, takes one step with all that are `ready` for another token, and tells what came of it.
     pub fn step(&mut self, model: &Model, ready: impl Fn(Ticket) -> bool) -> Vec<(Ticket, Output)> {
         let mut out = Vec::new();
-        self.admit(model);
+        self.set_aside(&ready);
+        self.admit(model, &ready);
         let pieces = loop {
             let pieces = self.pieces(&ready);
             if self.make_room(&pieces) {
@@ -326,6 +363,12 @@ impl Batch {
             }
         };
         self.rows = pieces.iter().map(|piece| piece.len).sum();
+        for piece in &pieces {
+            let job = &self.running[piece.at].job;
+            // All logits of a row, and the order of the likeliest, cost about as much again as its way there.
+            let cost = if job.logprobs.is_some() || job.prompt_logprobs.is_some() { 2 } else { 1 };
+            self.shares.spend(job.owner, piece.len as u64 * cost);
+        }
         if pieces.is_empty() {
             return out;
         }
@@ -357,52 +400,94 @@ impl Batch {
         out
     }
 
-    /// Lets in who is next as long as there is room. Whoever would read what another is just reading waits for it.
-    fn admit(&mut self, model: &Model) {
-        let mut next = 0;
-        while self.running.len() < self.bounds.parallel {
-            let Some(text) = self.waiting.get(next) else { return };
-            let known = text.tokens.len() - 1;
-            let (mut found, mut pages) = (0, Vec::new());
-            if text.job.prompt_logprobs.is_none() && !text.alone {
-                (found, pages) = self.prefixes.find(text.job.realm, &text.tokens[..known]);
-                for (other, sequence) in self.running.iter().zip(&self.sequences) {
-                    if other.job.realm == text.job.realm {
-                        let shared = common(&other.tokens, &text.tokens[..known]);
-                        let there = shared.min(sequence.tokens().len());
-                        if there > found {
-                            found = there;
-                            pages = sequence.chunks()[..there.div_ceil(Cache::CHUNK)].to_vec();
+    /// Lets in who is next as long as there is room.
+    fn admit(&mut self, model: &Model, ready: &impl Fn(Ticket) -> bool) {
+        'next: while self.running.len() < self.bounds.parallel {
+            for at in self.order(ready) {
+                match self.room_for(at) {
+                    Room::Soon => {}
+                    Room::None => return,
+                    Room::Now { found, pages } => {
+                        let Some(mut text) = self.waiting.remove(at) else { return };
+                        let mut sequence = Sequence::new(model, self.bounds.context).counted(&self.count);
+                        sequence.adopt(&text.tokens[..found], pages);
+                        if !text.read {
+                            text.cached = found;
+                            text.scored.clear();
                         }
+                        self.running.push(text);
+                        self.sequences.push(sequence);
+                        continue 'next;
                     }
                 }
-                /// Tokens that are worth waiting for.
-                const WORTH: usize = 16;
-                let soon = self.running.iter().zip(&self.sequences).any(|(other, sequence)| {
-                    other.job.realm == text.job.realm
-                        && !other.read
-                        && common(&other.job.prompt, &text.tokens[..known])
-                            .min(other.job.prompt.len())
-                            .saturating_sub(sequence.tokens().len().max(found))
-                            >= WORTH
-                });
-                if soon {
-                    next += 1;
-                    continue;
+            }
+            return;
+        }
+    }
+
+    /// Those that wait and could go on, in the order in which they come in: who ran before, then the owner who got least.
+    fn order(&self, ready: &impl Fn(Ticket) -> bool) -> Vec<usize> {
+        let mut order: Vec<usize> =
+            (0..self.waiting.len()).filter(|&at| self.waiting[at].can_go_on(ready)).collect();
+        order.sort_by_key(|&at| {
+            let text = &self.waiting[at];
+            (!text.read, self.shares.of(text.job.owner), text.ticket)
+        });
+        order
+    }
+
+    /// Takes the seats of those whose tokens nobody takes, as far as others wait for one. Their pages stay until somebody
+    /// needs them.
+    fn set_aside(&mut self, ready: &impl Fn(Ticket) -> bool) {
+        let now = Instant::now();
+        for text in &mut self.running {
+            text.stalled = if text.can_go_on(ready) { None } else { text.stalled.or(Some(now)) };
+        }
+        for _ in 0..self.waiting.iter().filter(|text| text.can_go_on(ready)).count() {
+            let long = |text: &Text| text.stalled.is_some_and(|since| now - since >= PATIENCE);
+            let Some(at) = self.running.iter().position(long) else { return };
+            let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
+            self.prefixes.leave(text.job.realm, sequence.tokens(), sequence.chunks());
+            self.set_aside += 1;
+            self.waiting.push_back(Text { stalled: None, ..text });
+        }
+    }
+
+    /// Whether the text that waits there can come in. Whoever would read what another is just reading waits for it.
+    fn room_for(&mut self, at: usize) -> Room {
+        let text = &self.waiting[at];
+        let known = text.tokens.len() - 1;
+        let (mut found, mut pages) = (0, Vec::new());
+        if text.job.prompt_logprobs.is_none() && !text.alone {
+            (found, pages) = self.prefixes.find(text.job.realm, &text.tokens[..known]);
+            for (other, sequence) in self.running.iter().zip(&self.sequences) {
+                if other.job.realm == text.job.realm {
+                    let shared = common(&other.tokens, &text.tokens[..known]);
+                    let there = shared.min(sequence.tokens().len());
+                    if there > found {
+                        found = there;
+                        pages = sequence.chunks()[..there.div_ceil(Cache::CHUNK)].to_vec();
+                    }
                 }
             }
-            if !self.has_room(text.tokens.len() + 1, found) {
-                return;
+            /// Tokens that are worth waiting for.
+            const WORTH: usize = 16;
+            let soon = self.running.iter().zip(&self.sequences).any(|(other, sequence)| {
+                other.job.realm == text.job.realm
+                    && !other.read
+                    && common(&other.job.prompt, &text.tokens[..known])
+                        .min(other.job.prompt.len())
+                        .saturating_sub(sequence.tokens().len().max(found))
+                        >= WORTH
+            });
+            if soon {
+                return Room::Soon;
             }
-            let Some(mut text) = self.waiting.remove(next) else { return };
-            let mut sequence = Sequence::new(model, self.bounds.context).counted(&self.count);
-            sequence.adopt(&text.tokens[..found], pages);
-            if !text.read {
-                text.cached = found;
-                text.scored.clear();
-            }
-            self.running.push(text);
-            self.sequences.push(sequence);
+        }
+        if self.has_room(self.waiting[at].tokens.len() + 1, found) {
+            Room::Now { found, pages }
+        } else {
+            Room::None
         }
     }
 
@@ -435,7 +520,7 @@ impl Batch {
                 if ready(text.ticket) {
                     pieces.push(Piece { at, len: 1 });
                 }
-            } else {
+            } else if !text.read || ready(text.ticket) {
                 let scored = text.job.prompt_logprobs.is_some() && !text.read;
                 reading.push(Piece { at, len: if scored { pending.min(SCORED_PIECE) } else { pending } });
             }
@@ -465,9 +550,9 @@ impl Batch {
             if self.prefixes.evict() {
                 continue;
             }
-            let Some(youngest) = (0..self.running.len()).max_by_key(|&at| self.running[at].ticket) else {
-                return true;
-            };
+            // Whose tokens nobody takes, then the youngest.
+            let last = |at: &usize| (self.running[*at].stalled.is_some(), self.running[*at].ticket);
+            let Some(youngest) = (0..self.running.len()).max_by_key(last) else { return true };
             // The last one left shares pages with the kept texts, and a copy is one page too many: without them it fits.
             self.preempted += 1;
             let last = self.running.len() == 1;
@@ -605,8 +690,21 @@ impl Batch {
     /// Takes a sequence out and keeps its pages for whoever begins alike.
     fn end(&mut self, at: usize) {
         let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
+        self.shares.leave(text.job.owner);
         self.prefixes.leave(text.job.realm, sequence.tokens(), sequence.chunks());
     }
+}
+
+/// Whether one that waits can come in.
+enum Room {
+    /// Yes; so many of its tokens lie in these pages.
+    Now {
+        found: usize,
+        pages: Vec<Chunk>,
+    },
+    /// What it would read is just being read.
+    Soon,
+    None,
 }
 
 /// Tokens of one running text that go through the model in a step.

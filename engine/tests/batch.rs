@@ -162,6 +162,70 @@ fn who_gives_pages_up_says_the_same() {
 }
 
 #[test]
+fn a_text_that_nobody_takes_gives_its_seat_to_one_that_waits_and_goes_on_later() {
+    let model = model();
+    let prompts = prompts(&model);
+    let job = |at: usize, most| Job {
+        ignore_stops: true,
+        ..Job::new(prompts[at].clone(), Sampling::greedy(), most)
+    };
+    for pages in [64, 2] {
+        let mut batch = Batch::new(&model, Bounds { parallel: 1, pages, ..bounds() }).unwrap();
+        let mut tale = Tale::new();
+        let slow = batch.add(&model, job(2, 40)).unwrap();
+        while tale.get(&slow).is_none_or(|told| told.tokens.len() < 5) {
+            note(&mut tale, batch.step(&model, |_| true));
+        }
+        // With nobody waiting it keeps its seat.
+        note(&mut tale, batch.step(&model, |_| false));
+        let before = tale[&slow].tokens.len();
+        assert_eq!((batch.load().running, batch.rows()), (1, 0));
+        let others = [batch.add(&model, job(0, 30)).unwrap(), batch.add(&model, job(5, 30)).unwrap()];
+        let start = std::time::Instant::now();
+        while others.iter().any(|other| tale.get(other).is_none_or(|told| told.done.is_none())) {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "the others wait for ever: {:?}",
+                batch.load()
+            );
+            note(&mut tale, batch.step(&model, |ticket| ticket != slow));
+            if batch.rows() == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert_eq!((tale[&slow].tokens.len(), batch.load().set_aside), (before, 1));
+        note(&mut tale, batch.step(&model, |ticket| ticket != slow));
+        assert_eq!(batch.rows(), 0, "nobody takes what it would say");
+        finish(&mut batch, &model, &mut tale);
+        let roomy = alone(&model, &prompts[2], &Sampling::greedy(), 40);
+        assert!(tale[&slow].ids().starts_with(&roomy), "{pages} pages");
+        assert_eq!(tale[&slow].ids().len(), 40);
+    }
+}
+
+#[test]
+fn who_got_least_is_next() {
+    let model = model();
+    let prompt = &prompts(&model)[0];
+    let job = |owner| Job { owner, ..Job::new(prompt.clone(), Sampling::greedy(), 8) };
+    let mut batch = Batch::new(&model, Bounds { parallel: 1, ..bounds() }).unwrap();
+    let greedy: Vec<_> = (0..6).map(|_| batch.add(&model, job(1)).unwrap()).collect();
+    let mut tale = Tale::new();
+    note(&mut tale, batch.step(&model, |_| true));
+    let modest: Vec<_> = (0..2).map(|_| batch.add(&model, job(2)).unwrap()).collect();
+    let mut ended = Vec::new();
+    while !batch.is_idle() {
+        let outputs = batch.step(&model, |_| true);
+        ended.extend(
+            outputs.iter().filter(|(_, told)| matches!(told, Output::Done(_))).map(|(ticket, _)| *ticket),
+        );
+    }
+    let [g, m] = [&greedy, &modest];
+    assert_eq!(ended[..4], [g[0], m[0], g[1], m[1]], "in turns, in order for each");
+    assert_eq!(ended[4..], g[2..]);
+}
+
+#[test]
 fn a_known_beginning_is_not_read_again() {
     let model = model();
     let mut batch = Batch::new(&model, bounds()).unwrap();

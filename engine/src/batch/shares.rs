@@ -1,0 +1,45 @@
+//! What each owner of jobs got of the model, so that who got least is next.
+//!
+//! An owner is known while a job of theirs waits or runs. Who comes anew begins with what the one who got least has: not
+//! in debt for what was before, and without a credit for the time of absence.
+
+use std::collections::HashMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Shares(HashMap<u64, Share>);
+
+#[derive(Debug)]
+struct Share {
+    jobs: usize,
+    spent: u64,
+}
+
+impl Shares {
+    /// A job of this owner came.
+    pub(super) fn enter(&mut self, owner: u64) {
+        let least = self.0.values().map(|share| share.spent).min().unwrap_or(0);
+        self.0.entry(owner).or_insert(Share { jobs: 0, spent: least }).jobs += 1;
+    }
+
+    /// A job of this owner ended.
+    pub(super) fn leave(&mut self, owner: u64) {
+        if let Some(share) = self.0.get_mut(&owner) {
+            share.jobs -= 1;
+            if share.jobs == 0 {
+                self.0.remove(&owner);
+            }
+        }
+    }
+
+    /// Counts what a job took.
+    pub(super) fn spend(&mut self, owner: u64, cost: u64) {
+        if let Some(share) = self.0.get_mut(&owner) {
+            share.spent = share.spent.saturating_add(cost);
+        }
+    }
+
+    /// What the owner got.
+    pub(super) fn of(&self, owner: u64) -> u64 {
+        self.0.get(&owner).map_or(0, |share| share.spent)
+    }
+}
