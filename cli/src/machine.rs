@@ -93,7 +93,7 @@ pub(crate) fn now() -> String {
 
 /// A moment in seconds since 1970. The year is taken to begin in March, so that the leap day is its last
 /// (<https://howardhinnant.github.io/date_algorithms.html>).
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let (day, second) = (seconds / 86400 + 719_468, seconds % 86400);
     let (era, of_era) = (day / 146_097, day % 146_097);
     let year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146_096) / 365;

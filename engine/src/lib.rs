@@ -79,5 +79,5 @@ pub use sequence::Sequence;
 pub use story::{STORY, story_file};
 pub use template::{Message, Template};
 // What the types above take and give: nobody needs the crate of the kernels to name it.
-pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool};
+pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool, give_back};
 pub use tokenizer::{Decoder, Specials, Tokenizer};

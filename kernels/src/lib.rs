@@ -38,6 +38,7 @@ mod packing;
 mod pool;
 mod rounding;
 mod ternary;
+mod trim;
 
 pub use activations::{Activations, Norm, NotFinite};
 pub use attention::{
@@ -55,3 +56,4 @@ pub use matmul::{Product, products};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};
 pub use ternary::{Scales, Ternary};
+pub use trim::give_back;

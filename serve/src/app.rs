@@ -1,26 +1,34 @@
 //! What all requests share, and how one of them becomes events.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::budget::Budget;
 use crate::error::Refusal;
-use crate::limits::{EVENTS, PREPARING};
+use crate::http::note::Note;
+use crate::limits::{EVENTS, PREPARING, PROMPTS};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::prepare::{Kind, Prepared, Shape, prepare};
 use crate::ready::{Phase, Ready};
-use crate::wire::Request;
+use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Work};
 
 /// Who sent a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caller {
     /// Callers of different realms share no memory of prompts.
     pub(crate) realm: u64,
+    /// Who shares the model with others in equal parts: a key, or an address where there are no keys.
+    pub(crate) owner: u64,
+    /// Which key it was.
+    pub(crate) key: Option<usize>,
+    /// What becomes known of the request, for its line in the log.
+    pub(crate) note: Arc<Note>,
 }
 
 /// What all requests share.
@@ -29,28 +37,60 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) ready: OnceLock<Ready>,
-    /// Requests that may run or wait.
-    pub(crate) places: Arc<Semaphore>,
+    /// Answers that may run or wait.
+    places: Arc<Semaphore>,
+    /// Those of each key, where there are several: no key may take all of them.
+    shares: Vec<Arc<Semaphore>>,
     preparing: Semaphore,
+    /// Memory of all requests together.
+    pub(crate) budget: Arc<Budget>,
+    /// Open connections.
+    pub(crate) connections: Arc<AtomicUsize>,
     ids: AtomicU64,
+}
+
+/// Places among the answers that may run or wait; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _all: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// How many answers a request asks for, before it is checked.
+fn answers(request: &Request) -> usize {
+    let prompts = match &request.prompt {
+        Some(Prompt::Texts(texts)) => texts.len(),
+        Some(Prompt::Lists(lists)) => lists.len(),
+        _ => 1,
+    };
+    prompts.saturating_mul(request.n.unwrap_or(1)).clamp(1, PROMPTS)
 }
 
 /// Events on their way, and how their answer is to look.
 pub(crate) struct Running {
     pub(crate) events: Receiver<(usize, Event)>,
     pub(crate) shape: Shape,
+    /// The request's line in the log, which also holds its memory.
+    pub(crate) note: Arc<Note>,
 }
 
 impl App {
     pub(crate) fn new(options: Options) -> Self {
-        let places = Arc::new(Semaphore::new(options.parallel + options.queue));
+        let all = options.parallel + options.queue;
+        let places = Arc::new(Semaphore::new(all));
+        let keys = if options.keys.len() > 1 { options.keys.len() } else { 0 };
+        let share = || Arc::new(Semaphore::new(options.parallel.max(all / 2)));
+        let shares = (0..keys).map(|_| share()).collect();
         Self {
+            budget: Budget::new(options.request_memory),
             options,
             metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),
             ready: OnceLock::new(),
             places,
+            shares,
             preparing: Semaphore::new(PREPARING),
+            connections: Arc::default(),
             ids: AtomicU64::new(0),
         }
     }
@@ -64,7 +104,22 @@ impl App {
         }
     }
 
-    /// Requests that run or wait.
+    /// Places for an answer or several; `None` where there are too few, for all or for this key.
+    fn place(&self, caller: &Caller, answers: usize) -> Option<Place> {
+        let take = |from: &Arc<Semaphore>, most: usize| {
+            // Who asks for more than there are at all gets all of them.
+            let count = u32::try_from(answers.min(most)).unwrap_or(u32::MAX);
+            from.clone().try_acquire_many_owned(count).ok()
+        };
+        let all = self.options.parallel + self.options.queue;
+        let share = match caller.key.and_then(|key| self.shares.get(key)) {
+            Some(share) => Some(take(share, self.options.parallel.max(all / 2))?),
+            None => None,
+        };
+        Some(Place { _all: take(&self.places, all)?, _share: share })
+    }
+
+    /// Answers that run or wait.
     pub(crate) fn active(&self) -> usize {
         (self.options.parallel + self.options.queue).saturating_sub(self.places.available_permits())
     }
@@ -95,21 +150,35 @@ impl App {
         self: &Arc<Self>,
         request: Request,
         kind: Kind,
-        realm: u64,
+        caller: &Caller,
     ) -> Result<Running, Refusal> {
         let received = Instant::now();
         self.ready()?;
         // The place comes first: a full server does no work for those it turns away.
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+        let Some(place) = self.place(caller, answers(&request)) else {
             self.metrics.refused_busy.add(1);
-            return Err(Refusal::busy(self.options.parallel + self.options.queue));
+            return Err(Refusal::busy(self.active()));
         };
-        let Prepared { jobs, shape } = self.apart(move |ready| prepare(ready, &request, kind, realm)).await?;
+        let (realm, owner, note) = (caller.realm, caller.owner, caller.note.clone());
+        let prepare = {
+            let note = note.clone();
+            move |ready: &Ready| {
+                note.encodes()?;
+                let mut prepared = prepare(ready, &request, kind, realm)?;
+                drop(request);
+                prepared.jobs.iter_mut().for_each(|wanted| wanted.job.owner = owner);
+                note.holds(prepared.bytes())?;
+                Ok(prepared)
+            }
+        };
+        let Prepared { jobs, shape } = self.apart(prepare).await?;
+        note.asked(shape.prompt_tokens.iter().sum());
         let (sender, events) = tokio::sync::mpsc::channel(EVENTS + Event::PER_STEP * jobs.len());
         let deadline = received + self.options.request_time;
-        let work = Work { jobs, events: sender, permit, received, deadline };
+        let work =
+            Work { jobs, shared: shape.n, events: sender, place, note: note.clone(), received, deadline };
         let sent = self.ready()?.worker.send(Message::Work(Box::new(work)));
         sent.map_err(|_| Refusal::unavailable("the model has stopped"))?;
-        Ok(Running { events, shape })
+        Ok(Running { events, shape, note })
     }
 }

@@ -94,8 +94,16 @@ impl Refusal {
             ..Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limit_error",
-                format!("{queue} requests are running or waiting already: try again in a moment"),
+                format!("{queue} answers are running or waiting already: try again in a moment"),
             )
+        }
+    }
+
+    pub(crate) fn memory() -> Self {
+        Self {
+            code: Some("memory_full"),
+            retry_after: Some(2),
+            ..Self::unavailable("the memory for requests is in use: try again in a moment")
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod answer;
 mod app;
+mod budget;
 mod dialect;
 mod error;
 pub mod fuzzing;
@@ -14,6 +15,7 @@ mod guide;
 mod http;
 mod json;
 mod limits;
+mod log;
 mod memory;
 mod metrics;
 mod options;
@@ -29,6 +31,7 @@ mod wire;
 mod worker;
 
 pub use http::tls;
+pub use log::Log;
 pub use options::Options;
 pub use run::serve_until_told;
 pub use server::{Error, run};

@@ -19,6 +19,8 @@ pub(crate) const BODY_TIME: Duration = Duration::from_secs(120);
 pub(crate) const WRITE_PAUSE: Duration = Duration::from_secs(30);
 /// A stream that has nothing to say says so.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Lines of the log that wait to be written; more are dropped and counted.
+pub(crate) const LOG_LINES: usize = 1024;
 /// Connections at the same time.
 pub(crate) const CONNECTIONS: usize = 4096;
 /// Events that wait for a slow reader; then its sequences stand still.

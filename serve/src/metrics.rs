@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tern::Load;
 
+use crate::memory;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -56,6 +58,19 @@ impl Histogram {
     }
 }
 
+/// What is so at the moment.
+#[derive(Debug, Default)]
+pub(crate) struct Moment {
+    /// Requests that hold a place: they run or wait.
+    pub(crate) requests: usize,
+    pub(crate) connections: usize,
+    pub(crate) memory: usize,
+    pub(crate) memory_limit: usize,
+    pub(crate) log_dropped: Counter,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+}
+
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -75,6 +90,8 @@ pub(crate) struct Metrics {
     pub(crate) tokens: Counter,
     pub(crate) first_token: Histogram,
     pub(crate) next_token: Histogram,
+    /// From a request's head to the last byte of its answer.
+    pub(crate) request: Histogram,
     load: Mutex<Load>,
 }
 
@@ -102,8 +119,8 @@ impl Metrics {
         *self.load.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The whole page. `requests` are the requests that hold a place: they run or wait.
-    pub(crate) fn text(&self, requests: usize) -> String {
+    /// The whole page.
+    pub(crate) fn text(&self, moment: &Moment) -> String {
         let mut out = String::new();
         let load = self.load();
         head(&mut out, "tern_responses_total", "HTTP answers by the class of their status", "counter");
@@ -116,6 +133,11 @@ impl Metrics {
             let _ = writeln!(out, "tern_answers_total{{end=\"{end}\"}} {}", counter.get());
         }
         for (name, help, counter) in [
+            (
+                "tern_log_lines_dropped_total",
+                "Lines of the log that could not be written",
+                &moment.log_dropped,
+            ),
             ("tern_refused_busy_total", "Requests refused because the queue was full", &self.refused_busy),
             ("tern_panics_total", "Mistakes of the server that were caught", &self.panics),
             ("tern_prompts_total", "Prompts read", &self.prompts),
@@ -134,8 +156,14 @@ impl Metrics {
             "counter",
         );
         let _ = writeln!(out, "tern_preemptions_total {}", load.preempted);
+        let help = "Answers that gave their place to others because their readers did not keep up";
+        head(&mut out, "tern_set_aside_total", help, "counter");
+        let _ = writeln!(out, "tern_set_aside_total {}", load.set_aside);
         for (name, help, value) in [
-            ("tern_requests_active", "Requests that run or wait", requests),
+            ("tern_requests_active", "Answers that run or wait, of all requests", moment.requests),
+            ("tern_connections", "Open connections", moment.connections),
+            ("tern_request_memory_bytes", "Memory that requests hold, as it is counted", moment.memory),
+            ("tern_request_memory_limit_bytes", "Memory that all requests may hold", moment.memory_limit),
             ("tern_sequences_running", "Sequences in the batch", load.running),
             ("tern_sequences_waiting", "Sequences that wait for room", load.waiting),
             ("tern_kv_pages", "Pages of keys and values in all", load.pages),
@@ -147,7 +175,16 @@ impl Metrics {
         }
         head(&mut out, "tern_kv_used_ratio", "Share of the pages that running sequences hold", "gauge");
         let _ = writeln!(out, "tern_kv_used_ratio {}", load.pages_used as f64 / load.pages.max(1) as f64);
+        head(&mut out, "process_start_time_seconds", "When the server was started, since 1970", "gauge");
+        let _ = writeln!(out, "process_start_time_seconds {}", moment.started);
+        if let Some(bytes) = memory::resident() {
+            head(&mut out, "process_resident_memory_bytes", "Memory that the process holds", "gauge");
+            let _ = writeln!(out, "process_resident_memory_bytes {bytes}");
+        }
+        head(&mut out, "tern_build_info", "The version of the server", "gauge");
+        let _ = writeln!(out, "tern_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
         self.first_token.write(&mut out, "tern_first_token_seconds", "From a request to its first token");
+        self.request.write(&mut out, "tern_request_seconds", "From a request to the end of its answer");
         self.next_token.write(&mut out, "tern_next_token_seconds", "From one token of an answer to the next");
         out
     }
@@ -167,7 +204,7 @@ mod tests {
         for ms in [1, 7, 7, 400, 1_000_000] {
             metrics.first_token.observe(Duration::from_millis(ms));
         }
-        let text = metrics.text(3);
+        let text = metrics.text(&Moment { requests: 3, ..Moment::default() });
         for line in [
             "tern_first_token_seconds_bucket{le=\"0.005\"} 1",
             "tern_first_token_seconds_bucket{le=\"0.01\"} 3",

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tern::{Dry, Sampling};
 
+use crate::log::Log;
+use crate::memory;
 use crate::ready::now;
 
 /// What a server is to do.
@@ -20,6 +22,8 @@ pub struct Options {
     pub context: Option<usize>,
     /// Bytes for keys and values; what suits the model and the machine if `None`.
     pub kv_memory: Option<u64>,
+    /// Bytes for all requests together: bodies, what they are read into, answers that wait.
+    pub request_memory: usize,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
     /// Texts across which no repeated sequence goes, see [`tern::Dry`]; the tokens in `sampling` are found by them.
@@ -30,8 +34,11 @@ pub struct Options {
     pub isolate: bool,
     /// Origins whose pages may use the server; `*` for all.
     pub cors: Vec<String>,
-    /// Whether only this machine can reach it.
-    pub loopback: bool,
+    /// Names that the server goes by, beside addresses and those that only a private network has; `*` for all. Where
+    /// there are keys and no names here, any name will do.
+    pub hosts: Vec<String>,
+    /// Whether `/metrics` is told without a key.
+    pub metrics_open: bool,
     /// How long one request may take.
     pub request_time: Duration,
     /// How long running requests may go on when the server is told to end.
@@ -40,8 +47,8 @@ pub struct Options {
     pub pause: Duration,
     /// Serve TLS with this certificate.
     pub tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
-    /// Gets a JSON object for each request, and for what else happens.
-    pub log: Arc<dyn Fn(&serde_json::Value) + Send + Sync>,
+    /// Gets a JSON object at the end of each request, and for what else happens.
+    pub log: Log,
     /// When it was started, in seconds since 1970.
     pub started: u64,
 }
@@ -54,17 +61,19 @@ impl Default for Options {
             queue: 128,
             context: None,
             kv_memory: None,
+            request_memory: memory::for_requests(),
             sampling: Sampling::default(),
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),
             keys: Vec::new(),
             isolate: false,
             cors: Vec::new(),
-            loopback: true,
+            hosts: Vec::new(),
+            metrics_open: false,
             request_time: Duration::from_secs(1800),
             grace: Duration::from_secs(30),
             pause: Duration::from_millis(200),
             tls: None,
-            log: Arc::new(|_| {}),
+            log: Log::default(),
             started: now(),
         }
     }

@@ -3,18 +3,19 @@
 use std::hash::{BuildHasher, Hasher};
 
 use serde_json::Value;
-use tern::{Dry, Job, Message, Sampling, Specials, Tokenizer};
+use tern::{Dry, Job, Message, Sampling, Scored, Specials, Tokenizer};
 
 use crate::error::Refusal;
 use crate::guide::Grammar;
 use crate::json::short;
 use crate::limits::{
-    BIASES, BREAKER_BYTES, BREAKERS, CHOICES, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT, TOP_LOGPROBS,
+    BIASES, BREAKER_BYTES, BREAKERS, CHOICES, EVENTS, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT,
+    TOP_LOGPROBS,
 };
 use crate::ready::Ready;
 use crate::tools::{Tools, call_text, response_text};
 use crate::wire::{Logprobs, OneOrMany, Prompt, Request};
-use crate::worker::Wanted;
+use crate::worker::{Event, Wanted};
 
 /// Which of the two kinds of text is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,24 @@ pub(crate) struct Prepared {
     pub(crate) jobs: Vec<Wanted>,
     pub(crate) shape: Shape,
 }
+
+impl Prepared {
+    /// Bytes that it takes until its answers have ended, at most: prompts as tokens (the job's, the sequence's), their
+    /// probabilities, and the events that may wait.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |Wanted { job, stops, .. }: &Wanted| {
+            let scored = |top: Option<usize>| top.map_or(0, |top| SCORED + 8 * top);
+            let ids = job.prompt.len() * (8 + scored(job.prompt_logprobs));
+            let waiting = Event::PER_STEP * (128 + scored(job.logprobs));
+            ids + waiting + stops.iter().map(String::len).sum::<usize>() + 1024
+        };
+        let echo: usize = self.shape.echo.iter().flatten().map(String::len).sum();
+        self.jobs.iter().map(of).sum::<usize>() + EVENTS * 256 + echo
+    }
+}
+
+/// Bytes of a token and its probability.
+const SCORED: usize = size_of::<Scored>();
 
 /// How the answer is to look.
 #[derive(Clone, Debug, Default)]

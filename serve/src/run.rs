@@ -12,12 +12,10 @@ use crate::server::{Error, run};
 const THREADS: usize = 2;
 
 /// Serves on this address until the process is told to end (SIGTERM, SIGINT, Ctrl-C); told again, it ends at once.
-/// `listening` hears the address as soon as connections are taken.
 pub fn serve_until_told(
     address: SocketAddr,
     load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
     options: Options,
-    listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -27,9 +25,8 @@ pub fn serve_until_told(
         .map_err(Error::Listener)?;
     let served = runtime.block_on(async {
         let bound = TcpListener::bind(address).await;
-        let listener = bound.map_err(|error| Error::Settings(format!("{address}: {error}")))?;
+        let listener = bound.map_err(|error| Error::Address(address, error))?;
         let told = signals().map_err(Error::Listener)?;
-        listening(listener.local_addr().map_err(Error::Listener)?);
         run(listener, load, options, told).await
     });
     // A prompt that is just being prepared is not worth waiting for.

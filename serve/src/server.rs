@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
+use serde_json::json;
 use tern::{Batch, Bounds, Dry, Model};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -29,6 +31,8 @@ pub enum Error {
     Model(tern::Error),
     /// The settings do not go together with the model or the machine.
     Settings(String),
+    /// The address cannot be listened on.
+    Address(SocketAddr, io::Error),
     /// The listener is broken.
     Listener(io::Error),
     /// The thread that owns the model is gone.
@@ -40,6 +44,7 @@ impl std::fmt::Display for Error {
         match self {
             Self::Model(error) => error.fmt(f),
             Self::Settings(what) => f.write_str(what),
+            Self::Address(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Listener(error) => write!(f, "cannot accept connections: {error}"),
             Self::Worker => f.write_str("the thread that runs the model has ended"),
         }
@@ -57,10 +62,27 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let app = Arc::new(App::new(options));
+    let served = serve(listener, load, &app, shutdown).await;
+    // The last lines get a moment, as far as somebody reads them.
+    let log = app.options.log.clone();
+    let _ = tokio::task::spawn_blocking(move || log.settle(LAST_LINES)).await;
+    served
+}
+
+async fn serve(
+    listener: TcpListener,
+    load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
+    app: &Arc<App>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let log = &app.options.log;
+    let scheme = if app.options.tls.is_some() { "https" } else { "http" };
+    let address = listener.local_addr().map_err(Error::Listener)?;
+    log.event("listening", json!({"url": format!("{scheme}://{address}")}));
     let (ended, mut worker_ended) = oneshot::channel();
     {
         // Weak, because the app holds the sender of the worker's inbox: the thread ends when the app is gone.
-        let (app, metrics) = (Arc::downgrade(&app), app.metrics.clone());
+        let (app, metrics) = (Arc::downgrade(app), app.metrics.clone());
         let thread = std::thread::Builder::new().name("tern-model".to_owned());
         let spawned = thread.spawn(move || {
             let _ = ended.send(own_model(&app, &metrics, load));
@@ -68,8 +90,17 @@ pub async fn run(
         spawned.map_err(Error::Listener)?;
     }
     let router = routes(app.clone());
+    let budget = app.budget.clone();
+    let _trimmer = Aborted(tokio::spawn(async move {
+        loop {
+            budget.freed.notified().await;
+            // After the last of it is freed; and not all the time, it holds the allocator up.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let _ = tokio::task::spawn_blocking(tern::give_back).await;
+        }
+    }));
     let tls = app.options.tls.clone().map(TlsAcceptor::from);
-    let open = Arc::new(AtomicUsize::new(0));
+    let open = app.connections.clone();
     let mut shutdown = std::pin::pin!(shutdown);
     let mut end: Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     loop {
@@ -83,13 +114,13 @@ pub async fn run(
         };
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) if open.load(Ordering::Relaxed) < CONNECTIONS => {
+                Ok((socket, peer)) if open.load(Ordering::Relaxed) < CONNECTIONS => {
                     let _ = socket.set_nodelay(true);
                     open.fetch_add(1, Ordering::Relaxed);
                     let (open, router, tls, phase) = (open.clone(), router.clone(), tls.clone(), app.phase.subscribe());
                     tokio::spawn(async move {
                         let _one = One(open);
-                        connection::serve(socket, tls, router, phase).await;
+                        connection::serve(socket, peer, tls, router, phase).await;
                     });
                 }
                 // One too many is closed at once.
@@ -102,14 +133,27 @@ pub async fn run(
                 told = true;
             }
             () = ending => return Ok(()),
-            result = &mut worker_ended => return match result {
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(())) | Err(_) => Err(Error::Worker),
-            },
+            result = &mut worker_ended => {
+                app.phase.send_replace(Phase::Draining);
+                wait(LAST_WORDS, || open.load(Ordering::Relaxed) == 0).await;
+                return match result {
+                    Ok(Err(error)) => Err(error),
+                    Ok(Ok(())) | Err(_) => Err(Error::Worker),
+                };
+            }
         }
         if told {
             end = Some(Box::pin(drain(app.clone(), open.clone())));
         }
+    }
+}
+
+/// A task that ends with what it is for.
+struct Aborted(tokio::task::JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -134,6 +178,9 @@ async fn drain(app: Arc<App>, open: Arc<AtomicUsize>) {
 
 /// How long the ends of answers may take to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How long the last lines of the log may take to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 /// Waits until it is done, but not for longer than this.
 async fn wait(time: Duration, done: impl Fn() -> bool) {
@@ -187,15 +234,14 @@ fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, 
         }
         loading
     });
-    (options.log)(&serde_json::json!({
-        "time": now(),
-        "event": "ready",
+    let entry = json!({
         "model": options.name,
         "load_ms": model.load_time().as_millis() as u64,
         "context": context,
         "parallel": options.parallel,
         "kv_pages": pages,
         "kv_bytes": pages * Batch::page_bytes(model),
-    }));
+    });
+    options.log.event("ready", entry);
     Ok(Some((bounds, Inbox { work })))
 }

@@ -148,6 +148,14 @@ pub(crate) struct Answer {
     pub(crate) done: Done,
 }
 
+/// Bytes that tokens take until they are written: as they are, and those whose probabilities are told as JSON.
+fn told(tokens: &[Scored]) -> usize {
+    /// Bytes of one token as a JSON object in memory.
+    const OBJECT: usize = 500;
+    let objects = |token: &Scored| if token.logprob.is_some() { 1 + token.top.len() } else { 0 };
+    size_of_val(tokens) + tokens.iter().map(objects).sum::<usize>() * OBJECT
+}
+
 /// Waits for all answers.
 pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal> {
     #[derive(Default)]
@@ -166,8 +174,12 @@ pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal
             Some((choice, event)) => {
                 let part = &mut parts[choice];
                 match event {
-                    Event::Read { scored, .. } => part.prompt = scored,
+                    Event::Read { scored, .. } => {
+                        running.note.takes(told(&scored))?;
+                        part.prompt = scored;
+                    }
                     Event::Piece { text, tokens } => {
+                        running.note.takes(2 * text.len() + told(&tokens))?;
                         part.text.push_str(&text);
                         part.tokens.extend(tokens);
                     }

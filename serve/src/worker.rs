@@ -3,6 +3,7 @@
 //! A request's receiver is its life: when it is dropped, its sequences end within a step. A reader that is slow makes
 //! its own sequences wait, and nobody else's.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,9 +11,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tern::{Batch, Bounds, Finish, Job, Model, Output, Scored, Ticket};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
+use crate::app::Place;
 use crate::error::Refusal;
+use crate::http::note::{End, Note};
 use crate::metrics::Metrics;
 use crate::stops::{Ripe, Stops};
 
@@ -20,9 +23,13 @@ use crate::stops::{Ripe, Stops};
 pub(crate) struct Work {
     /// Every answer that is wanted, in order.
     pub(crate) jobs: Vec<Wanted>,
+    /// So many of them in a row have the same prompt.
+    pub(crate) shared: usize,
     pub(crate) events: mpsc::Sender<(usize, Event)>,
-    /// Its place among those that may run or wait; free again when it is dropped.
-    pub(crate) permit: OwnedSemaphorePermit,
+    /// Its places among those that may run or wait.
+    pub(crate) place: Place,
+    /// What the log is to know.
+    pub(crate) note: Arc<Note>,
     pub(crate) received: Instant,
     pub(crate) deadline: Instant,
 }
@@ -89,10 +96,15 @@ struct Live<'m> {
     stops: Stops<'m>,
     times: Times,
     received: Instant,
+    note: Arc<Note>,
+    /// Its prompt is that of the answer before it, and counts there.
+    again: bool,
+    /// Its reader does not keep up.
+    behind: Cell<bool>,
     first: Option<Instant>,
     deadline: Instant,
     events: mpsc::Sender<(usize, Event)>,
-    _permit: Arc<OwnedSemaphorePermit>,
+    _place: Arc<Place>,
 }
 
 /// When the last one of these is dropped or `stop` is called, the worker ends.
@@ -131,7 +143,7 @@ pub(crate) fn run(model: &Model, bounds: Bounds, inbox: &Inbox, metrics: &Metric
             }
         }
         worker.drop_the_gone();
-        if !worker.step() {
+        if !worker.step()? {
             match inbox.work.recv_timeout(WAIT) {
                 Ok(message) => worker.take(message),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -151,14 +163,14 @@ struct Worker<'m> {
 
 impl<'m> Worker<'m> {
     fn take(&mut self, message: Message) {
-        let Work { jobs, events, permit, received, deadline } = match message {
+        let Work { jobs, shared, events, place, note, received, deadline } = match message {
             Message::Work(work) => *work,
             Message::Abort(refusal) => return self.abort(&refusal),
         };
         if events.is_closed() {
-            return;
+            return note.ended(End::Cancelled);
         }
-        let permit = Arc::new(permit);
+        let place = Arc::new(place);
         let tokenizer = self.model.tokenizer().ok();
         for (index, Wanted { job, stops, fresh }) in jobs.into_iter().enumerate() {
             let decoder = tokenizer.map(|tokenizer| match fresh {
@@ -169,11 +181,28 @@ impl<'m> Worker<'m> {
             match self.batch.add(self.model, job) {
                 Ok(ticket) => {
                     let stops = Stops::new(decoder, stops);
-                    let (events, _permit) = (events.clone(), permit.clone());
-                    let live = Live { index, stops, times, received, first: None, deadline, events, _permit };
+                    let (events, _place) = (events.clone(), place.clone());
+                    let (note, again) = (note.clone(), !index.is_multiple_of(shared));
+                    let (first, behind) = (None, Cell::new(false));
+                    let live = Live {
+                        index,
+                        stops,
+                        times,
+                        received,
+                        note,
+                        again,
+                        behind,
+                        first,
+                        deadline,
+                        events,
+                        _place,
+                    };
                     self.live.insert(ticket, live);
                 }
-                Err(error) => drop(events.try_send((index, Event::Failed(error.into())))),
+                Err(error) => {
+                    note.ended(End::Error);
+                    drop(events.try_send((index, Event::Failed(error.into()))));
+                }
             }
         }
     }
@@ -192,8 +221,10 @@ impl<'m> Worker<'m> {
             if let Some(live) = self.live.remove(&ticket) {
                 if live.events.is_closed() {
                     self.metrics.cancelled.add(1);
+                    live.note.ended(End::Cancelled);
                 } else {
                     self.metrics.timed_out.add(1);
+                    live.note.ended(End::Timeout);
                     let refusal = Refusal::timeout("the request took longer than this server allows");
                     // A full channel is a reader that does not read: dropping the sender tells it, too.
                     let _ = live.events.try_send((live.index, Event::Failed(refusal)));
@@ -202,19 +233,35 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// One step; `false` if nobody could take one. A panic ends the requests at hand, not the server.
-    fn step(&mut self) -> bool {
+    /// One step; `false` if nobody could take one. A panic ends the requests at hand, not the server; a model whose file
+    /// was changed ends it.
+    fn step(&mut self) -> tern::Result<bool> {
         let Self { model, batch, live, .. } = self;
         // Each answer may make so many events in a step, and all of a request's go the same way.
-        let most = |live: &Live<'_>| Event::PER_STEP * (Arc::strong_count(&live._permit));
-        let ready =
-            |ticket: Ticket| live.get(&ticket).is_none_or(|live| live.events.capacity() >= most(live));
+        let most = |live: &Live<'_>| Event::PER_STEP * (Arc::strong_count(&live._place));
+        // Who once was too slow catches up first, or it would go on for a token at a time.
+        let room = |live: &Live<'_>| match live.behind.get() {
+            true => most(live).max(live.events.max_capacity() / 4 * 3),
+            false => most(live),
+        };
+        let ready = |ticket: Ticket| {
+            live.get(&ticket).is_none_or(|live| {
+                let ready = live.events.capacity() >= room(live);
+                live.behind.set(!ready);
+                ready
+            })
+        };
         match catch_unwind(AssertUnwindSafe(|| batch.step(model, ready))) {
             Ok(outputs) => {
+                // Before a word of it is said: it may not be the model's.
+                if let Err(error) = self.model.unchanged() {
+                    self.abort(&Refusal::unavailable("the model's file was changed: the server ends"));
+                    return Err(error);
+                }
                 for (ticket, output) in outputs {
                     self.tell(ticket, output);
                 }
-                self.batch.rows() > 0
+                Ok(self.batch.rows() > 0)
             }
             Err(_) => {
                 self.metrics.panics.add(1);
@@ -222,7 +269,7 @@ impl<'m> Worker<'m> {
                 if let Ok(batch) = Batch::new(self.model, self.bounds) {
                     self.batch = batch;
                 }
-                true
+                Ok(true)
             }
         }
     }
@@ -230,6 +277,7 @@ impl<'m> Worker<'m> {
     fn abort(&mut self, refusal: &Refusal) {
         for (ticket, live) in self.live.drain() {
             self.batch.cancel(ticket);
+            live.note.ended(End::Error);
             let _ = live.events.try_send((live.index, Event::Failed(refusal.clone())));
         }
     }
@@ -243,12 +291,16 @@ impl<'m> Worker<'m> {
         match output {
             Output::Read { cached, scored } => {
                 live.times.cached_tokens = cached;
+                if !live.again {
+                    live.note.cached(cached);
+                }
                 self.metrics.prompt(live.times.prompt_tokens, cached);
                 send(live, Event::Read { cached, scored });
             }
             Output::Token(token) => {
                 let now = Instant::now();
                 live.times.tokens += 1;
+                live.note.token(now - live.received);
                 match live.first {
                     None => {
                         live.first = Some(now);
@@ -269,6 +321,7 @@ impl<'m> Worker<'m> {
                 if let Some(stop) = stop {
                     send(live, Event::Done(Done { reason: Reason::Text(stop), times: live.times }));
                     self.metrics.done.add(1);
+                    live.note.ended(End::Stop);
                     self.batch.cancel(ticket);
                     self.live.remove(&ticket);
                 }
@@ -286,10 +339,12 @@ impl<'m> Worker<'m> {
                     (None, Finish::Length) => Reason::Length,
                     (None, Finish::Failed(what)) => {
                         self.metrics.failed.add(1);
+                        live.note.ended(End::Error);
                         return send(&live, Event::Failed(Refusal::internal(what)));
                     }
                 };
                 self.metrics.done.add(1);
+                live.note.ended(if reason == Reason::Length { End::Length } else { End::Stop });
                 if live.first.is_none() {
                     live.times.first = live.received.elapsed();
                 }

@@ -189,7 +189,7 @@ fn a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() {
 fn keys_are_asked_for_and_keep_their_prompts_apart() {
     let (sink, lines) = log();
     let keys = vec!["first-key".to_owned(), "second-key".to_owned()];
-    let server = Server::start(Options { keys, isolate: true, log: sink, ..options() });
+    let server = Server::start(Options { keys, isolate: true, log: sink.clone(), ..options() });
     let body =
         json!({"messages": [{"role": "user", "content": "Tell me a story. ".repeat(20)}], "max_tokens": 1});
     let with = |header: (&str, &str)| {
@@ -230,6 +230,7 @@ fn keys_are_asked_for_and_keep_their_prompts_apart() {
         assert_eq!(with(header).status, 401, "{header:?}");
     }
     assert_eq!((server.get("/health").status, server.get("/").status), (200, 200));
+    sink.settle(Duration::from_secs(10));
     let lines = lines.lock().unwrap();
     assert!(
         lines.len() > 10 && lines.iter().all(|line| !line.to_string().contains("-key")),

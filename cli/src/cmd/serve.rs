@@ -1,19 +1,20 @@
 //! `tern serve`: an endpoint for programs and a page for people.
 
 mod layers;
+mod log;
 
-use std::net::IpAddr;
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
 use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one, count, expected, number};
-use crate::terminal;
 
 const EXAMPLES: &str = "\
 Every flag can also stand in the environment (`TERN_PORT=80` for --port 80) or in the file that --config names \
@@ -32,8 +33,8 @@ Examples:
 pub(crate) struct Serve {
     /// The model: a file, a directory, or `story` (built in) [default: story]
     model: Option<PathBuf>,
-    /// The address to listen on; `0.0.0.0` and `::` are all
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    /// The address to listen on, or a name that stands for one; `0.0.0.0` and `::` are all
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
     /// The port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
@@ -44,8 +45,8 @@ pub(crate) struct Serve {
     /// A file of settings, `flag = value` in each line
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What is told on standard error about each request: `text`, `json` or `none`
-    #[arg(long, value_name = "FORM", default_value = "text", value_parser = log)]
+    /// How each request is told on standard error: `text`, `json` or `none`
+    #[arg(long, value_name = "FORM", default_value = "text", value_parser = form)]
     log: &'static str,
     #[command(flatten)]
     room: Room,
@@ -74,6 +75,10 @@ struct Room {
     /// Memory for keys and values, such as `2G` [default: what --parallel needs, at most half of what is free]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     kv_memory: Option<u64>,
+    /// Memory for all requests together, beside keys and values: bodies, prompts, answers that wait; a request that
+    /// finds no room is told to come back (503) [default: 1G, at most a quarter of what is free]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    request_memory: Option<u64>,
     /// The longest that a step may take for new prompts while others wait for their next token, in ms
     #[arg(long, value_name = "MS", default_value = "200", value_parser = at_least_one)]
     pause: usize,
@@ -94,9 +99,17 @@ struct Access {
     /// A file of keys, one in each line
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Remember the beginnings of prompts for each key apart
+    /// Let keys share the remembered beginnings of prompts; else each has its own, and cannot learn others' by the time
+    /// that a prompt takes
     #[arg(long)]
-    isolate_keys: bool,
+    share_cache: bool,
+    /// Tell `/metrics` without a key
+    #[arg(long)]
+    metrics_open: bool,
+    /// A name that the server goes by, such as `ai.example.com`, or `*` for all [default: addresses and names of a
+    /// private network; any name where there are keys]
+    #[arg(long, value_name = "NAME")]
+    allowed_hosts: Vec<String>,
     /// Let pages of this origin use the server, such as `https://chat.example.com`, or `*` for all
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
@@ -117,28 +130,48 @@ impl Serve {
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(tern::STORY));
         // What cannot be opened is told before anything listens.
         model::find(&model)?;
+        tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });
         let options = self.options(&model)?;
-        let scheme = if options.tls.is_some() { "https" } else { "http" };
-        if !options.loopback && options.keys.is_empty() {
-            terminal::warning(&format!(
-                "{} can be reached from other machines, and nobody needs a key: `--api-key-file` asks for one",
-                self.host
-            ));
+        let log = options.log.clone();
+        if !self.host.is_loopback() && options.keys.is_empty() {
+            let what =
+                "can be reached from other machines, and nobody needs a key: `--api-key-file` asks for one";
+            log.event("warning", json!({"message": format!("{} {what}", self.host)}));
         }
+        let panics = log.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            panics.event("panic", json!({"message": panic.to_string()}));
+        }));
         let (machine, threads) = (self.machine, self.threads.threads);
-        // The warnings of opening a model are printed by its thread.
         let load = move || model::open_for_server(&model, &machine, threads);
-        let told = |address| terminal::talk(&format!("listening on {scheme}://{address}\n"));
-        tern_serve::serve_until_told((self.host, self.port).into(), load, options, told)
-            .map_err(|error| Failure::failed(error.to_string()))
+        let Err(error) = tern_serve::serve_until_told((self.host, self.port).into(), load, options) else {
+            return Ok(());
+        };
+        // Through the log, too: its reader may stand still.
+        log.event("error", json!({"message": error.to_string()}));
+        if let tern_serve::Error::Address(_, error) = &error
+            && let Some(hint) = log::hint(error.kind(), self.port)
+        {
+            log.event("hint", json!({"message": hint}));
+        }
+        log.settle(Duration::from_secs(1));
+        Err(Failure::failed(""))
     }
 
     fn options(&self, model: &Path) -> Outcome<tern_serve::Options> {
-        let Access { api_key, api_key_file, isolate_keys, cors, tls_cert, tls_key } = &self.access;
+        let Access {
+            api_key,
+            api_key_file,
+            share_cache,
+            metrics_open,
+            allowed_hosts,
+            cors,
+            tls_cert,
+            tls_key,
+        } = &self.access;
         let mut keys = api_key.clone();
         if let Some(path) = api_key_file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+            let text = small_file(path)?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             let before = keys.len();
             keys.extend(lines.map(str::to_owned));
@@ -163,7 +196,10 @@ impl Serve {
         let seconds = |count: usize| Duration::from_secs(count as u64);
         let form = self.log;
         let room = &self.room;
+        let usual = tern_serve::Options::default();
+        let request_memory = room.request_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(tern_serve::Options {
+            request_memory: request_memory.unwrap_or(usual.request_memory),
             name: self.alias.clone().unwrap_or_else(name),
             parallel: room.parallel,
             queue: room.queue,
@@ -171,45 +207,48 @@ impl Serve {
             kv_memory: room.kv_memory,
             sampling: self.sampling.sampling(),
             breakers: self.sampling.breakers(),
+            isolate: keys.len() > 1 && !share_cache,
             keys,
-            isolate: *isolate_keys,
             cors: cors.clone(),
-            loopback: self.host.is_loopback(),
+            hosts: allowed_hosts.clone(),
+            metrics_open: *metrics_open,
             request_time: seconds(room.request_time),
             grace: seconds(room.grace),
             pause: Duration::from_millis(room.pause as u64),
             tls,
-            log: Arc::new(move |entry: &Value| note(form, entry)),
-            ..tern_serve::Options::default()
+            log: log::written(form),
+            ..usual
         })
     }
 }
 
-/// One line about a request, or about the server.
-fn note(form: &str, entry: &Value) {
-    let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-    match form {
-        "json" => terminal::talk(&format!("{entry}\n")),
-        "text" if entry["event"] == "ready" => terminal::talk(&format!(
-            "{} is ready: {} answers at a time, {} tokens each, {:.1} MiB for keys and values\n",
-            text("model"),
-            entry["parallel"],
-            entry["context"],
-            entry["kv_bytes"].as_f64().unwrap_or(0.0) / f64::from(1 << 20),
-        )),
-        "text" => terminal::talk(&format!(
-            "{} {} {} {} ms ({})\n",
-            entry["status"],
-            text("method"),
-            text("path").escape_debug(),
-            entry["ms"],
-            text("id")
-        )),
-        _ => {}
+/// A file that people write: of settings, of keys. What is no such file (a device, a disk image) is not read on and on.
+fn small_file(path: &Path) -> Outcome<String> {
+    const MOST: u64 = 1 << 20;
+    let wrong = |what: &str| Failure::failed(format!("{}: {what}", path.display()));
+    let file = File::open(path).map_err(|error| wrong(&error.to_string()))?;
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(|error| wrong(&error.to_string()))?;
+    if bytes.len() as u64 > MOST {
+        return Err(wrong("expected at most 1 MiB of text, found more"));
     }
+    String::from_utf8(bytes).map_err(|_| wrong("expected UTF-8 text, found other bytes"))
 }
 
-fn log(text: &str) -> Result<&'static str, String> {
+/// Parses an address, or finds the one that a name stands for.
+fn address(text: &str) -> Result<IpAddr, String> {
+    if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Ok(address);
+    }
+    let found =
+        (text, 0).to_socket_addrs().map_err(|error| format!("no address of this machine: {error}"))?;
+    let mut found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    // Where a name stands for several, clients without IPv6 find the older one.
+    found.sort_by_key(IpAddr::is_ipv6);
+    found.first().copied().ok_or_else(|| "no address of this machine".to_owned())
+}
+
+fn form(text: &str) -> Result<&'static str, String> {
     let forms = ["text", "json", "none"];
     forms.into_iter().find(|form| *form == text).ok_or_else(|| expected(&forms))
 }

@@ -185,7 +185,7 @@ async fn answer(
     if request.max_tokens.is_none() {
         return Err(Refusal::field("max_tokens", "expected a number, found none"));
     }
-    let running = app.start(request.common()?, Kind::Chat, caller.realm).await?;
+    let running = app.start(request.common()?, Kind::Chat, &caller).await?;
     let envelope = Envelope::new(&app, &app.ready()?.model, "msg_");
     let shape = running.shape.clone();
     if shape.stream {

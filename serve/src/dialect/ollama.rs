@@ -132,7 +132,7 @@ async fn answer(
     kind: Kind,
     chat: bool,
 ) -> Result<Response, Refusal> {
-    let running = app.start(request, kind, caller.realm).await?;
+    let running = app.start(request, kind, &caller).await?;
     let envelope = Envelope::new(&app, &app.ready()?.model, "");
     let shape = running.shape.clone();
     let mut lines = Lines { envelope, shape, chat, calls: Calls::default() };

@@ -3,11 +3,15 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,28 +24,50 @@ use crate::error::Refusal;
 use crate::limits::{HEAD, HEAD_FIELDS, HEAD_TIME, WRITE_PAUSE};
 use crate::ready::Phase;
 
+/// The other side of a connection, as its requests carry it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// What the requests of a connection go to: the routes, which are told where they come from.
+struct Routes {
+    inner: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for Routes {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.inner.call(request)
+    }
+}
+
 /// Serves a connection until one side has had enough.
 pub(crate) async fn serve(
     socket: TcpStream,
+    peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     router: Router,
     phase: watch::Receiver<Phase>,
 ) {
+    let routes = Routes { inner: TowerToHyperService::new(router), peer: Peer(peer) };
     match tls {
-        None => talk(socket, router, phase).await,
+        None => talk(socket, routes, phase).await,
         Some(tls) => {
             if let Ok(Ok(socket)) = tokio::time::timeout(HEAD_TIME, tls.accept(socket)).await {
-                talk(socket, router, phase).await;
+                talk(socket, routes, phase).await;
             }
         }
     }
 }
 
-async fn talk<S>(socket: S, router: Router, mut phase: watch::Receiver<Phase>)
+async fn talk<S>(socket: S, service: Routes, mut phase: watch::Receiver<Phase>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)

@@ -1,23 +1,28 @@
 //! Who may come in: keys, hosts, origins; and what every answer carries.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use crate::app::{App, Caller};
 use crate::error::Refusal;
+use crate::http::connection::Peer;
+use crate::http::note::{Line, Note};
 use crate::limits::{HEAD, PATH};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What anybody may see: whether the server lives, and the page, which knows nothing by itself.
 const OPEN: [&str; 5] = ["/health", "/v1/health", "/", "/page.js", "/page.css"];
+/// What anybody may see where the operator says so.
+const METRICS: [&str; 2] = ["/metrics", "/v1/metrics"];
 
 /// Around every request.
 pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -26,12 +31,27 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
         Some(id) if id.len() <= 64 && id.as_bytes().iter().all(u8::is_ascii_graphic) => id.clone(),
         _ => HeaderValue::from_str(&app.id("req-")).unwrap_or(HeaderValue::from_static("req")),
     };
-    let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(200).collect();
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    let note = Arc::new(Note::new(app.budget.hold()));
+    let mut line = Line {
+        app: app.clone(),
+        note: note.clone(),
+        start,
+        id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
+        client: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        key: None,
+        method: request.method().as_str().chars().take(20).collect(),
+        path: request.uri().path().chars().take(200).collect(),
+        status: None,
+        bytes: 0,
+        told: false,
+    };
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match enter(&app, &request) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
+        Ok(key) => {
+            line.key = key.map(|at| at + 1);
+            let realm = if app.options.isolate { key.map_or(0, |at| at as u64 + 1) } else { 0 };
+            request.extensions_mut().insert(Caller { realm, owner: owner(key, peer), key, note });
             next.run(request).await
         }
         Err(response) => *response,
@@ -39,72 +59,100 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
     // Axum's own words for what it could not route.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = response.headers().get(header::ALLOW).cloned();
-        response = Refusal::method(method.as_str(), &path).into_response();
+        response = Refusal::method(&line.method, &line.path).into_response();
         allow.map(|allow| response.headers_mut().insert(header::ALLOW, allow));
     }
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.clone());
+    headers.insert(REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(origin) = origin.filter(|origin| allowed_origin(&app, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        let exposed = HeaderValue::from_static("x-request-id, retry-after");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
-    let status = response.status().as_u16();
-    app.metrics.response(status);
-    (app.options.log)(&serde_json::json!({
-        "time": crate::ready::now(),
-        "id": String::from_utf8_lossy(id.as_bytes()),
-        "method": method.as_str(),
-        "path": path,
-        "status": status,
-        "ms": (start.elapsed().as_secs_f64() * 1e4).round() / 10.0,
-    }));
-    response
+    app.metrics.response(response.status().as_u16());
+    line.follow(response)
 }
 
-fn enter(app: &App, request: &Request) -> Result<Caller, Box<Response>> {
-    let refuse = |refusal: Refusal| Box::new(refusal.into_response());
+fn refused(status: StatusCode, kind: &'static str, what: impl Into<String>) -> Box<Response> {
+    let mut refusal = Refusal::bad(what);
+    (refusal.status, refusal.kind) = (status, kind);
+    Box::new(refusal.into_response())
+}
+
+/// Who counts as one: a key, or an address; whoever has an address of IPv6 has a network of them.
+fn owner(key: Option<usize>, peer: Option<IpAddr>) -> u64 {
+    match (key, peer) {
+        (Some(at), _) => at as u64 + 1,
+        (None, Some(IpAddr::V4(address))) => u64::from(address.to_bits()),
+        (None, Some(IpAddr::V6(address))) => (address.to_bits() >> 64) as u64,
+        (None, None) => 0,
+    }
+}
+
+/// Which key the caller brought, if any is asked for.
+fn enter(app: &App, request: &Request) -> Result<Option<usize>, Box<Response>> {
+    const REQUEST: &str = "invalid_request_error";
+    const PERMISSION: &str = "permission_error";
     let headers = request.headers();
     let path = request.uri().path();
     if request.uri().path_and_query().map_or(0, |whole| whole.as_str().len()) > PATH {
-        let mut refusal = Refusal::bad(format!("the path has more than {PATH} bytes"));
-        refusal.status = StatusCode::URI_TOO_LONG;
-        return Err(refuse(refusal));
+        let what = format!("the path has more than {PATH} bytes");
+        return Err(refused(StatusCode::URI_TOO_LONG, REQUEST, what));
     }
     // The HTTP library reads a head in one piece even where it is a little larger than it was told to take.
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > HEAD {
-        let mut refusal = Refusal::bad(format!("the head of the request has more than {HEAD} bytes"));
-        refusal.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(refuse(refusal));
+        let what = format!("the head of the request has more than {HEAD} bytes");
+        return Err(refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, REQUEST, what));
+    }
+    framed(request)?;
+    let host = headers.get(header::HOST);
+    if (app.options.keys.is_empty() || !app.options.hosts.is_empty()) && !known_host(app, host) {
+        // A page whose name a stranger's DNS leads here would otherwise count as one of this server's own.
+        let what =
+            "this server does not go by the host's name of this request: `--allowed-hosts NAME` adds one";
+        return Err(refused(StatusCode::FORBIDDEN, PERMISSION, what));
     }
     if let Some(origin) = headers.get(header::ORIGIN) {
         let allowed = allowed_origin(app, origin);
         if request.method() == Method::OPTIONS && allowed {
-            return Err(Box::new(preflight()));
+            return Err(Box::new(preflight(headers)));
         }
         // A page of another site must not use what only this machine can reach.
         if !allowed && !same_host(origin, headers) {
-            let mut refusal =
-                Refusal::bad("pages of other sites are not answered: `--cors ORIGIN` allows one");
-            (refusal.status, refusal.kind) = (StatusCode::FORBIDDEN, "permission_error");
-            return Err(refuse(refusal));
+            let what = "pages of other sites are not answered: `--cors ORIGIN` allows one";
+            return Err(refused(StatusCode::FORBIDDEN, PERMISSION, what));
         }
     }
     if app.options.keys.is_empty() {
-        // Without a key the host must be this machine's: a name that a stranger's DNS leads here is not.
-        if app.options.loopback && !local_host(headers) {
-            let mut refusal = Refusal::bad("expected `localhost` or an address as the host");
-            (refusal.status, refusal.kind) = (StatusCode::FORBIDDEN, "permission_error");
-            return Err(refuse(refusal));
-        }
-        return Ok(Caller { realm: 0 });
+        return Ok(None);
     }
+    let open = OPEN.contains(&path) || (app.options.metrics_open && METRICS.contains(&path));
     match key_of(headers).and_then(|key| known(&app.options.keys, key)) {
-        Some(at) => Ok(Caller { realm: if app.options.isolate { at as u64 + 1 } else { 0 } }),
-        None if OPEN.contains(&path) => Ok(Caller { realm: 0 }),
-        None => Err(refuse(Refusal::unauthorized())),
+        Some(at) => Ok(Some(at)),
+        None if open => Ok(None),
+        None => Err(Box::new(Refusal::unauthorized().into_response())),
     }
+}
+
+/// Refuses what a proxy in front might understand in another way than this server.
+fn framed(request: &Request) -> Result<(), Box<Response>> {
+    const REQUEST: &str = "invalid_request_error";
+    let headers = request.headers();
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        let what = format!("expected one `Host`, found {hosts}");
+        return Err(refused(StatusCode::BAD_REQUEST, REQUEST, what));
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|first| !plain(first)) || codings.next().is_some() {
+        let what = "expected `Transfer-Encoding: chunked` or none: bodies cannot be compressed";
+        return Err(refused(StatusCode::NOT_IMPLEMENTED, REQUEST, what));
+    }
+    Ok(())
 }
 
 /// The key that a request brings, wherever its dialect puts it.
@@ -137,27 +185,41 @@ fn same_host(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     origin.split_once("://").map(|(_, host)| host) == host
 }
 
-fn local_host(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
+/// Whether the server goes by this name: an address or a name that no stranger can have in the DNS, or one of those
+/// that it was told.
+fn known_host(app: &App, host: Option<&HeaderValue>) -> bool {
+    let Some(host) = host else { return true };
     let Ok(host) = host.to_str() else { return false };
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, _)) => v6,
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost")
-        || name.to_ascii_lowercase().ends_with(".localhost")
-        || name.parse::<std::net::IpAddr>().is_ok()
+    let named = |known: &String| known == "*" || known.eq_ignore_ascii_case(name);
+    private(name) || app.options.hosts.iter().any(named)
 }
 
-fn preflight() -> Response {
+/// Addresses, names of one word (a machine or a container of this network) and the domains that the DNS of the world
+/// does not have (RFC 6761, RFC 6762, RFC 8375, ICANN's `internal`).
+fn private(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let last = name.rsplit_once('.').map_or("", |(_, last)| last);
+    name.parse::<std::net::IpAddr>().is_ok()
+        || (!name.is_empty() && !name.contains('.'))
+        || ["localhost", "local", "internal"].contains(&last)
+        || name.ends_with(".home.arpa")
+}
+
+fn preflight(asked: &HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, x-api-key, x-request-id, anthropic-version"),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    // The official packages send fields of their own (`x-stainless-*`, `anthropic-*`), more with each release. An
+    // origin that is let in may send what it likes: no field means anything here but the key.
+    let fields = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let usual = HeaderValue::from_static("authorization, content-type, x-api-key, x-request-id");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields.unwrap_or(usual));
+    headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
@@ -192,17 +254,24 @@ mod tests {
     }
 
     #[test]
-    fn hosts_of_this_machine() {
-        let host = |host: &'static str| {
-            local_host(&HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]))
-        };
-        for good in
-            ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "192.168.1.2", "a.localhost:1"]
-        {
-            assert!(host(good), "{good}");
+    fn names_that_no_stranger_can_have() {
+        for good in [
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "::1",
+            "192.168.1.2",
+            "a.localhost",
+            "tern",
+            "nas.local",
+            "tern.ai.svc.cluster.local",
+            "box.home.arpa",
+            "localhost.",
+        ] {
+            assert!(private(good), "{good}");
         }
-        for bad in ["example.com", "example.com:8080", "localhost.example.com", "127.0.0.1.nip.io", ""] {
-            assert!(!host(bad), "{bad}");
+        for bad in ["example.com", "localhost.example.com", "127.0.0.1.nip.io", "", ".", "local.example"] {
+            assert!(!private(bad), "{bad}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the server says about itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::error::Refusal;
 use crate::json::Json;
+use crate::metrics::{Counter, Moment};
 use crate::ready::{Phase, Ready};
 
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
@@ -22,7 +24,18 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.metrics.text(app.active());
+    let log_dropped = Counter::default();
+    log_dropped.add(app.options.log.dropped());
+    let connections = app.connections.load(Ordering::Relaxed);
+    let moment = Moment {
+        requests: app.active(),
+        connections,
+        memory: app.budget.used(),
+        memory_limit: app.budget.most(),
+        log_dropped,
+        started: app.options.started,
+    };
+    let text = app.metrics.text(&moment);
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
         .into_response()
 }

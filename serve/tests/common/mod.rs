@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tern::Model;
-use tern_serve::Options;
+use tern_serve::{Log, Options};
 use tokio::sync::oneshot;
 
 /// A running server; it ends with this value.
@@ -25,6 +25,7 @@ pub(crate) fn options() -> Options {
         name: "page".to_owned(),
         sampling: tern::Sampling::greedy(),
         grace: Duration::from_secs(5),
+        request_memory: 1 << 30,
         ..Options::default()
     }
 }
@@ -265,12 +266,13 @@ impl Stream {
     }
 }
 
-/// What takes a server's log.
-type Sink = Arc<dyn Fn(&Value) + Send + Sync>;
-
 /// A log of a server, and where its lines go.
-pub(crate) fn log() -> (Sink, Arc<std::sync::Mutex<Vec<Value>>>) {
+pub(crate) fn log() -> (Log, Arc<std::sync::Mutex<Vec<Value>>>) {
     let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
     let sink = lines.clone();
-    (Arc::new(move |line: &Value| sink.lock().unwrap().push(line.clone())), lines)
+    let log = Log::new(move |line| {
+        sink.lock().unwrap().push(line.clone());
+        Ok(())
+    });
+    (log, lines)
 }

@@ -19,15 +19,28 @@ struct Alone {
     serve: Serve,
 }
 
+/// A setting of the file: its name, where it stands, its values.
+#[derive(Debug)]
+struct Setting {
+    name: String,
+    line: usize,
+    values: Vec<String>,
+}
+
 /// The same command with what the environment and the file add.
 pub(super) fn apply(serve: Serve) -> Outcome<Serve> {
     let words: Vec<OsString> = std::env::args_os().skip(2).collect();
     let env = |name: &str| std::env::var_os(name);
+    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    known_variables(names.iter().map(String::as_str))?;
     let config = serve.config.clone().or_else(|| env("TERN_CONFIG").map(Into::into));
     let file = match &config {
         Some(path) => read(path)?,
         None => Vec::new(),
     };
+    if let Some(path) = &config {
+        known_settings(path, &file)?;
+    }
     let added = layered(&words, serve.model.is_some(), env, file)?;
     if added.is_empty() {
         return Ok(serve);
@@ -45,19 +58,78 @@ pub(super) fn apply(serve: Serve) -> Outcome<Serve> {
     }
 }
 
+/// The names that a setting can have in a file.
+fn settings() -> Vec<String> {
+    let flags = Alone::command();
+    let mut names: Vec<String> =
+        flags.get_arguments().filter_map(|flag| flag.get_long()).map(str::to_owned).collect();
+    names.retain(|name| !["config", "help", "version"].contains(&name.as_str()));
+    names.push("model".to_owned());
+    names
+}
+
+/// A setting's name in the environment.
+fn variable(name: &str) -> String {
+    format!("TERN_{}", name.replace('-', "_").to_uppercase())
+}
+
+/// Refuses a variable that looks like a setting and is none: a misspelt `TERN_API_KEY_FILE` would leave the door open.
+fn known_variables<'a>(names: impl Iterator<Item = &'a str>) -> Outcome {
+    let mut known: Vec<String> = settings().iter().map(|name| variable(name)).collect();
+    known.push("TERN_CONFIG".to_owned());
+    // Kubernetes tells every container where a service named `tern` is, in variables of these forms.
+    let of_kubernetes = |name: &str| {
+        name.ends_with("_SERVICE_HOST")
+            || name.contains("_SERVICE_PORT")
+            || (name.starts_with("TERN_PORT_") && (name.contains("_TCP") || name.contains("_UDP")))
+    };
+    let ours = |name: &&str| name.starts_with("TERN_") && !of_kubernetes(name);
+    match { names }.filter(ours).find(|name| !known.iter().any(|known| known == name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Failure::misused(format!("the variable `{name}` in the environment is no setting"))
+                .hint(like(name, &known)))
+        }
+    }
+}
+
+/// Refuses what the file sets and nobody knows.
+fn known_settings(path: &Path, file: &[Setting]) -> Outcome {
+    let known = settings();
+    match file.iter().find(|setting| !known.contains(&setting.name)) {
+        None => Ok(()),
+        Some(Setting { name, line, .. }) => {
+            let what = format!("{}, line {line}: there is no setting `{name}`", path.display());
+            Err(Failure::misused(what).hint(like(name, &known)))
+        }
+    }
+}
+
+/// What was probably meant.
+fn like(name: &str, known: &[String]) -> String {
+    let likeness = |known: &String| strsim::jaro_winkler(name, known);
+    let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match best.filter(|best| likeness(best) > 0.85) {
+        Some(best) => format!("did you mean `{best}`?"),
+        None => {
+            "`tern serve --help` lists the flags; each can be a variable (`TERN_PORT`) or a setting (`port`)"
+                .to_owned()
+        }
+    }
+}
+
 /// The words to put before those of the command line.
 fn layered(
     words: &[OsString],
     model: bool,
     env: impl Fn(&str) -> Option<OsString>,
-    file: Vec<(String, Vec<String>)>,
+    file: Vec<Setting>,
 ) -> Outcome<Vec<OsString>> {
     let command = Alone::command();
     let mut added = Vec::new();
-    let mut names = Vec::new();
+    let in_file = |name: &str| file.iter().find(|setting| setting.name == name);
     for argument in command.get_arguments() {
         let Some(long) = argument.get_long() else { continue };
-        names.push(long);
         let flag = format!("--{long}");
         let short = argument.get_short().map(|short| format!("-{short}"));
         let said = |word: &OsString| {
@@ -69,12 +141,8 @@ fn layered(
         if words.iter().any(said) || long == "config" {
             continue;
         }
-        let from_env =
-            env(&format!("TERN_{}", long.replace('-', "_").to_uppercase())).map(|value| vec![value]);
-        let from_file = || {
-            let (_, values) = file.iter().find(|(name, _)| name == long)?;
-            Some(values.iter().map(OsString::from).collect())
-        };
+        let from_env = env(&variable(long)).map(|value| vec![value]);
+        let from_file = || Some(in_file(long)?.values.iter().map(OsString::from).collect());
         let takes_value = argument.get_action().takes_values();
         for value in from_env.or_else(from_file).unwrap_or_default() {
             match (takes_value, value.to_str()) {
@@ -85,30 +153,23 @@ fn layered(
             }
         }
     }
-    if let Some((name, _)) = file.iter().find(|(name, _)| name != "model" && !names.contains(&name.as_str()))
-    {
-        return Err(Failure::misused(format!("there is no setting `{name}`")));
-    }
     if !model {
-        let from_file =
-            || file.iter().find(|(name, _)| name == "model").and_then(|(_, values)| values.first());
+        let from_file = || in_file("model").and_then(|setting| setting.values.first());
         added.extend(env("TERN_MODEL").or_else(|| from_file().map(OsString::from)));
     }
     Ok(added)
 }
 
 /// `name = value` in each line, a value bare or as JSON writes texts and lists of them; `#` begins a remark.
-fn read(path: &Path) -> Outcome<Vec<(String, Vec<String>)>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+fn read(path: &Path) -> Outcome<Vec<Setting>> {
     let mut settings = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+    for (line, text) in (1..).zip(super::small_file(path)?.lines()) {
+        let text = text.trim();
+        if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        let wrong = |what: &str| Failure::failed(format!("{}, line {number}: {what}", path.display()));
-        let (name, value) = line.split_once('=').ok_or_else(|| wrong("expected `name = value`"))?;
+        let wrong = |what: &str| Failure::failed(format!("{}, line {line}: {what}", path.display()));
+        let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected `name = value`"))?;
         let value = value.trim();
         let values = match value.chars().next() {
             Some('"') => vec![serde_json::from_str(value).map_err(|_| wrong("expected a text in quotes"))?],
@@ -117,7 +178,7 @@ fn read(path: &Path) -> Outcome<Vec<(String, Vec<String>)>> {
             }
             _ => vec![value.split(" #").next().unwrap_or_default().trim().to_owned()],
         };
-        settings.push((name.trim().replace('_', "-"), values));
+        settings.push(Setting { name: name.trim().replace('_', "-"), line, values });
     }
     Ok(settings)
 }
@@ -134,12 +195,14 @@ mod tests {
     fn flags_count_before_the_environment_and_that_before_the_file() {
         let env = |name: &str| match name {
             "TERN_PORT" | "TERN_PARALLEL" => Some("2".into()),
-            "TERN_ISOLATE_KEYS" => Some("true".into()),
+            "TERN_SHARE_CACHE" => Some("true".into()),
             _ => None,
         };
         let file = || {
-            let of = |name: &str, values: &[&str]| {
-                (name.to_owned(), values.iter().map(|v| (*v).to_owned()).collect())
+            let of = |name: &str, values: &[&str]| Setting {
+                name: name.to_owned(),
+                line: 1,
+                values: values.iter().map(|v| (*v).to_owned()).collect(),
             };
             vec![
                 of("port", &["3"]),
@@ -152,11 +215,10 @@ mod tests {
         let got = layered(&words(&["x.gguf", "--port=1"]), true, env, file()).unwrap();
         assert_eq!(
             got,
-            words(&["--parallel", "2", "--queue", "3", "--api-key", "a", "--api-key", "b", "--isolate-keys"])
+            words(&["--parallel", "2", "--queue", "3", "--api-key", "a", "--api-key", "b", "--share-cache"])
         );
         let got = layered(&words(&["--queue", "1", "--api-key", "z"]), false, env, file()).unwrap();
-        assert_eq!(got, words(&["--port", "2", "--parallel", "2", "--isolate-keys", "m"]));
-        assert!(layered(&[], true, |_| None, vec![("colour".to_owned(), vec![])]).is_err());
+        assert_eq!(got, words(&["--port", "2", "--parallel", "2", "--share-cache", "m"]));
     }
 
     #[test]
@@ -165,7 +227,8 @@ mod tests {
         let path = folder.path().join("tern.conf");
         let text = "# how we serve\nport = 80 # as usual\nctx_size=512\n\nmodel = \"a #b.gguf\"\napi-key = [\"x\", \"y\"]\n";
         std::fs::write(&path, text).unwrap();
-        let names: Vec<_> = read(&path).unwrap();
+        let names: Vec<_> =
+            read(&path).unwrap().into_iter().map(|found| (found.name, found.values)).collect();
         let expect =
             |name: &str, values: &[&str]| (name.to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
         assert_eq!(
@@ -181,6 +244,26 @@ mod tests {
             std::fs::write(&path, bad).unwrap();
             let failure = format!("{:?}", read(&path).unwrap_err());
             assert!(failure.contains("line 1"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn names_that_nobody_knows_are_refused_with_the_likely_one() {
+        let env = |name: &str| known_variables([name, "PATH", "TERNARY"].into_iter());
+        for good in ["TERN_PORT", "TERN_CONFIG", "TERN_MODEL", "TERN_SERVICE_HOST", "TERN_PORT_8080_TCP_ADDR"]
+        {
+            env(good).unwrap();
+        }
+        for (bad, meant) in [("TERN_PROT", "`TERN_PORT`"), ("TERN_APIKEY_FILE", "`TERN_API_KEY_FILE`")] {
+            let failure = format!("{:?}", env(bad).unwrap_err());
+            assert!(failure.contains(bad) && failure.contains(meant), "{failure}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tern.conf");
+        std::fs::write(&path, "port = 1\n\nmodl = x.gguf\n").unwrap();
+        let failure = format!("{:?}", known_settings(&path, &read(&path).unwrap()).unwrap_err());
+        for part in ["tern.conf, line 3", "`modl`", "did you mean `model`?"] {
+            assert!(failure.contains(part), "{failure}");
         }
     }
 }

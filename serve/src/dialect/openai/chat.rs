@@ -22,7 +22,7 @@ pub(crate) async fn chat(
     Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<Response, Refusal> {
-    let running = app.start(request, Kind::Chat, caller.realm).await?;
+    let running = app.start(request, Kind::Chat, &caller).await?;
     let envelope = Envelope::new(&app, &app.ready()?.model, "chatcmpl-");
     let shape = running.shape.clone();
     if shape.stream {

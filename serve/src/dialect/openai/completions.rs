@@ -22,7 +22,7 @@ pub(crate) async fn completions(
     Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<Response, Refusal> {
-    let running = app.start(request, Kind::Completion, caller.realm).await?;
+    let running = app.start(request, Kind::Completion, &caller).await?;
     let envelope = Envelope::new(&app, &app.ready()?.model, "cmpl-");
     let shape = running.shape.clone();
     if shape.stream {

@@ -117,7 +117,7 @@ pub(crate) async fn responses(
     Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<Response, Refusal> {
-    let running = app.start(request.common()?, Kind::Chat, caller.realm).await?;
+    let running = app.start(request.common()?, Kind::Chat, &caller).await?;
     let envelope = Envelope::new(&app, &app.ready()?.model, "resp_");
     let shape = running.shape.clone();
     if shape.stream {
