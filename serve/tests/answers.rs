@@ -326,7 +326,11 @@ fn tokens_templates_and_the_rest() {
     assert!(server.metric("tern_generated_tokens_total") >= 0.0);
     let page = server.get("/");
     assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
-    let page = [page, server.get("/page.js"), server.get("/page.css")];
-    let bytes: usize = page.iter().map(|file| file.body.len()).sum();
-    assert!(page.iter().all(|file| file.status == 200) && bytes < 300_000, "{bytes}");
+    assert!(page.text().contains("page/main.js"));
+    for file in ["/page/main.js", "/page/page.css"] {
+        let file = server.get(file);
+        assert_eq!(file.status, 200);
+        assert!(file.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    }
+    assert_eq!(server.get("/page/none.js").status, 404);
 }

@@ -391,7 +391,7 @@ fn bytes_that_are_no_request_are_refused() {
         "/v1/images/generations",
         "/v1/models/other",
         "/.git/config",
-        "/page.js/x",
+        "/page/main.js/x",
         "*",
     ] {
         raw(path, &request("GET", path, &[], b""));

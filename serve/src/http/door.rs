@@ -16,11 +16,15 @@ use crate::error::Refusal;
 use crate::http::connection::Peer;
 use crate::http::note::{Line, Note};
 use crate::limits::{HEAD, PATH};
+use crate::page;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What anybody may see: whether the server lives, and the page, which knows nothing by itself.
-const OPEN: [&str; 5] = ["/health", "/v1/health", "/", "/page.js", "/page.css"];
+fn open(path: &str) -> bool {
+    matches!(path, "/health" | "/v1/health") || page::FILES.iter().any(|(file, ..)| *file == path)
+}
+
 /// What anybody may see where the operator says so.
 const METRICS: [&str; 2] = ["/metrics", "/v1/metrics"];
 
@@ -129,7 +133,7 @@ fn enter(app: &App, request: &Request) -> Result<Option<usize>, Box<Response>> {
     if app.options.keys.is_empty() {
         return Ok(None);
     }
-    let open = OPEN.contains(&path) || (app.options.metrics_open && METRICS.contains(&path));
+    let open = open(path) || (app.options.metrics_open && METRICS.contains(&path));
     match key_of(headers).and_then(|key| known(&app.options.keys, key)) {
         Some(at) => Ok(Some(at)),
         None if open => Ok(None),

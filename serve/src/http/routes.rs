@@ -23,9 +23,6 @@ use super::{info, openapi};
 pub(crate) fn routes(app: Arc<App>) -> Router {
     type Table = Vec<(&'static str, MethodRouter<Arc<App>>)>;
     let table: Table = vec![
-        ("/", get(page::html)),
-        ("/page.js", get(page::script)),
-        ("/page.css", get(page::style)),
         ("/health", get(info::health)),
         ("/metrics", get(info::metrics)),
         ("/models", get(info::models)),
@@ -50,10 +47,13 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for (path, handler) in table {
         // OpenAI's clients put /v1 before every path, llama.cpp's do not; Ollama's paths have their own.
-        if !path.starts_with("/api/") && !path.starts_with("/page") && path != "/" {
+        if !path.starts_with("/api/") {
             router = router.route(&format!("/v1{path}"), handler.clone());
         }
         router = router.route(path, handler);
+    }
+    for (path, ..) in page::FILES {
+        router = router.route(path, get(page::file));
     }
     router
         .fallback(|request: Request| async move { Refusal::not_found(request.uri().path()) })

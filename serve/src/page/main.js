@@ -1,0 +1,108 @@
+// The page's beginning: puts its parts together and listens to keys and buttons.
+import { $, button } from "./dom.js";
+import { drawList, fresh, lost } from "./list.js";
+import { keyField, notice } from "./notice.js";
+import { ask as get, beginWatch, watch } from "./server.js";
+import { beginSettings, fill, openSettings, reread, serverSays } from "./settings.js";
+import { begin, chats, opened, save } from "./store.js";
+import { ask, beginTalk, draw, editLast, isBusy, now, show, stop } from "./talk.js";
+import { isAlive, newChat } from "./tree.js";
+import { running } from "./answer.js";
+
+// ---- who is there? ----
+
+const meet = async () => {
+  try {
+    const [models, props] = [await get("v1/models"), await get("props")];
+    const model = models.data[0];
+    $("model").textContent = `${model.id} · ${model.max_model_len} tokens`;
+    document.title = `${model.id} · Tern`;
+    serverSays(props.default_generation_settings?.params);
+    if ($("notice").querySelector(".key")) notice("");
+  } catch (error) {
+    if (error.status === 401) notice("This server asks for a key.", [keyField()]);
+    else watch();
+  }
+};
+
+const health = (state, before) => {
+  if (state === "ok") {
+    if (before) notice("The server is back.", [], 5000);
+    meet();
+  } else if (state === "gone") {
+    notice("The server cannot be reached. This page looks for it again and again.", [button("Look now", "Look for the server now", watch)]);
+  } else {
+    notice(`${state[0].toUpperCase()}${state.slice(1)} …`);
+  }
+};
+
+// ---- keys and buttons ----
+
+const grow = () => {
+  const text = $("text");
+  text.style.height = "auto";
+  text.style.height = `${Math.min(text.scrollHeight, innerHeight * 0.4)}px`;
+};
+
+const listen = () => {
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (isBusy()) return stop();
+    const text = $("text").value.trim();
+    if (!text) return;
+    $("text").value = "";
+    grow();
+    ask(text);
+  });
+  $("text").addEventListener("input", grow);
+  $("text").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      if (!isBusy()) $("ask").requestSubmit();
+    }
+    if (event.key === "ArrowUp" && $("text").value === "" && !isBusy() && editLast()) event.preventDefault();
+  });
+  addEventListener("keydown", (event) => {
+    const command = event.ctrlKey || event.metaKey;
+    if (event.key === "Escape" && isBusy() && !document.querySelector("dialog[open], :popover-open")) stop();
+    else if (command && event.shiftKey && event.key.toLowerCase() === "o") {
+      event.preventDefault();
+      fresh();
+    } else if (command && event.key === ",") {
+      event.preventDefault();
+      openSettings();
+    }
+  });
+  $("new").addEventListener("click", fresh);
+  const side = (shown) => {
+    $("side").classList.toggle("shown", shown);
+    $(shown ? "close-side" : "open-side").focus();
+  };
+  $("open-side").addEventListener("click", () => side(true));
+  $("close-side").addEventListener("click", () => side(false));
+  $("talk").addEventListener("click", () => $("side").classList.remove("shown"));
+  addEventListener("keyed", meet);
+  // What has come of an answer stays when the page goes.
+  addEventListener("pagehide", () => {
+    for (const [id, { turn }] of running) {
+      turn.rev++;
+      save(chats.get(id));
+    }
+  });
+};
+
+beginSettings(meet);
+beginTalk(drawList, fresh);
+begin((changed) => {
+  drawList();
+  if (!changed.includes(now.chat)) return;
+  if (isAlive(now.chat)) draw();
+  else lost(now.chat);
+}, (key) => key === "tern.settings" && reread(), () => {
+  notice("This browser's storage is full or closed: new messages will be lost with this page. Save chats as files, and delete some.");
+});
+listen();
+fill();
+const open = opened();
+show(open && isAlive(open) ? open : newChat());
+beginWatch(health);
