@@ -124,6 +124,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn nothing_but_spaces_is_lost_and_no_line_is_too_long(
             pieces in proptest::collection::vec("[a-d \n一]{0,9}", 0..9), columns in 2usize..20
