@@ -1,0 +1,43 @@
+//! Tokens a second of one model: `rate MODEL|story THREADS decode|prefill TOKENS ROUNDS` prints the median, the least and the
+//! most. `bench/busy` runs it beside other programs; `tern bench` is for everything else.
+
+use std::error::Error;
+use std::time::Instant;
+
+use tern::{Generation, Model, Options, Sampling};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [path, threads, what, tokens, rounds] = &args[..] else {
+        return Err("expected: MODEL|story THREADS decode|prefill TOKENS ROUNDS".into());
+    };
+    let options = Options { threads: Some(threads.parse()?), ..Options::default() };
+    let model = if path == "story" { Model::story(&options)? } else { Model::open(path.as_ref(), &options)? };
+    let (tokens, rounds): (usize, usize) = (tokens.parse()?, rounds.parse()?);
+    let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 7919 + 11) % model.config().vocab as u32).collect();
+    let mut rates = Vec::new();
+    // The first round warms up.
+    for _ in 0..=rounds {
+        let sampling = Sampling { seed: 1, temperature: 0.8, ..Sampling::default() };
+        let mut generation = Generation::new(&model, model.config().context, sampling)?;
+        let decodes = what == "decode";
+        let prompt = if decodes { &ids[..8.min(tokens)] } else { &ids[..] };
+        let mut start = Instant::now();
+        generation.prompt(prompt)?;
+        if decodes {
+            start = Instant::now();
+            for _ in 0..tokens {
+                if generation.next()?.is_none() {
+                    generation.prompt(&ids[..1])?;
+                }
+            }
+        }
+        rates.push(tokens as f64 / start.elapsed().as_secs_f64());
+    }
+    let rates = &mut rates[1..];
+    rates.sort_by(f64::total_cmp);
+    if let [least, .., most] = rates {
+        println!("{:.2} ({least:.2} to {most:.2})", rates[rates.len() / 2]);
+    }
+    Ok(())
+}
