@@ -66,6 +66,12 @@ fn answers(request: &Request) -> usize {
     prompts.saturating_mul(request.n.unwrap_or(1)).clamp(1, PROMPTS)
 }
 
+/// Whether there is a system message in it.
+fn gives_system(request: &Request) -> bool {
+    let messages = request.messages.as_deref().unwrap_or_default();
+    messages.iter().any(|message| ["system", "developer"].contains(&message.role.as_str()))
+}
+
 /// Events on their way, and how their answer is to look.
 pub(crate) struct Running {
     pub(crate) events: Receiver<(usize, Event)>,
@@ -164,6 +170,11 @@ impl App {
             let note = note.clone();
             move |ready: &Ready| {
                 note.encodes()?;
+                if kind == Kind::Chat && gives_system(&request) && ready.loses_system() {
+                    note.warn(
+                        "this model's chat template leaves system messages out: the model does not read them",
+                    );
+                }
                 let mut prepared = prepare(ready, &request, kind, realm)?;
                 drop(request);
                 prepared.jobs.iter_mut().for_each(|wanted| wanted.job.owner = owner);

@@ -27,9 +27,17 @@ pub(crate) struct Ready {
     pub(crate) loaded: u64,
     pub(crate) worker: mpsc::Sender<Message>,
     pub(crate) guides: OnceLock<Option<Guides>>,
+    /// Whether the chat template shows system messages to the model; asked once.
+    pub(crate) reads_system: OnceLock<bool>,
 }
 
 impl Ready {
+    /// Whether a system message would be lost.
+    pub(crate) fn loses_system(&self) -> bool {
+        let template = self.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());
+        template.is_some_and(|template| !self.reads_system.get_or_init(|| template.reads_system()))
+    }
+
     /// What compiles grammars, made when it is first needed.
     pub(crate) fn guides(&self) -> Result<&Guides, Refusal> {
         let make = || Guides::new(self.model.tokenizer().ok()?, self.model.config().vocab);

@@ -117,10 +117,11 @@ async fn serve(
                 Ok((socket, peer)) if open.load(Ordering::Relaxed) < CONNECTIONS => {
                     let _ = socket.set_nodelay(true);
                     open.fetch_add(1, Ordering::Relaxed);
-                    let (open, router, tls, phase) = (open.clone(), router.clone(), tls.clone(), app.phase.subscribe());
+                    let (open, router, tls, log) = (open.clone(), router.clone(), tls.clone(), log.clone());
+                    let phase = app.phase.subscribe();
                     tokio::spawn(async move {
                         let _one = One(open);
-                        connection::serve(socket, peer, tls, router, phase).await;
+                        connection::serve(socket, peer, tls, router, log, phase).await;
                     });
                 }
                 // One too many is closed at once.
@@ -225,6 +226,7 @@ fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, 
         loaded: now(),
         worker: sender,
         guides: std::sync::OnceLock::new(),
+        reads_system: std::sync::OnceLock::new(),
     };
     let _ = app.ready.set(ready);
     app.phase.send_if_modified(|phase| {

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{Reply, Server, log, options};
@@ -76,6 +77,12 @@ fn every_request_has_a_line_at_its_end_that_says_how_it_ended() {
         (&told["end"], &told["status"], &told["model"]),
         (&json!("refused"), &json!(400), &Value::Null)
     );
+    assert_eq!(Reply::parse(&server.raw(b"no HTTP\r\n\r\n")).status, 400);
+    let told = line(&lines, "-");
+    assert_eq!(
+        (&told["end"], &told["status"], &told["client"]),
+        (&json!("refused"), &json!(400), &json!("127.0.0.1"))
+    );
     server.request("HEAD", "/v1/health", &[], b"");
     assert_eq!(line(&lines, "/v1/health")["end"], "done");
 }
@@ -145,4 +152,130 @@ fn a_page_that_is_let_in_may_send_what_the_official_packages_send() {
     let refused =
         server.request("OPTIONS", "/v1/messages", &[("origin", "https://evil.example"), asked[1]], b"");
     assert_eq!(refused.status, 403);
+}
+
+#[test]
+fn bodies_that_find_no_room_are_told_to_come_back_and_small_requests_are_answered() {
+    let server = Server::start(Options { request_memory: 8 << 20, ..options() });
+    let body = vec![b' '; 6 << 20];
+    // Two that never end: the second one is over the budget before it is whole.
+    let mut first = server.connect();
+    let head = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: 7000000\r\n\r\n";
+    first.write_all(head.as_bytes()).unwrap();
+    first.write_all(&body).unwrap();
+    server.wait_for("tern_request_memory_limit_bytes", f64::from(8 << 20), Duration::from_secs(1));
+    let start = Instant::now();
+    while server.metric("tern_request_memory_bytes") < f64::from(6 << 20) {
+        assert!(start.elapsed() < Duration::from_secs(20), "the first body is not counted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = server.request("POST", "/tokenize", &[], &body);
+    assert_eq!((second.status, second.header("retry-after")), (503, Some("2")), "{second:?}");
+    assert_eq!(second.json()["error"]["code"], "memory_full");
+    assert!(
+        !server
+            .chat(&json!({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 6}))
+            .is_empty()
+    );
+    // A short body can be many values, and a long answer many probabilities.
+    drop(first);
+    server.wait_for("tern_request_memory_bytes", 0.0, Duration::from_secs(20));
+    let list = format!("{{\"prompt\": [{}1]}}", "1,".repeat(100_000));
+    assert_eq!(server.request("POST", "/v1/completions", &[], list.as_bytes()).status, 413);
+    let told = json!({"prompt": [[1, 2, 3], [4, 5, 6]], "n": 16, "max_tokens": 400, "ignore_eos": true, "logprobs": 20});
+    let reply = server.post("/v1/completions", &told);
+    assert!(reply.status == 413 || reply.status == 503, "{reply:?}");
+    server.wait_for("tern_request_memory_bytes", 0.0, Duration::from_secs(20));
+}
+
+#[test]
+fn tokens_are_written_piece_by_piece() {
+    let server = Server::start(options());
+    let text = "The bird looked at the sea. \u{1F426} ".repeat(5000);
+    let plain = server.post("/tokenize", &json!({"content": text})).json();
+    let pieces = server.post("/tokenize", &json!({"content": text, "with_pieces": true}));
+    assert!(pieces.head.to_lowercase().contains("transfer-encoding: chunked"), "{}", pieces.head);
+    let pieces = pieces.json();
+    let ids: Vec<&Value> = pieces["tokens"].as_array().unwrap().iter().map(|token| &token["id"]).collect();
+    assert_eq!(ids, plain["tokens"].as_array().unwrap().iter().collect::<Vec<_>>());
+    assert_eq!((&plain["count"], plain["max_model_len"].as_u64()), (&json!(ids.len()), Some(512)));
+    let read: Vec<u8> = pieces["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|token| match &token["piece"] {
+            Value::String(text) => text.as_bytes().to_vec(),
+            bytes => serde_json::from_value(bytes.clone()).unwrap(),
+        })
+        .collect();
+    assert_eq!(String::from_utf8(read).unwrap(), text);
+    let none = server.post("/tokenize", &json!({"content": ""})).json();
+    assert_eq!((&none["tokens"], &none["count"]), (&json!([]), &json!(0)));
+}
+
+#[test]
+fn a_client_that_does_not_read_does_not_hold_the_places_of_others() {
+    let server = Server::start(Options { parallel: 4, ..options() });
+    let good = json!({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 6});
+    let alone = server.chat(&good);
+    // 16 answers of about a megabyte each: more than the sockets between take.
+    let mut slow = server.stream(
+        "/v1/chat/completions",
+        &json!({"messages": [{"role": "user", "content": "One"}], "n": 16, "logprobs": true, "top_logprobs": 20,
+            "stream": true, "ignore_eos": true, "max_tokens": 400}),
+    );
+    slow.until("data: ");
+    for _ in 0..5 {
+        assert_eq!(server.chat(&good), alone);
+    }
+    assert!(server.metric("tern_set_aside_total") > 0.0);
+    // What it gets in the end is whole, and the same as if it had read at once.
+    let mut texts = vec![String::new(); 16];
+    let events = slow.rest().events();
+    let choices = events.iter().filter_map(|event| event["choices"].get(0));
+    for choice in choices.clone() {
+        let at = choice["index"].as_u64().unwrap() as usize;
+        texts[at].push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+    }
+    assert_eq!(choices.filter(|choice| choice["finish_reason"] == "length").count(), 16);
+    assert!(texts[0].len() > 400 && texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+}
+
+#[test]
+fn no_key_takes_all_places_and_each_has_its_own_prompts() {
+    let keys = vec!["one".to_owned(), "two".to_owned()];
+    let server = Server::start(Options { keys, parallel: 1, queue: 7, metrics_open: true, ..options() });
+    let with = |key: &str, body: &Value| {
+        let bearer = format!("Bearer {key}");
+        server.request("POST", "/v1/completions", &[("authorization", &bearer)], body.to_string().as_bytes())
+    };
+    // Four answers are half of the places; a fifth is too many for this key, but not for the other.
+    let held = json!({"prompt": "One", "n": 4, "max_tokens": 500, "ignore_eos": true, "stream": true, "logprobs": 20});
+    let bytes =
+        common::request("POST", "/v1/completions", &[("x-api-key", "one")], held.to_string().as_bytes());
+    let mut greedy = server.connect();
+    greedy.write_all(&bytes).unwrap();
+    server.wait_for("tern_requests_active", 4.0, Duration::from_secs(20));
+    let small = json!({"prompt": "One", "max_tokens": 1});
+    assert_eq!(with("one", &small).status, 429);
+    assert_eq!(with("two", &small).status, 200);
+}
+
+#[test]
+fn a_system_message_that_the_model_does_not_read_is_told() {
+    let (sink, lines) = log();
+    let server = Server::start(Options { log: sink, ..options() });
+    let ask = |role: &str| {
+        let messages = json!([{"role": role, "content": "Be brief."}, {"role": "user", "content": "Hello!"}]);
+        server.post("/v1/chat/completions", &json!({"messages": messages, "max_tokens": 2}))
+    };
+    let lost = ask("system");
+    assert!(
+        lost.status == 200 && lost.header("x-tern-warning").is_some_and(|told| told.contains("system")),
+        "{lost:?}"
+    );
+    assert!(line(&lines, "/v1/chat/completions")["warning"].is_string());
+    assert_eq!(ask("user").header("x-tern-warning"), None);
+    let missing = server.get("/v1/models/other").json();
+    assert_eq!(missing["error"]["message"], "there is no model `other` here: this server has `page`");
 }

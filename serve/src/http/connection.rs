@@ -21,7 +21,9 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use crate::error::Refusal;
+use crate::http::note;
 use crate::limits::{HEAD, HEAD_FIELDS, HEAD_TIME, WRITE_PAUSE};
+use crate::log::Log;
 use crate::ready::Phase;
 
 /// The other side of a connection, as its requests carry it.
@@ -32,6 +34,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 struct Routes {
     inner: TowerToHyperService<Router>,
     peer: Peer,
+    log: Log,
 }
 
 impl Service<Request<Incoming>> for Routes {
@@ -51,9 +54,10 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     router: Router,
+    log: Log,
     phase: watch::Receiver<Phase>,
 ) {
-    let routes = Routes { inner: TowerToHyperService::new(router), peer: Peer(peer) };
+    let routes = Routes { inner: TowerToHyperService::new(router), peer: Peer(peer), log };
     match tls {
         None => talk(socket, routes, phase).await,
         Some(tls) => {
@@ -68,12 +72,14 @@ async fn talk<S>(socket: S, service: Routes, mut phase: watch::Receiver<Phase>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let (log, peer) = (service.log.clone(), service.peer);
+    let socket = Patient { socket, stalled: None, own: Vec::new(), log, peer };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD)
         .max_headers(HEAD_FIELDS)
-        .serve_connection(TokioIo::new(Patient { socket, stalled: None, own: Vec::new() }), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -91,6 +97,8 @@ struct Patient<S> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// What is written in place of a bare answer.
     own: Vec<u8>,
+    log: Log,
+    peer: Peer,
 }
 
 impl<S: AsyncWrite + Unpin> Patient<S> {
@@ -159,6 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         if this.own.is_empty() {
             match Self::in_words(buf) {
                 Some(own) => {
+                    note::unread(&this.log, this.peer, &own);
                     this.own = own;
                     // It counts as written; the rest of it goes with the flush.
                     return match this.poll_own(cx) {

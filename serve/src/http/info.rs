@@ -67,7 +67,9 @@ pub(crate) async fn model(
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Refusal> {
     if id != app.options.name {
-        let mut refusal = Refusal::not_found("that model");
+        let mut refusal = Refusal::not_found("");
+        let name: String = id.chars().take(100).collect();
+        refusal.message = format!("there is no model `{name}` here: this server has `{}`", app.options.name);
         refusal.code = Some("model_not_found");
         return Err(refusal);
     }

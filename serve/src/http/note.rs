@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::budget::Hold;
 use crate::error::Refusal;
-use crate::log::now;
+use crate::http::connection::Peer;
+use crate::log::{Log, now};
 
 /// What becomes known of a request on its way; the model's thread adds to it.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ struct Known {
     tokens: usize,
     first: Option<Duration>,
     end: Option<End>,
+    /// What the client should know about its answer.
+    warning: Option<String>,
 }
 
 /// How a text ended. Of several texts the last of these counts.
@@ -59,7 +62,17 @@ impl End {
 impl Note {
     pub(crate) fn new(memory: Hold) -> Self {
         let (text, body, prompt, cached, tokens) = (false, 0, 0, 0, 0);
-        Self(Mutex::new(Known { memory, body, text, prompt, cached, tokens, first: None, end: None }))
+        Self(Mutex::new(Known {
+            memory,
+            body,
+            text,
+            prompt,
+            cached,
+            tokens,
+            first: None,
+            end: None,
+            warning: None,
+        }))
     }
 
     /// The request takes so many bytes of memory now, if there is room.
@@ -82,7 +95,7 @@ impl Note {
     /// Its texts become tokens, which takes memory for a while: a tokenizer holds its merges for each byte of a word, and
     /// a body can be one word.
     pub(crate) fn encodes(&self) -> Result<(), Refusal> {
-        const PER_BYTE: usize = 100;
+        const PER_BYTE: usize = 64;
         let mut known = self.known();
         let bytes = known.body * PER_BYTE;
         known.memory.grow(bytes)
@@ -101,6 +114,15 @@ impl Note {
     /// So many tokens of a prompt were there already.
     pub(crate) fn cached(&self, tokens: usize) {
         self.known().cached += tokens;
+    }
+
+    /// Tells the client something about its answer, in a header; the first warning counts.
+    pub(crate) fn warn(&self, what: impl Into<String>) {
+        self.known().warning.get_or_insert_with(|| what.into());
+    }
+
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.known().warning.clone()
     }
 
     /// Another token of an answer, so long after the request.
@@ -159,6 +181,9 @@ impl Line {
             entry["key"] = json!(key);
         }
         let known = self.note.known();
+        if let Some(warning) = &known.warning {
+            entry["warning"] = json!(warning);
+        }
         if known.text {
             entry["model"] = json!(self.app.options.name);
             entry["prompt_tokens"] = json!(known.prompt);
@@ -192,6 +217,22 @@ impl Drop for Line {
     fn drop(&mut self) {
         self.tell(false);
     }
+}
+
+/// The line about what was no request: its head could not be read, and this was the answer.
+pub(crate) fn unread(log: &Log, peer: Peer, answer: &[u8]) {
+    let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u16>().ok());
+    log.tell(json!({
+        "time": now(),
+        "id": "-",
+        "client": peer.0.ip().to_canonical().to_string(),
+        "method": "-",
+        "path": "-",
+        "status": status,
+        "bytes": answer.len(),
+        "ms": 0.0,
+        "end": "refused",
+    }));
 }
 
 /// A body that tells its line when it ends.
