@@ -60,7 +60,7 @@ pub fn convert_file(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let detected = family::detect(file)?;
+    let detected = family::open(file)?;
     let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
     if let Some(what) = keys::scaling_misfit(&detected.config.rope.scaling, from_gguf, options.to) {
         return Err(Error::key(&file.path, "rope_scaling", what));

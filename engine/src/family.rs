@@ -6,6 +6,7 @@ mod bitnet;
 mod gguf;
 mod hf;
 mod llama;
+mod tensors;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -55,6 +56,13 @@ pub(crate) fn detect(file: &File) -> Result<Detected> {
     let hf_prefix = matches!(file.metadata, Metadata::Hf { .. })
         .then(|| if file.tensor("model.embed_tokens.weight").is_some() { "model." } else { "" });
     Ok(Detected { family, config, trained_ternary, hf_prefix })
+}
+
+/// [`detect`] for a model that is to be used: each of its tensors has a place in it.
+pub(crate) fn open(file: &File) -> Result<Detected> {
+    let detected = detect(file)?;
+    detected.check_tensors(file)?;
+    Ok(detected)
 }
 
 impl Config {

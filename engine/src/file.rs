@@ -6,6 +6,7 @@
 use crate::codec::Encoding;
 use crate::{Error, Result};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tern_kernels::Bytes;
 
@@ -92,14 +93,26 @@ pub struct File {
     pub format: Format,
     /// What the file says about its model.
     pub metadata: Metadata,
-    /// All tensors, in the order of the file.
-    pub tensors: Vec<Tensor>,
+    tensors: Vec<Tensor>,
+    /// Where each name is in `tensors`.
+    places: HashMap<String, usize>,
 }
 
 impl File {
+    /// Its parts put together; names are unique.
+    fn new(path: &Path, format: Format, metadata: Metadata, tensors: Vec<Tensor>) -> Self {
+        let places = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
+        Self { path: path.to_owned(), format, metadata, tensors, places }
+    }
+
+    /// All tensors, in the order of the file.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.iter().find(|tensor| tensor.name == name)
+        self.places.get(name).map(|&at| &self.tensors[at])
     }
 
     /// Where the keys of the metadata stand, for messages: in the file itself, or in the `config.json` beside it.

@@ -29,7 +29,7 @@ impl std::fmt::Debug for Detected {
 impl<'a> Masters<'a> {
     /// Recognises the model; whether it has masters shows when a tensor is read.
     pub fn of(file: &'a File) -> Result<Self> {
-        Ok(Self { file, detected: family::detect(file)? })
+        Ok(Self { file, detected: family::open(file)? })
     }
 
     /// The numbers of its architecture.

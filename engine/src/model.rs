@@ -105,7 +105,7 @@ impl Model {
             return Err(Error::Input(format!("{threads} threads: expected 1 to {MAX_THREADS}")));
         }
         let pool = Pool::new(threads);
-        let detected = family::detect(file)?;
+        let detected = family::open(file)?;
         let tokenizer = match Tokenizer::from_file(file) {
             Ok(Some(tokenizer)) => Ok(tokenizer),
             Ok(None) => Err(format!("{} has none; token ids work without", file.path.display())),

@@ -197,10 +197,10 @@ fn a_gguf_hands_over_the_scales_it_keeps_beside_tensors() {
     gguf.tensor("b.scale", &[1], 0, 0.5f32.to_le_bytes().to_vec());
     gguf.tensor("lone.scale", &[1], 0, 0.5f32.to_le_bytes().to_vec());
     let file = open(&gguf);
-    let names: Vec<&str> = file.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let names: Vec<&str> = file.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     assert_eq!(names, ["a.weight", "b.weight", "lone.scale"]);
-    assert_eq!(decode(&file.tensors[0]).scales, Scales::One(1.0001));
-    assert_eq!(decode(&file.tensors[1]).scales, Scales::One(0.5));
+    assert_eq!(decode(&file.tensors()[0]).scales, Scales::One(1.0001));
+    assert_eq!(decode(&file.tensors()[1]).scales, Scales::One(0.5));
 
     let mut short = Gguf::default();
     short.strings("tern.scale.names", &["a", "b"]).array("tern.scale.values", 6, 1, &[0; 4]);
@@ -220,8 +220,8 @@ fn the_arm_order_is_an_option() {
         file::from_bytes(Path::new("x.gguf"), gguf.clone().into(), OpenOptions { i2s_arm, copy: false })
             .unwrap()
     };
-    assert_eq!(decode(&open(true).tensors[0]), matrix);
-    let other = decode(&open(false).tensors[0]);
+    assert_eq!(decode(&open(true).tensors()[0]), matrix);
+    let other = decode(&open(false).tensors()[0]);
     assert_eq!(other.scales, matrix.scales);
     assert_ne!(other.trits, matrix.trits);
 }

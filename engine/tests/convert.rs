@@ -121,7 +121,7 @@ fn float_models_are_not_ternarised_unless_told() {
 fn dequantise(path: &Path) {
     let input = open(path.parent().unwrap());
     let mut out = vec![0.0; 4096];
-    let tensors = input.tensors.iter().map(|tensor| {
+    let tensors = input.tensors().iter().map(|tensor| {
         let is_matrix = tensor.name.ends_with("_proj.weight");
         let trits = is_matrix.then(|| tern::codec::Trits::open(tensor).unwrap());
         let mut bytes = Vec::new();
@@ -312,7 +312,7 @@ fn own_blocks_lie_where_they_can_be_mapped() {
         run(&golden("bitnet_1bitllm_f16"), &output, to(target)).unwrap();
         let bytes = fs::read(&output).unwrap();
         let file = open(&output);
-        for tensor in file.tensors.iter().filter(|tensor| tensor.encoding.is_ternary()) {
+        for tensor in file.tensors().iter().filter(|tensor| tensor.encoding.is_ternary()) {
             let at =
                 bytes.windows(tensor.bytes.len()).position(|window| *window == tensor.bytes[..]).unwrap();
             assert_eq!(at % 64, 0, "{}", tensor.name);

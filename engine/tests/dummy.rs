@@ -50,7 +50,7 @@ fn every_format_is_valid_and_marked() {
         let again = dir.path().join(format!("{}-again", target.name()));
         convert(&output, &again, &ConvertOptions::new(target), &mut |_, _| {}).unwrap();
         let (file, again) = (open(&output), open(&again));
-        for tensor in &file.tensors {
+        for tensor in file.tensors() {
             let other = again.tensor(&tensor.name).unwrap();
             assert!(tensor.bytes[..] == other.bytes[..] && tensor.scale == other.scale, "{}", tensor.name);
         }

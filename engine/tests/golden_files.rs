@@ -53,8 +53,8 @@ fn every_key_and_tensor_of_the_types_files() {
             assert!(matches(value, expected[1].as_str().unwrap(), &expected[2]), "{key}: {value:?}");
         }
         let expected = types["tensors"].as_array().unwrap();
-        assert_eq!(file.tensors.len(), expected.len());
-        for (tensor, expected) in file.tensors.iter().zip(expected) {
+        assert_eq!(file.tensors().len(), expected.len());
+        for (tensor, expected) in file.tensors().iter().zip(expected) {
             assert_eq!(tensor.name, expected["name"]);
             let dims =
                 expected["dims"].as_array().unwrap().iter().rev().map(|dim| dim.as_u64().unwrap() as usize);
@@ -118,7 +118,7 @@ fn the_gguf_models_hold_the_weights_of_their_checkpoints() {
     for (gguf, hf) in models {
         let (gguf, hf) = (open(gguf), open(hf));
         assert_eq!(hf.format, Format::Safetensors { shards: 1 });
-        assert!(!hf.tensors.iter().any(|tensor| tensor.name.ends_with("weight_scale")));
+        assert!(!hf.tensors().iter().any(|tensor| tensor.name.ends_with("weight_scale")));
         for layer in 0..2 {
             for (hf_name, gguf_name) in names {
                 let a = trits(&gguf, &format!("blk.{layer}.{gguf_name}.weight"));
@@ -155,7 +155,7 @@ fn the_metadata_beside_a_checkpoint_is_read() {
     assert_eq!(config["model_type"], "llama");
     assert!(tokenizer_config.is_none());
     let alone = open("llama_packed_bitlinear/model.safetensors");
-    assert_eq!(alone.tensors.len(), file.tensors.len());
+    assert_eq!(alone.tensors().len(), file.tensors().len());
 }
 
 #[test]

@@ -1,120 +1,166 @@
-//! Tokenizers against vectors that others computed. The vocabularies are not part of the repository: tests that need
-//! `../shared/data/tokenizers` (or `$TERN_SHARED`) say so and pass where it is absent.
+//! Tokenizers against vectors that others computed: llama.cpp, sentencepiece, tiktoken and the `tokenizers` crate, with small
+//! vocabularies of our own (`testdata/golden/gen/vocabularies.py` and `tok.py` made them).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tern::file::gguf::{Array, Pairs, Value as Pair};
 use tern::{Message, Specials, Tokenizer};
-
-/// A file of the shared data, or a printed reason to skip.
-fn shared(path: &str) -> Option<PathBuf> {
-    let root = match std::env::var_os("TERN_SHARED") {
-        Some(root) => PathBuf::from(root),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-    };
-    let path = root.join("data").join(path);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {} is not there", path.display());
-    None
-}
 
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden/tokenizers").join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Every line of `vectors/{input}_input.txt` (or all of it, for `utf8`) gives the ids of `{kind}/{input}_tokens_{name}`,
-/// and these decode to the `output` file or to the input.
-fn check_vectors(tokenizer: &Tokenizer, kind: &str, name: &str, specials: Specials) {
-    let mut cases = 0;
-    for input in ["small", "mixed_a", "utf8"] {
-        let vectors = shared("tokenizers/vectors").expect("vectors lie beside the vocabularies");
-        let read = |path: String| std::fs::read_to_string(vectors.join(path));
-        let text = read(format!("{input}_input.txt")).unwrap();
-        let ids = read(format!("{kind}/{input}_tokens_{name}.txt")).unwrap();
-        let output = read(format!("{kind}/{input}_output_{name}.txt")).unwrap_or_else(|_| text.clone());
-        let (text, ids, output): (Vec<&str>, Vec<&str>, Vec<&str>) = if input == "utf8" {
-            (vec![&text], vec![&ids], vec![&output])
-        } else {
-            (text.lines().collect(), ids.lines().collect(), output.lines().collect())
-        };
-        assert_eq!((text.len(), output.len()), (ids.len(), ids.len()));
-        for ((text, ids), output) in text.iter().zip(ids).zip(output) {
-            // In the files a line feed is written `\n`, and `\s` at the end is one space.
-            let plain = |line: &str| {
-                if input == "utf8" {
-                    return line.to_owned();
-                }
-                let line = line.replace("\\n", "\n");
-                line.strip_suffix("\\s").map_or(line.clone(), |line| format!("{line} "))
-            };
-            let ids: Vec<u32> = ids.split(',').map(|id| id.trim().parse().unwrap()).collect();
-            assert_eq!(tokenizer.encode(&plain(text), false, specials).unwrap(), ids, "{name}: {text:?}");
-            assert_eq!(tokenizer.decode(&ids, true), plain(output), "{name}: {text:?}");
-            cases += 1;
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+/// GPT-2's printable characters for bytes, in the order of the bytes.
+fn letters() -> Vec<char> {
+    let own = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let mut other = 256..;
+    (0..256u32)
+        .map(|byte| if own(&byte) { byte } else { other.next().unwrap() })
+        .map(|code| char::from_u32(code).unwrap())
+        .collect()
+}
+
+/// The pieces of `pre.json` in the printable alphabet: bytes, then what its merges make, each once.
+fn pieces(merges: &[&str]) -> Vec<String> {
+    let mut pieces: Vec<String> = letters().into_iter().map(String::from).collect();
+    for merge in merges {
+        let piece = merge.replace(' ', "");
+        if !pieces.contains(&piece) {
+            pieces.push(piece);
         }
     }
-    println!("{kind}/{name}: {cases} of {cases}");
-    assert_eq!(cases, 81);
+    pieces
 }
 
-/// Encoding and decoding the test part of WikiText-2 changes nothing.
-fn check_wiki(tokenizer: &Tokenizer, before: &str) {
-    let Some(path) = shared("wikitext-2-raw/wiki.test.raw") else { return };
-    let text = before.to_owned() + &std::fs::read_to_string(path).unwrap();
-    let start = std::time::Instant::now();
-    let ids = tokenizer.encode(&text, false, Specials::Text).unwrap();
-    let encoded = start.elapsed();
-    assert!(tokenizer.decode(&ids, true) == text, "the text changed");
-    println!(
-        "wikitext-2: {} bytes, {} ids, encoded in {encoded:.2?}, all in {:.2?}",
-        text.len(),
-        ids.len(),
-        start.elapsed()
-    );
-}
-
-fn load(path: &str, read: impl Fn(&[u8]) -> tern::Result<Tokenizer>) -> Option<Tokenizer> {
-    let file = std::fs::read(shared(path)?).unwrap();
-    let start = std::time::Instant::now();
-    let tokenizer = read(&file).unwrap_or_else(|e| panic!("{path}: {e}"));
-    println!("{path}: {} ids loaded in {:.2?}", tokenizer.size(), start.elapsed());
-    Some(tokenizer)
+/// The keys of a byte-level vocabulary whose token 0 is special.
+fn byte_level(pre: &str, merges: &[&str]) -> Pairs {
+    let tokens: Vec<String> = std::iter::once("<|e|>".to_owned()).chain(pieces(merges)).collect();
+    let mut kinds = vec![1; tokens.len()];
+    kinds[0] = 3;
+    let mut pairs = Pairs::new(Path::new("vocabulary.gguf"));
+    let mut put = |key: &str, value: Pair| pairs.insert(&format!("tokenizer.ggml.{key}"), value);
+    put("model", Pair::String("gpt2".into()));
+    put("pre", Pair::String(pre.into()));
+    put("tokens", Pair::Array(Array::from_strings(tokens)));
+    put("token_type", Pair::Array(Array::from_i32s(&kinds)));
+    put("merges", Pair::Array(Array::from_strings(merges)));
+    put("bos_token_id", Pair::U32(0));
+    put("eos_token_id", Pair::U32(0));
+    pairs
 }
 
 #[test]
-fn llama3_from_tiktoken_gives_the_known_ids() {
-    let Some(t) = load("tokenizers/llama3/tokenizer.model", Tokenizer::from_tiktoken) else { return };
-    check_vectors(&t, "tokenizers", "llama32", Specials::Parse);
-    check_wiki(&t, "");
-    assert_eq!((t.bos(), t.adds_bos(), t.size()), (Some(128_000), true, 128_256));
-    assert_eq!(t.stops(), [128_001, 128_008, 128_009]);
-    assert_eq!(t.encode("hi", true, Specials::Text).unwrap(), [128_000, 6151]);
-}
-
-#[test]
-fn cl100k_from_tiktoken_gives_the_known_ids() {
-    let Some(t) = load("tokenizers/cl100k/cl100k_base.tiktoken", Tokenizer::from_tiktoken) else { return };
-    check_vectors(&t, "tiktoken", "cl100k_base", Specials::Parse);
-    check_wiki(&t, "");
-}
-
-#[test]
-fn tokenizer_json_files_give_the_known_ids() {
-    for name in ["llama2", "gpt2", "gpt_neox", "mistral03"] {
-        let Some(t) = load(&format!("tokenizers/{name}/tokenizer.json"), Tokenizer::from_json) else {
-            return;
-        };
-        check_vectors(&t, "tokenizers", name, Specials::Parse);
-        match name {
-            "gpt_neox" => {}                    // it normalises to NFC, which may change a text
-            "mistral03" => check_wiki(&t, "x"), // it takes a leading space of a text for its own
-            _ => check_wiki(&t, ""),
+fn every_pre_tokenizer_name_of_llama_cpp_cuts_as_it_should() {
+    let file: Value = serde_json::from_slice(&golden("pre.json")).unwrap();
+    let (merges, texts) = (strings(&file["merges"]), strings(&file["texts"]));
+    assert!(texts.len() > 80 && merges.len() > 1200);
+    let mut names = Vec::new();
+    for group in file["groups"].as_array().unwrap() {
+        for name in strings(&group["names"]) {
+            names.push(name);
+            let tokenizer = match Tokenizer::from_gguf(&byte_level(name, &merges)) {
+                Ok(tokenizer) => tokenizer,
+                Err(error) => {
+                    assert!(["gemma4", "granite-embed-multi-311m", "sarvam-moe"].contains(&name), "{error}");
+                    assert!(error.to_string().contains("not byte-level"), "{error}");
+                    continue;
+                }
+            };
+            assert_eq!(tokenizer.adds_bos(), group["bos"] == true, "{name}");
+            for (at, text) in texts.iter().enumerate() {
+                // Where llama.cpp approximates a pattern, what the original makes of the text.
+                let original = &group["original"][at.to_string()];
+                let expected = ids(if original.is_null() { &group["ids"][at] } else { original });
+                let found = tokenizer.encode(text, false, Specials::Text).unwrap();
+                assert_eq!(found, expected, "{name}: {text:?}");
+                assert_eq!(tokenizer.decode(&found, true), *text, "{name}");
+            }
         }
+    }
+    assert_eq!(names.len(), 89);
+    let unknown = Tokenizer::from_gguf(&byte_level("no-such-name", &merges)).unwrap_err().to_string();
+    assert!(unknown.contains("tokenizer.ggml.pre") && unknown.contains("found `no-such-name`"), "{unknown}");
+    // Without a name llama.cpp's default counts.
+    let named = Tokenizer::from_gguf(&byte_level("default", &merges)).unwrap();
+    let mut pairs = Pairs::new(Path::new("vocabulary.gguf"));
+    for (key, value) in byte_level("", &merges).iter().filter(|(key, _)| !key.ends_with(".pre")) {
+        pairs.insert(key, value.clone());
+    }
+    let unnamed = Tokenizer::from_gguf(&pairs).unwrap();
+    for text in texts {
+        let ids = |tokenizer: &Tokenizer| tokenizer.encode(text, false, Specials::Text).unwrap();
+        assert_eq!(ids(&unnamed), ids(&named), "{text:?}");
+    }
+}
+
+/// A tiktoken file: the pieces of `pre.json`, then filler up to `count` ranks.
+fn rank_file(count: usize, merges: &[&str]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let letters = letters();
+    let byte = |letter: char| letters.iter().position(|l| *l == letter).unwrap() as u8;
+    let known: Vec<Vec<u8>> =
+        pieces(merges).iter().map(|piece| piece.chars().map(byte).collect()).collect();
+    let filler = (0..count - known.len()).map(|n| format!("zz{n:06}").into_bytes());
+    let mut file = Vec::new();
+    for (rank, piece) in known.clone().into_iter().chain(filler).enumerate() {
+        for three in piece.chunks(3) {
+            let bits = three.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
+            for digit in 0..4 {
+                let used = digit <= three.len();
+                file.push(if used { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize] } else { b'=' });
+            }
+        }
+        file.extend(format!(" {rank}\n").bytes());
+    }
+    file
+}
+
+#[test]
+fn tiktoken_rank_files_give_tiktokens_ids() {
+    let file: Value = serde_json::from_slice(&golden("pre.json")).unwrap();
+    let known: Value = serde_json::from_slice(&golden("tiktoken.json")).unwrap();
+    let (merges, texts) = (strings(&file["merges"]), strings(&file["texts"]));
+    assert_eq!(known["ids"].as_array().unwrap().len(), texts.len());
+    for count in [128_000, 100_256] {
+        let t = Tokenizer::from_tiktoken(&rank_file(count, &merges)).unwrap();
+        for (text, expected) in texts.iter().zip(known["ids"].as_array().unwrap()) {
+            let found = t.encode(text, false, Specials::Text).unwrap();
+            assert_eq!(found, ids(expected), "{count}: {text:?}");
+            assert_eq!(t.decode(&found, true), *text);
+        }
+        if count == 128_000 {
+            assert_eq!((t.bos(), t.adds_bos(), t.size()), (Some(128_000), true, 128_256));
+            assert_eq!(t.stops(), [128_001, 128_008, 128_009]);
+            assert_eq!(t.encode("", true, Specials::Text).unwrap(), [128_000]);
+        }
+    }
+    let other = Tokenizer::from_tiktoken(&rank_file(2000, &merges)).unwrap_err().to_string();
+    assert!(other.contains("2000 tiktoken ranks"), "{other}");
+}
+
+#[test]
+fn a_sentencepiece_model_gives_sentencepieces_and_llama_cpps_ids() {
+    let known: Value = serde_json::from_slice(&golden("spm_small.json")).unwrap();
+    let t = Tokenizer::from_sentencepiece(&golden("spm_small.model")).unwrap();
+    assert_eq!((t.bos(), t.stops()), (Some(1), &[2][..]));
+    for (at, text) in strings(&known["texts"]).into_iter().enumerate() {
+        let found = t.encode(text, false, Specials::Text).unwrap();
+        for program in ["sentencepiece", "llama.cpp"] {
+            assert_eq!(found, ids(&known[program][at]), "{program}: {text:?}");
+        }
+        assert_eq!(t.decode(&found, true), text);
     }
 }
 
@@ -142,53 +188,6 @@ fn golden_tokenizers_agree_with_the_crate() {
     }
 }
 
-/// llama.cpp's own cases beside each vocabulary.
-fn check_gguf_cases(tokenizer: &Tokenizer, name: &str) {
-    let file = |end: &str| {
-        let path = shared(&format!("tokenizers/gguf/ggml-vocab-{name}.gguf.{end}"))
-            .expect("cases lie beside the file");
-        std::fs::read_to_string(path).unwrap()
-    };
-    let (texts, ids) = (file("inp"), file("out"));
-    let end = "\n__ggml_vocab_test__\n";
-    let texts: Vec<&str> = texts.strip_suffix(end).expect("every case ends so").split(end).collect();
-    let ids: Vec<&str> = ids.lines().collect();
-    assert_eq!((texts.len(), ids.len()), (46, 46), "{name}");
-    for (text, ids) in texts.iter().zip(ids) {
-        let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
-        assert_eq!(tokenizer.encode(text, false, Specials::Text).unwrap(), ids, "{name}: {text:?}");
-        assert_eq!(tokenizer.decode(&ids, true), *text, "{name}");
-    }
-    println!("gguf/{name}: 46 of 46");
-}
-
-#[test]
-fn gguf_vocabularies_give_the_known_ids() {
-    for name in ["gpt-2", "llama-spm", "falcon", "phi-3"] {
-        let Some(path) = shared(&format!("tokenizers/gguf/ggml-vocab-{name}.gguf")) else { return };
-        let start = std::time::Instant::now();
-        let t = Tokenizer::open(&path).unwrap();
-        println!("{name}: {} ids loaded in {:.2?}", t.size(), start.elapsed());
-        check_gguf_cases(&t, name);
-        check_wiki(&t, "");
-    }
-}
-
-#[test]
-fn llama3_gives_llama_cpps_ids() {
-    let Some(t) = load("tokenizers/llama3/tokenizer.model", Tokenizer::from_tiktoken) else { return };
-    check_gguf_cases(&t, "llama-bpe");
-}
-
-#[test]
-fn sentencepiece_model_gives_the_known_ids() {
-    let Some(t) = load("tokenizers/llama2/tokenizer.model", Tokenizer::from_sentencepiece) else { return };
-    check_vectors(&t, "sentencepiece", "llama2", Specials::Text);
-    check_wiki(&t, "");
-    assert_eq!((t.bos(), t.stops()), (Some(1), &[2][..]));
-}
-
-/// Texts of everything that tokenizers treat in their own ways.
 fn any_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         "[ -~]{1,6}",

@@ -8,7 +8,7 @@ use tern::codec::{self, Trits};
 use tern::file::{self, File, OpenOptions};
 
 fn read(file: &File) {
-    for tensor in file.tensors.iter().take(64).filter(|tensor| tensor.cols() < 1 << 16) {
+    for tensor in file.tensors().iter().take(64).filter(|tensor| tensor.cols() < 1 << 16) {
         for row in [0, tensor.rows() / 2, tensor.rows() - 1] {
             let _ = codec::floats(tensor, row, &mut vec![0.0; tensor.cols()]);
         }

@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let bytes = data[(cut + 1).min(data.len())..].to_vec();
     match hf::from_bytes(Path::new("fuzz"), bytes.into(), config) {
         Ok(file) => {
-            for tensor in file.tensors.iter().filter(|tensor| tensor.cols() < 1 << 16) {
+            for tensor in file.tensors().iter().filter(|tensor| tensor.cols() < 1 << 16) {
                 let _ = codec::floats(tensor, tensor.rows() - 1, &mut vec![0.0; tensor.cols()]);
                 if let Ok(trits) = Trits::open(tensor) {
                     let _ = trits.row(0, &mut vec![0; tensor.cols()]);

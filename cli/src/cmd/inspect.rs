@@ -61,8 +61,8 @@ impl<'a> View<'a> {
             file,
             config: Config::of(file).map_err(|error| without_path(file, &error)),
             tokenizer: Tokenizer::from_file(file).map_err(|error| without_path(file, &error)),
-            parameters: file.tensors.iter().map(parameters).sum(),
-            bytes: file.tensors.iter().map(|tensor| tensor.bytes.len() as u128).sum(),
+            parameters: file.tensors().iter().map(parameters).sum(),
+            bytes: file.tensors().iter().map(|tensor| tensor.bytes.len() as u128).sum(),
         }
     }
 
@@ -117,7 +117,7 @@ impl<'a> View<'a> {
     fn tensor_table(&self, text: &mut String) {
         let rows: Vec<[String; 4]> = self
             .file
-            .tensors
+            .tensors()
             .iter()
             .map(|tensor| {
                 let dims: Vec<_> = tensor.dims.iter().map(usize::to_string).collect();
@@ -141,7 +141,7 @@ impl<'a> View<'a> {
         // One reason for each encoding is enough.
         let refused: BTreeMap<_, _> = self
             .file
-            .tensors
+            .tensors()
             .iter()
             .filter_map(|tensor| Some((tensor.encoding.to_string(), refusal(tensor)?)))
             .collect();
@@ -164,7 +164,7 @@ impl<'a> View<'a> {
     fn json(&self) -> Value {
         let tensors: Vec<_> = self
             .file
-            .tensors
+            .tensors()
             .iter()
             .map(|tensor| {
                 json!({

@@ -3,10 +3,9 @@
 use super::{ConvertOptions, Floats, Target};
 use crate::codec::{self, Encoding};
 use crate::config::Config;
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::family::{self, Detected, FAMILIES, Family, PROJECTIONS};
 use crate::file::{File, Metadata, Tensor};
-use std::collections::HashSet;
 
 /// One tensor of the output.
 #[derive(Debug)]
@@ -104,7 +103,7 @@ pub(super) fn items<'a>(
         (true, false) => Order::Separate { head_dim },
         _ => Order::Same,
     };
-    let mut plan = Plan { file, detected, options, items: Vec::new(), used: HashSet::new() };
+    let mut plan = Plan { file, detected, options, items: Vec::new() };
     let has_head = file.tensor(&detected.name(HEAD)).is_some();
     for Part { name, dims, role } in parts(config, has_head) {
         match role {
@@ -117,7 +116,7 @@ pub(super) fn items<'a>(
             }
         }
     }
-    plan.finish()
+    Ok(plan.items)
 }
 
 /// The canonical name of the output head.
@@ -183,12 +182,10 @@ struct Plan<'a, 'p> {
     detected: &'p Detected,
     options: &'p ConvertOptions,
     items: Vec<Item<'a>>,
-    /// Names in the input.
-    used: HashSet<&'a str>,
 }
 
 impl<'a> Plan<'a, '_> {
-    fn tensor(&mut self, canonical: &str, dims: &[usize]) -> Result<&'a Tensor> {
+    fn tensor(&self, canonical: &str, dims: &[usize]) -> Result<&'a Tensor> {
         let name = self.detected.name(canonical);
         let wrong = |what: String| Error::tensor(&self.file.path, &name, what);
         let tensor =
@@ -203,7 +200,6 @@ impl<'a> Plan<'a, '_> {
         let mut row = vec![0.0; tensor.cols()];
         codec::floats(tensor, 0, &mut row).map_err(wrong)?;
         tensor.bytes.release();
-        self.used.insert(&tensor.name);
         Ok(tensor)
     }
 
@@ -255,21 +251,6 @@ impl<'a> Plan<'a, '_> {
             self.items.push(Item { tensor, name: scale, kind: Kind::Scale, order: Order::Same });
         }
         Ok(())
-    }
-
-    /// A tensor that nobody asked for could change what the model computes.
-    fn finish(self) -> Result<Vec<Item<'a>>> {
-        let buffer = |name: &str| name.ends_with(".rotary_emb.inv_freq");
-        match self.file.tensors.iter().find(|t| !self.used.contains(t.name.as_str()) && !buffer(&t.name)) {
-            None => Ok(self.items),
-            Some(extra) => {
-                let what = format!(
-                    "is not part of a {} model, and nothing says what it is for",
-                    self.detected.family.name
-                );
-                Err(Error::tensor(&self.file.path, &quoted(&extra.name), what))
-            }
-        }
     }
 }
 

@@ -156,23 +156,13 @@ fn template(hf: &Hf) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::{self, Metadata, OpenOptions};
+    use crate::file::gguf::Array;
     use crate::{Specials, Tokenizer};
     use std::fs;
     use std::path::PathBuf;
 
     fn testdata(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden/tokenizers").join(name)
-    }
-
-    /// Vocabularies of real models, where this checkout has them beside it.
-    fn shared(name: &str) -> Option<PathBuf> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/tokenizers").join(name);
-        let found = path.exists().then_some(path);
-        if found.is_none() {
-            eprintln!("skipped: no {name}");
-        }
-        found
     }
 
     fn hf<'a>(dir: &'a Path, config: &'a Json, tokenizer_config: &'a Option<Json>) -> Hf<'a> {
@@ -221,25 +211,58 @@ mod tests {
         }
     }
 
+    /// A byte-level vocabulary under a name of llama.cpp's: the arrays of `pre.json`.
+    fn byte_level(pre: &str, file: &Json) -> Pairs {
+        let merges: Vec<&str> = file["merges"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
+        let own = |code: &u32| matches!(code, 33..=126 | 161..=172 | 174..=255);
+        let mut tokens = vec!["<|e|>".to_owned()];
+        tokens.extend((0..512).filter(|code| own(code) || (256..324).contains(code)).map(|code| {
+            char::from_u32(code).unwrap().to_string()
+        }));
+        for merge in &merges {
+            let piece = merge.replace(' ', "");
+            if !tokens.contains(&piece) {
+                tokens.push(piece);
+            }
+        }
+        let mut kinds = vec![1; tokens.len()];
+        kinds[0] = 3;
+        let mut pairs = Pairs::new(Path::new(pre));
+        let mut put = |key: &str, value: Value| pairs.insert(&format!("tokenizer.ggml.{key}"), value);
+        put("model", Value::String("gpt2".into()));
+        put("pre", Value::String(pre.into()));
+        put("tokens", Value::Array(Array::from_strings(tokens)));
+        put("token_type", Value::Array(Array::from_i32s(&kinds)));
+        put("merges", Value::Array(Array::from_strings(merges)));
+        put("bos_token_id", Value::U32(0));
+        pairs
+    }
+
     #[test]
-    fn real_arrays_become_json_that_reads_text_alike() {
-        for name in ["falcon", "gpt-2", "llama-spm", "phi-3"] {
-            let Some(path) = shared(&format!("gguf/ggml-vocab-{name}.gguf")) else { return };
-            let file = file::open(&path, OpenOptions::default()).unwrap();
-            let Metadata::Gguf(pairs) = &file.metadata else { panic!("a GGUF") };
-            let arrays = Tokenizer::from_keys(pairs).unwrap().unwrap();
-            let json = json::write(pairs, &arrays).unwrap();
-            let json = Tokenizer::from_json(json.as_bytes()).unwrap();
-            let mut texts = texts();
-            let input = fs::read_to_string(path.with_extension("gguf.inp")).unwrap();
-            texts.extend(input.split("__ggml_vocab_test__").map(|text| text.trim_matches('\n').to_owned()));
-            same(&arrays, &json, &texts, name);
+    fn arrays_of_every_name_become_json_that_reads_text_alike_and_back() {
+        let file: Json = serde_json::from_slice(&fs::read(testdata("pre.json")).unwrap()).unwrap();
+        let texts: Vec<String> =
+            file["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect();
+        for group in file["groups"].as_array().unwrap() {
+            let name = group["names"][0].as_str().unwrap();
+            let pairs = byte_level(name, &file);
+            let Ok(Some(arrays)) = Tokenizer::from_keys(&pairs) else { continue };
+            let json = json::write(&pairs, &arrays).unwrap();
+            let read = Tokenizer::from_json(json.as_bytes()).unwrap();
+            same(&arrays, &read, &texts, name);
+            // And under a name again that cuts alike.
+            let (config, beside) = (Json::Null, Some(json!({ "bos_token": "<|e|>" })));
+            let hf = hf(Path::new(""), &config, &beside);
+            let mut again = Pairs::new(Path::new(name));
+            let note = Vocabulary::of_json(json.as_bytes(), &hf).unwrap().insert(&hf, read.size(), &mut again);
+            assert_eq!(note, None, "{name}");
+            same(&read, &Tokenizer::from_keys(&again).unwrap().unwrap(), &texts, name);
         }
     }
 
     #[test]
     fn sentencepiece_models_become_arrays_that_read_text_alike() {
-        let Some(path) = shared("llama2/tokenizer.model") else { return };
+        let path = testdata("spm_small.model");
         let dir = tempfile::tempdir().unwrap();
         fs::copy(&path, dir.path().join(PIECES)).unwrap();
         let original = Tokenizer::open(&path).unwrap();
@@ -249,6 +272,9 @@ mod tests {
         assert!(notes.is_empty(), "{notes:?}");
         let arrays = Tokenizer::from_keys(&pairs).unwrap().unwrap();
         assert_eq!((arrays.bos(), arrays.stops()), (Some(1), original.stops()));
-        same(&original, &arrays, &texts(), "llama2");
+        same(&original, &arrays, &texts(), "spm_small");
+        // Arrays alone, and a tokenizer.json out of them.
+        let json = json::write(&pairs, &arrays).unwrap();
+        same(&arrays, &Tokenizer::from_json(json.as_bytes()).unwrap(), &texts(), "spm_small");
     }
 }

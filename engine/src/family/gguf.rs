@@ -1,5 +1,7 @@
 //! A [`Config`] out of GGUF metadata. Keys are prefixed by the architecture.
 
+mod keys;
+
 use super::hf::parse_activation;
 use super::{FAMILIES, Family, known_gguf};
 use crate::config::Config;
@@ -17,6 +19,7 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
             let what = format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture));
             Error::key(&file.path, ARCHITECTURE, what)
         })?;
+    keys::check(pairs, architecture)?;
     let key = |name: &str| format!("{architecture}.{name}");
     let size = |name: &str| -> Result<Option<usize>> { Ok(pairs.u32(&key(name))?.map(|n| n as usize)) };
     let needed = |name: &str| size(name)?.ok_or_else(|| missing(&key(name)));
@@ -71,7 +74,9 @@ fn scaling(file: &File, pairs: &Pairs, keys: &str, context: Option<usize>) -> Re
     let key = |name: &str| format!("{keys}.{name}");
     let number = |name: &str| pairs.f32(&key(name));
     let wrong = |name: &str, what: String| Err(Error::key(&file.path, &key(name), what));
-    let kind = pairs.str(&key("type"))?.unwrap_or("none");
+    let factor = number("factor")?;
+    // A factor alone is linear scaling: the container's own default.
+    let kind = pairs.str(&key("type"))?.unwrap_or(if factor.is_some() { "linear" } else { "none" });
     if let Some(tensor) = file.tensor(DIVISORS) {
         if kind != "none" {
             let what = format!("expected `none` beside the tensor `{DIVISORS}`, found `{}`", quoted(kind));
@@ -84,7 +89,6 @@ fn scaling(file: &File, pairs: &Pairs, keys: &str, context: Option<usize>) -> Re
         crate::codec::floats(tensor, 0, &mut divisors).map_err(|what| file.error(DIVISORS, what))?;
         return Ok(Scaling::Divisors(divisors));
     }
-    let factor = number("factor")?;
     let needed =
         || factor.ok_or_else(|| Error::key(&file.path, &key("factor"), "missing, and never guessed"));
     match kind {

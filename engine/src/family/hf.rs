@@ -1,6 +1,7 @@
 //! A [`Config`] out of Hugging Face's `config.json`. Values that change the arithmetic and are not understood are
 //! errors that name the key.
 
+mod keys;
 mod rope;
 
 use serde_json::Value;
@@ -51,11 +52,15 @@ impl<'a> Json<'a> {
 pub(super) fn detect(file: &File, config: &Value) -> Result<(&'static Family, Config, bool)> {
     let json = Json { file, config };
     let family = family(&json)?;
+    keys::check(&json)?;
     let trained = trained_ternary(&json)?;
     for key in ["attention_bias", "mlp_bias"] {
         if let Some(value) = json.get(key).filter(|value| **value != Value::Bool(false)) {
             return Err(json.wrong(key, "false (no ternary family has biases)", value));
         }
+    }
+    if let Some(value) = json.get("tie_word_embeddings").filter(|value| !value.is_boolean()) {
+        return Err(json.wrong("tie_word_embeddings", "true or false", value));
     }
     let (dim, heads) = (json.needed_size("hidden_size")?, json.needed_size("num_attention_heads")?);
     let head_dim = match json.size("head_dim")? {
@@ -104,6 +109,22 @@ fn family(json: &Json) -> Result<&'static Family> {
 fn trained_ternary(json: &Json) -> Result<bool> {
     let Some(quantization) = json.get("quantization_config") else { return Ok(false) };
     let key = |key: &str| format!("quantization_config.{key}");
+    const KNOWN: [&str; 7] = [
+        "quant_method",
+        "linear_class", // which convention the scales follow: file/hf.rs
+        "quantization_mode",
+        "use_rms_norm",
+        "rms_norm_eps", // of the norm that `use_rms_norm` asks for
+        "modules_to_not_convert",
+        "dtype",
+    ];
+    let unknown = quantization.as_object().and_then(|object| {
+        object.iter().find(|(key, value)| !value.is_null() && !KNOWN.contains(&key.as_str()))
+    });
+    if let Some((name, _)) = unknown {
+        let what = "is not a key that Tern knows, so it may change what the weights mean";
+        return Err(Error::key(&json.file.path, &key(name), what));
+    }
     let method = quantization.get("quant_method").unwrap_or(&Value::Null);
     if method != "bitnet" {
         return Err(json.wrong(&key("quant_method"), "\"bitnet\"", method));
@@ -119,6 +140,15 @@ fn trained_ternary(json: &Json) -> Result<bool> {
             "false (a norm inside each projection is not supported)",
             norm,
         ));
+    }
+    // Projections are ternary in every block; a float one among them would be rounded here.
+    let kept = quantization.get("modules_to_not_convert").filter(|kept| !kept.is_null());
+    let is_float = |name: &Value| {
+        name.as_str().is_some_and(|name| name.ends_with("lm_head") || name.ends_with("embed_tokens"))
+    };
+    if let Some(kept) = kept.filter(|kept| !kept.as_array().is_some_and(|names| names.iter().all(is_float))) {
+        let expected = "none but \"lm_head\" and \"embed_tokens\"";
+        return Err(json.wrong(&key("modules_to_not_convert"), expected, kept));
     }
     Ok(true)
 }
@@ -144,11 +174,15 @@ pub(super) fn parse_activation(name: &str) -> Option<Activation> {
 
 /// `rope_theta`, at the top or (transformers 5) in `rope_parameters`.
 fn rope_base(json: &Json) -> Result<f32> {
+    let top = json.number("rope_theta")?;
     let nested = json.get("rope_parameters").and_then(|rope| rope.get("rope_theta"));
     if let Some(value) = nested.filter(|value| !value.is_null()) {
-        let base = value.as_f64().map(|base| base as f32);
-        return base.ok_or_else(|| json.wrong("rope_parameters.rope_theta", "a number", value));
+        let wrong = |expected: &str| json.wrong("rope_parameters.rope_theta", expected, value);
+        let base = value.as_f64().ok_or_else(|| wrong("a number"))? as f32;
+        return match top.filter(|top| *top != base) {
+            Some(top) => Err(wrong(&format!("{top}, as `rope_theta` says"))),
+            None => Ok(base),
+        };
     }
-    let missing = || json.error("rope_theta", "missing, and the base is never guessed");
-    json.number("rope_theta")?.ok_or_else(missing)
+    top.ok_or_else(|| json.error("rope_theta", "missing, and the base is never guessed"))
 }

@@ -71,12 +71,7 @@ pub(super) fn read(path: &Path, bytes: Bytes, options: OpenOptions) -> Result<Fi
     let mut tensors = place(path, infos, &data, alignment, options)?;
     take_factors(path, &mut tensors)?;
     take_exact_scales(&pairs, &mut tensors)?;
-    Ok(File {
-        path: path.to_owned(),
-        format: Format::Gguf { version },
-        metadata: Metadata::Gguf(pairs),
-        tensors,
-    })
+    Ok(File::new(path, Format::Gguf { version }, Metadata::Gguf(pairs), tensors))
 }
 
 /// The header as a stream; `at` never passes the end of `bytes`.

@@ -139,7 +139,7 @@ fn assemble(path: &Path, shards: usize, mut tensors: Vec<Tensor>, metadata: Meta
     {
         take_packed(path, &mut tensors, rule)?;
     }
-    Ok(File { path: path.to_owned(), format: Format::Safetensors { shards }, metadata, tensors })
+    Ok(File::new(path, Format::Safetensors { shards }, metadata, tensors))
 }
 
 /// What a `weight_scale` does. Both conventions are in use under the same name, and values near 1 look alike, so only

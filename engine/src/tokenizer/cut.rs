@@ -13,18 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
+use super::pre::GPT2;
 use crate::error::quoted;
-
-/// GPT-2's pattern; llama.cpp's `default` too.
-pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// Llama-3's: contractions in any case, at most three digits, line ends kept with what is before them.
-pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Qwen2's: Llama-3's with single digits.
-pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Falcon's first cut, before GPT-2's and three-digit groups.
-pub(crate) const FALCON: &str = r"[\p{P}\$\+<=>\^~\|`]+";
-/// Groups of three digits.
-pub(crate) const THREE_DIGITS: &str = "[0-9][0-9][0-9]";
 
 const MAX_STEPS: usize = 64;
 const MAX_PATTERN: usize = 4096;
@@ -286,6 +276,7 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pre::{LLAMA3, QWEN2};
     use super::*;
 
     fn pieces(cut: &Cut, text: &str) -> Vec<String> {

@@ -2,8 +2,9 @@
 
 use super::added::{Added, AddedToken};
 use super::bpe::{Bpe, Rules, Unit, pairs as merge_rules};
-use super::cut::{self, Cut};
+use super::cut::Cut;
 use super::normal::Normal;
+use super::pre::{self, Pre};
 use super::sentencepiece::{self, Kind, Piece};
 use super::stream::Script;
 use super::vocabulary::Vocabulary;
@@ -22,23 +23,20 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 /// A whole tokenizer.json; it says more than the other keys do.
 const JSON: &str = "tokenizer.huggingface.json";
 
-/// How a byte-level vocabulary cuts its text.
-pub(crate) struct Pre {
-    pub(crate) patterns: &'static [&'static str],
-    /// A piece that is in the vocabulary as a whole needs no merges, and texts begin with BOS unless a key says not.
-    pub(crate) llama3: bool,
-}
-
 /// How these keys, of a byte-level vocabulary of so many tokens, say that text is cut.
 pub(crate) fn cutting(pairs: &Pairs, tokens: usize) -> Result<Pre> {
     let name = match pairs.str(PRE)? {
         Some(name) => name,
         None if is_2b4t(pairs, tokens)? => "llama-bpe",
-        None => "gpt-2",
+        None => "default",
     };
-    pre(name).ok_or_else(|| {
-        let known = "llama-bpe, llama3, llama-v3, falcon3, falcon_e, qwen2, gpt-2, default or falcon";
-        pairs.error(PRE, format!("expected {known}, found `{}`", crate::error::quoted(name)))
+    pre::of_name(name).ok_or_else(|| {
+        let found = crate::error::quoted(name);
+        let what = match pre::NOT_BYTES.contains(&name) {
+            true => format!("`{found}` cuts a vocabulary that is not byte-level, which is not supported"),
+            false => format!("expected one of llama.cpp's names, `llama-bpe` say, found `{found}`"),
+        };
+        pairs.error(PRE, what)
     })
 }
 
@@ -48,17 +46,6 @@ pub(crate) fn template_of(pairs: &Pairs) -> Result<Option<&str>> {
     let made_up = embedded.is_none_or(|template| template.contains("BITNETAssistant"));
     let tokens = pairs.strings(TOKENS)?.map_or(0, |tokens| tokens.len());
     Ok(if made_up && is_2b4t(pairs, tokens)? { Some(BITNET_2B4T) } else { embedded })
-}
-
-fn pre(name: &str) -> Option<Pre> {
-    let (patterns, llama3): (&'static [&'static str], _) = match name {
-        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon_e" | "falcon-e" => (&[cut::LLAMA3], true),
-        "qwen2" => (&[cut::QWEN2], false),
-        "gpt-2" | "gpt2" | "default" => (&[cut::GPT2], false),
-        "falcon" => (&[cut::FALCON, cut::GPT2, cut::THREE_DIGITS], false),
-        _ => return None,
-    };
-    Some(Pre { patterns, llama3 })
 }
 
 /// Whether these are the pairs of BitNet b1.58 2B4T, whose official file lacks `pre` and carries a template that the
@@ -155,10 +142,10 @@ fn byte_level(pairs: &Pairs, tokens: &[&str]) -> Result<Tokenizer> {
         alphabet::append(piece, to);
     });
     let rules = Rules::Pairs(rules.map_err(|what| pairs.error(MERGES, what))?);
-    let bpe = Bpe::new(vocabulary, rules, Unit::Byte, pre.llama3);
+    let bpe = Bpe::new(vocabulary, rules, Unit::Byte, pre.whole);
     let added = Added::new(added, |text| Ok(text.to_owned())).map_err(|what| pairs.error(TOKENS, what))?;
     let cut = Cut::patterns(pre.patterns).map_err(|what| pairs.error(PRE, what))?;
-    let bos = pairs.u32("tokenizer.ggml.bos_token_id")?.filter(|_| pre.llama3);
+    let bos = pairs.u32("tokenizer.ggml.bos_token_id")?.filter(|_| pre.bos);
     Ok(Tokenizer::new(bpe, added, Normal::default(), cut, Script::Bytes)
         .beginning_with(bos.into_iter().collect()))
 }

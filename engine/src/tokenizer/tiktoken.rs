@@ -5,8 +5,9 @@
 
 use super::added::{Added, AddedToken};
 use super::bpe::{Bpe, Rules, Unit};
-use super::cut::{Cut, LLAMA3};
+use super::cut::Cut;
 use super::normal::Normal;
+use super::pre::LLAMA3;
 use super::stream::Script;
 use super::vocabulary::Vocabulary;
 use super::{MAX_IDS, Tokenizer};

@@ -50,7 +50,7 @@ fn own() -> Vec<u8> {
 fn small_files_may_end_at_any_byte() {
     for whole in [read("gguf/types_v3.gguf"), vocabulary(), own()] {
         // The padding behind the last tensor, or behind a header without tensors, may be missing.
-        let needed = match open_gguf(whole.clone()).unwrap().tensors.last() {
+        let needed = match open_gguf(whole.clone()).unwrap().tensors().last() {
             Some(last) => whole.len() - (last.bytes.len().next_multiple_of(64) - last.bytes.len()),
             None => fields(&whole).last().unwrap().end,
         };
@@ -247,9 +247,9 @@ fn types_that_cannot_be_read_are_listed_and_refused_on_use() {
     gguf.tensor("k", &[256, 2], 12, vec![0; 288]);
     gguf.tensor("new", &[256, 2], 777, vec![0; 100]);
     let file = file::from_bytes(Path::new("bad.gguf"), gguf.bytes().into(), OpenOptions::default()).unwrap();
-    let names: Vec<String> = file.tensors.iter().map(|tensor| tensor.encoding.to_string()).collect();
+    let names: Vec<String> = file.tensors().iter().map(|tensor| tensor.encoding.to_string()).collect();
     assert_eq!(names, ["TL1", "TL2", "MXFP4 (type 39)", "Q4_K (type 12)", "unknown (type 777)"]);
-    for tensor in &file.tensors {
+    for tensor in file.tensors() {
         let why = Trits::open(tensor).unwrap_err();
         let mut row = vec![0.0; tensor.cols()];
         assert_eq!(codec::floats(tensor, 0, &mut row).unwrap_err(), why);
@@ -353,7 +353,7 @@ fn goldens_may_end_at_any_boundary() {
         let mut ends: Vec<usize> =
             fields.iter().flat_map(|field| [field.start, field.end - 1, field.end]).collect();
         let mut at = fields.last().unwrap().end.next_multiple_of(alignment);
-        for tensor in open_gguf(whole.clone()).unwrap().tensors {
+        for tensor in open_gguf(whole.clone()).unwrap().tensors() {
             ends.extend([at - 1, at, at + 1, at + tensor.bytes.len() - 1]);
             at = (at + tensor.bytes.len()).next_multiple_of(alignment);
         }

@@ -17,7 +17,7 @@ pub(crate) fn read(name: &str) -> Vec<u8> {
 
 /// Reads the first and the last row of every tensor, as floats and as trits.
 pub(crate) fn walk(file: &File) -> Result<()> {
-    for tensor in &file.tensors {
+    for tensor in file.tensors() {
         let wrong = |what: String| file.error(&tensor.name, what);
         let last = tensor.rows() - 1;
         let mut floats = vec![0.0; tensor.cols()];

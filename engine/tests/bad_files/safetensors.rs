@@ -149,7 +149,7 @@ fn a_weight_and_its_scale_may_lie_in_two_files() {
     let file = open_sharded(dir.path(), index.to_string().as_bytes()).unwrap();
     let tensor = file.tensor("a.weight").unwrap();
     assert_eq!((tensor.encoding, &tensor.dims[..], tensor.scale), (Encoding::Packed, &[4, 4][..], Some(2.0)));
-    assert_eq!(file.tensors.len(), 2);
+    assert_eq!(file.tensors().len(), 2);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn the_seeds_of_the_fuzzer_are_read_to_the_end() {
         let cut = seed.iter().position(|&byte| byte == 0).unwrap();
         let config = serde_json::from_slice(&seed[..cut]).unwrap();
         let result = hf::from_bytes(Path::new("seed"), seed[cut + 1..].to_vec().into(), config);
-        assert_eq!(result.unwrap().tensors.len(), if name == "plain" { 5 } else { 4 });
+        assert_eq!(result.unwrap().tensors().len(), if name == "plain" { 5 } else { 4 });
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn matrices(file: &File) -> BTreeMap<String, Matrix> {
     let is_matrix = |name: &str| {
         name.ends_with("_proj.weight") || names.iter().any(|part| name.ends_with(&format!(".{part}.weight")))
     };
-    let matrices = file.tensors.iter().filter(|tensor| is_matrix(&tensor.name)).map(|tensor| {
+    let matrices = file.tensors().iter().filter(|tensor| is_matrix(&tensor.name)).map(|tensor| {
         let opened = Trits::open(tensor).unwrap_or_else(|e| panic!("{}: {e}", tensor.name));
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let mut trits = vec![0; rows * cols];

@@ -2,7 +2,7 @@
 
 use super::Hf;
 use crate::file::gguf::{Array, Pairs, Value};
-use crate::tokenizer::{AddedToken, Kind, MAX_IDS, Pieces};
+use crate::tokenizer::{AddedToken, Kind, MAX_IDS, Pieces, pre_name};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use std::collections::HashMap;
@@ -53,6 +53,8 @@ struct FileModel {
     #[serde(default)]
     byte_fallback: Option<bool>,
     #[serde(default)]
+    ignore_merges: Option<bool>,
+    #[serde(default)]
     unk_token: Option<String>,
     vocab: HashMap<String, u32>,
     merges: Vec<Merge>,
@@ -102,7 +104,7 @@ impl Vocabulary {
         let unknown = file.model.unk_token.as_ref().and_then(|text| file.model.vocab.get(text).copied());
         let model = match byte_level {
             true => {
-                let pre = pre(&file.pre_tokenizer);
+                let pre = pre(&file.pre_tokenizer, file.model.ignore_merges == Some(true));
                 Model::Merges(file.model.merges.into_iter().map(Merge::spaced).collect(), pre)
             }
             false => Model::Scores { scores: scores(&file.model.merges, &tokens), prefix: prefix(&file) },
@@ -147,6 +149,7 @@ impl Vocabulary {
         let adds_bos =
             self.adds_bos.or_else(|| hf.tokenizer_config.as_ref()?.get("add_bos_token")?.as_bool());
         let ids = self.ids(hf);
+        let byte_level = matches!(self.model, Model::Merges(..)); // whose names have defaults of their own
         self.tokens.resize(rows, None);
         let mut put = |key: &str, value: Value| pairs.insert(&format!("tokenizer.ggml.{key}"), value);
         match self.model {
@@ -187,7 +190,7 @@ impl Vocabulary {
                 put(&format!("{name}_token_id"), Value::U32(id));
             }
         }
-        if let Some(adds) = adds_bos {
+        if let Some(adds) = adds_bos.or(byte_level.then_some(false)) {
             put("add_bos_token", Value::Bool(adds));
         }
         note
@@ -270,16 +273,17 @@ fn prefix(file: &File) -> bool {
 }
 
 /// The GGUF name of the pattern that cuts text into words.
-fn pre(pre_tokenizer: &Json) -> Option<&'static str> {
-    const LLAMA3: &str = r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    const QWEN2: &str = r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    const GPT2: &str = r"?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-    match patterns(pre_tokenizer)[..] {
-        [pattern] if pattern.ends_with(LLAMA3) => Some("llama-bpe"),
-        [pattern] if pattern.ends_with(QWEN2) => Some("qwen2"),
-        [pattern] if pattern.ends_with(GPT2) => Some("gpt-2"),
+fn pre(pre_tokenizer: &Json, whole: bool) -> Option<&'static str> {
+    // Contractions are written in several ways that match the same.
+    const LLAMA3: &str = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const QWEN2: &str = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let patterns = patterns(pre_tokenizer);
+    let contractions = |pattern: &str| ["(?i:'s|", "(?:'[sS]|"].iter().any(|start| pattern.starts_with(start));
+    match patterns[..] {
         [] => Some("gpt-2"), // ByteLevel's own pattern
-        _ => None,
+        [pattern] if contractions(pattern) && pattern.ends_with(LLAMA3) => Some("llama-bpe"),
+        [pattern] if contractions(pattern) && pattern.ends_with(QWEN2) => Some("qwen2"),
+        _ => pre_name(&patterns, whole),
     }
 }
 

@@ -88,7 +88,7 @@ fn byte_level_steps(pairs: &Pairs, tokens: usize) -> Result<Json> {
         Json::Null,
         pre_tokenizer,
         byte_level,
-        json!({ "unk_token": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.llama3 }),
+        json!({ "unk_token": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole }),
     ))
 }
 

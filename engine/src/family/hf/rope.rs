@@ -58,11 +58,46 @@ pub(super) fn scaling(json: &Json) -> Result<Scaling> {
     Ok(found)
 }
 
+/// What the two objects can hold: their forms since transformers 4.43 and before, and what 5 moved there.
+const KNOWN: [&str; 14] = [
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "partial_rotary_factor",
+];
+
 fn read(keys: &Keys) -> Result<Scaling> {
+    let Some(object) = keys.values.as_object() else {
+        return Err(keys.json.wrong(keys.object, "an object with a `rope_type`", keys.values));
+    };
+    let unknown = object.iter().find(|(key, value)| !value.is_null() && !KNOWN.contains(&key.as_str()));
+    if let Some((key, value)) = unknown {
+        return Err(keys.wrong(key, "no such key (it may change what positions do)", value));
+    }
+    if let (Some(new), Some(old)) = (keys.get("rope_type"), keys.get("type"))
+        && new != old
+    {
+        return Err(keys.wrong("type", "what `rope_type` says", old));
+    }
     if let Some(partial) = keys.get("partial_rotary_factor").filter(|factor| factor.as_f64() != Some(1.0)) {
         return Err(keys.wrong("partial_rotary_factor", "1", partial));
     }
-    let Some(kind) = keys.get("rope_type").or(keys.get("type")) else { return Ok(Scaling::None) };
+    let Some(kind) = keys.get("rope_type").or(keys.get("type")) else {
+        return match keys.get("factor") {
+            None => Ok(Scaling::None),
+            Some(_) => Err(keys.wrong("rope_type", "the kind of scaling that `factor` belongs to", &Value::Null)),
+        };
+    };
     Ok(match kind.as_str() {
         Some("default") => Scaling::None,
         Some("linear") => Scaling::Linear { factor: keys.needed("factor")? },
