@@ -389,3 +389,47 @@ fn what_makes_no_sense_is_said_with_what_to_do() {
     let list = eval(&["tasks", "--list"]).ok();
     assert_eq!(list.lines().count(), 14, "{list}");
 }
+
+#[test]
+fn documents_are_scored_one_by_one_behind_their_begin_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = ["The lamp stood on a small grey island.", "Once upon a time there was a page.", "A third one."];
+    let plain = dir.path().join("stories.txt");
+    fs::write(&plain, texts.join("<|endoftext|>")).unwrap();
+    let lines = dir.path().join("stories.jsonl");
+    let line = |text: &&str| serde_json::json!({ "text": text }).to_string();
+    fs::write(&lines, texts.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    let scored = |file: &Path, more: &[&str]| {
+        let args = ["ppl", MODEL, file.to_str().unwrap(), "--documents", "--json"];
+        eval(&[&args[..], &EXACT, more].concat()).json()
+    };
+    let whole = scored(&plain, &[]);
+    assert_eq!((&whole["documents"], &whole["convention"]), (&3.into(), &"documents".into()));
+    assert_eq!(whole["bytes"], texts.iter().map(|text| text.len()).sum::<usize>());
+    for key in ["perplexity", "tokens_scored", "bits_per_byte"] {
+        assert_eq!(scored(&lines, &[])[key], whole[key], "{key}");
+    }
+    // The sum of each alone: all tokens but the begin token are scored.
+    let (mut nll, mut count) = (0.0, 0);
+    for text in texts {
+        let one = dir.path().join("one.txt");
+        fs::write(&one, text).unwrap();
+        let json = scored(&one, &[]);
+        let tokens = json["tokens_scored"].as_u64().unwrap();
+        let begun = u64::from(!json["begin_token"].is_null());
+        assert_eq!(json["tokens"].as_u64().unwrap(), tokens + 1, "{begun}");
+        nll += json["nll"].as_f64().unwrap() * tokens as f64;
+        count += tokens;
+    }
+    assert_eq!(whole["tokens_scored"], count);
+    assert!((whole["nll"].as_f64().unwrap() - nll / count as f64).abs() < 1e-6, "{whole}");
+    // Longer than the window: each token once all the same.
+    let cut = scored(&plain, &["-c", "8"]);
+    assert_eq!(cut["tokens_scored"], count);
+    assert!(cut["windows"].as_u64().unwrap() > 3);
+    let wrong = dir.path().join("bad.jsonl");
+    fs::write(&wrong, "{\"text\": \"a b c\"}\n{\"txt\": 1}\n").unwrap();
+    let failed = eval(&["ppl", MODEL, wrong.to_str().unwrap(), "--documents"]);
+    assert_eq!(failed.code, Some(1));
+    assert!(failed.stderr.contains("bad.jsonl") && failed.stderr.contains('2'), "{}", failed.stderr);
+}

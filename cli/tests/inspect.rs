@@ -61,3 +61,35 @@ fn every_golden_model_can_be_inspected() {
         assert!(!json["tensors"].as_array().unwrap().is_empty(), "{model}");
     }
 }
+
+#[test]
+fn a_tensor_that_has_no_place_in_the_model_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = testdata("golden/llama_packed_bitlinear");
+    std::fs::copy(format!("{from}/model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(format!("{from}/config.json")).unwrap();
+    let fewer = config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    assert_ne!(fewer, config);
+    std::fs::write(dir.path().join("config.json"), fewer).unwrap();
+    let path = dir.path().to_str().unwrap();
+    let told = run(&["inspect", path, "--json"]).json()["cannot_run"].as_str().unwrap().to_owned();
+    assert!(told.contains("belongs to block 1"), "{told}");
+    assert!(run(&["inspect", path]).ok().contains(&format!("cannot run       {told}")));
+    assert!(run(&["inspect", &from, "--json"]).json()["cannot_run"].is_null());
+}
+
+#[test]
+fn a_tensor_that_reaches_past_the_end_of_the_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.gguf");
+    // One Q4_K tensor of 256 x 4 numbers, 576 bytes, of which half are there.
+    let mut file = [&b"GGUF"[..], &3u32.to_le_bytes(), &1u64.to_le_bytes(), &0u64.to_le_bytes()].concat();
+    file.extend([&1u64.to_le_bytes()[..], b"w", &2u32.to_le_bytes()].concat());
+    file.extend([256u64.to_le_bytes(), 4u64.to_le_bytes()].concat());
+    file.extend([&12u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+    file.resize(file.len().next_multiple_of(32) + 288, 0);
+    std::fs::write(&path, file).unwrap();
+    let done = run(&["inspect", path.to_str().unwrap()]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
+    assert!(done.stderr.contains("tensor `w`: expected 576 bytes") && done.stderr.contains("found 288"), "{}", done.stderr);
+}

@@ -413,3 +413,9 @@ fn penalties_and_bias_do_what_they_say() {
     let outside = run(&["run", &model, "--ids", "1", "--logit-bias", "99999999=1"]);
     assert!(outside.code == Some(2) && outside.stderr.contains("vocabulary"), "{}", outside.stderr);
 }
+
+#[test]
+fn ids_are_continued_as_they_are_with_raw_or_without() {
+    let plain = run(&["run", PAGE, "--ids", "5,6,7", "-n", "4", "--temp", "0"]).ok();
+    assert_eq!(run(&["run", PAGE, "--raw", "--ids", "5,6,7", "-n", "4", "--temp", "0"]).ok(), plain);
+}

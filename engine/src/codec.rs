@@ -217,7 +217,11 @@ pub(crate) fn measure(encoding: Encoding, dims: &[usize], room: &[u8]) -> Result
     }
     match encoding.codec() {
         Some(codec) => Ok((encoding, (codec.len)(rows, cols)?)),
-        None => Ok((refused::settle(encoding, rows * cols, room.len() as u64), (room.len() as u64).max(1))),
+        None => {
+            let settled = refused::settle(encoding, rows * cols, room.len() as u64);
+            let length = refused::length(settled, rows, cols).transpose()?;
+            Ok((settled, length.unwrap_or((room.len() as u64).max(1))))
+        }
     }
 }
 

@@ -10,8 +10,9 @@ pub(crate) mod plan;
 mod tokens;
 
 pub use crate::file::write::discard_drafts;
-pub use options::{ConvertOptions, Floats, Target};
+pub use options::{ConvertOptions, Engine, Floats, Target};
 
+use crate::Tokenizer;
 use crate::codec::{Encoding, Trits};
 use crate::error::{Error, Result};
 use crate::family::{self, Detected};
@@ -62,6 +63,17 @@ pub fn convert_file(
 ) -> Result<Summary> {
     let detected = family::open(file)?;
     let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
+    if let Some(what) = options.misfit() {
+        return Err(Error::Input(what));
+    }
+    let (mut engine, mut notes) = (options.engine(), Vec::new());
+    if let Some((name, what)) = plan::other_graph(file, &detected, engine) {
+        if options.engine.is_some() {
+            return Err(Error::tensor(&file.path, &name, what));
+        }
+        engine = Some(Engine::BitnetCpp);
+        notes.push(format!("the names are bitnet.cpp's, for llama.cpp cannot run this model: `{name}` has {what}"));
+    }
     if let Some(what) = keys::scaling_misfit(&detected.config.rope.scaling, from_gguf, options.to) {
         return Err(Error::key(&file.path, "rope_scaling", what));
     }
@@ -81,7 +93,14 @@ pub fn convert_file(
         }
         measured.push(m);
     }
-    let mut job = Job { file, detected: &detected, to: options.to, measured, notes: Vec::new() };
+    let to = options.to;
+    let mut job = Job { file, detected: &detected, to, engine, measured, notes };
+    // Out of a GGUF's arrays a tokenizer.json is made, which says the same where it fails; all else is copied.
+    if let Err(error) = Tokenizer::from_file(file)
+        && !(from_gguf && to == Target::Hf)
+    {
+        job.notes.push(format!("the input's tokenizer cannot be used and was copied as it is: {error}"));
+    }
     if job.measured.iter().any(|m| m.is_rounded) && !detected.trained_ternary {
         job.notes.push("this model was not trained ternary: expect it to be of no use".into());
     }
@@ -156,6 +175,7 @@ struct Job<'a> {
     file: &'a File,
     detected: &'a Detected,
     to: Target,
+    engine: Option<Engine>,
     measured: Vec<Measured<'a>>,
     notes: Vec<String>,
 }
@@ -166,9 +186,13 @@ impl Job<'_> {
     }
 
     fn write_gguf(&mut self, output: &Path, meter: &mut Meter) -> Result<u64> {
-        let family = plan::gguf_family(self.detected);
+        let family = plan::gguf_family(self.detected, self.engine);
         let mut pairs = match &self.file.metadata {
-            Metadata::Gguf(pairs) => keys::copied(pairs, output),
+            // Tern's own formats keep what the file calls itself.
+            Metadata::Gguf(pairs) if self.engine.is_none() => keys::copied(pairs, output),
+            Metadata::Gguf(pairs) => {
+                keys::copied(&keys::renamed(pairs, family, &self.detected.config)?, output)
+            }
             Metadata::Hf { dir, config, tokenizer_config, generation_config } => {
                 let mut pairs = Pairs::new(output);
                 keys::gguf(&mut pairs, &keys::name(dir, config), family, &self.detected.config);
@@ -198,7 +222,7 @@ impl Job<'_> {
         let tied = !self.measured.iter().any(|m| m.entry.name == "lm_head.weight");
         let config = match &self.file.metadata {
             Metadata::Gguf(pairs) => keys::hf(self.detected, pairs, tied)?,
-            Metadata::Hf { config, .. } => keys::packed(config.clone()),
+            Metadata::Hf { config, .. } => keys::packed(keys::hf_class(config.clone(), self.detected)),
         };
         hf_write::put(&draft, CONFIG, keys::pretty(&config).as_bytes())?;
         match &self.file.metadata {

@@ -9,7 +9,7 @@ mod llama;
 mod tensors;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::file::{File, Metadata};
 
 /// What distinguishes one family from another.
@@ -70,6 +70,11 @@ impl Config {
     pub fn of(file: &File) -> Result<Config> {
         Ok(detect(file)?.config)
     }
+
+    /// Whether each tensor of a file has a place in its model; loading refuses the file, by the tensor's name, if not.
+    pub fn fits(file: &File) -> Result<()> {
+        open(file).map(drop)
+    }
 }
 
 impl Detected {
@@ -115,6 +120,14 @@ pub(crate) fn hf_name(family: &Family, prefix: &str, canonical: &str) -> String 
         _ => PROJECTIONS.iter().find(|(name, _)| *name == module).map_or(module, |(_, hf)| hf),
     };
     format!("{prefix}layers.{layer}.{hf}.weight")
+}
+
+/// What is said of a model with a norm in front of every projection, as the BitNet embedding models have.
+fn embedding(architecture: &str) -> String {
+    format!(
+        "`{}` with a norm in front of every projection: a BitNet embedding model, which Tern recognises but cannot run yet",
+        quoted(architecture)
+    )
 }
 
 /// The families' GGUF architectures, for messages.

@@ -31,7 +31,7 @@ use crate::file::{self, File, Metadata};
 use crate::{Error, Result, Template};
 
 pub(crate) use self::added::AddedToken;
-pub(crate) use self::beside::added_beside;
+pub(crate) use self::beside::{added_beside, template as template_beside};
 pub(crate) use self::gguf::{cutting, template_of};
 pub(crate) use self::pre::name_of as pre_name;
 pub(crate) use self::sentencepiece::{Kind, Pieces, parse as pieces};

@@ -7,7 +7,7 @@ use checkpoints::{Sizes, golden, masters, matrices, open};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use tern::convert::{ConvertOptions, Floats, Summary, Target, convert};
+use tern::convert::{ConvertOptions, Engine, Floats, Summary, Target, convert};
 use tern::file::{File, Metadata, gguf::Pairs};
 
 fn run(input: &Path, output: &Path, options: ConvertOptions) -> Result<Summary, String> {
@@ -389,4 +389,100 @@ fn a_full_disk_leaves_the_old_file() {
     let unmounted = Command::new("umount").arg(&disk).status();
     assert!(unmounted.is_ok_and(|status| status.success()));
     result.unwrap();
+}
+
+/// The architecture and, below it, the activation that a converted file names.
+fn named(output: &Path) -> (String, Option<String>) {
+    let file = open(output);
+    let pairs = pairs(&file);
+    let arch = pairs.str("general.architecture").unwrap().unwrap().to_owned();
+    let act = pairs.str(&format!("{arch}.hidden_act")).unwrap().map(str::to_owned);
+    (arch, act)
+}
+
+#[test]
+fn each_program_gets_the_names_that_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = golden("../models/page/page.gguf");
+    let bitllm = golden("bitnet_1bitllm_f16");
+    let relu2 = |arch: &str| (arch.to_owned(), (arch == "bitnet").then(|| "relu2".to_owned()));
+    let silu = ("bitnet".to_owned(), None);
+    let cases = [
+        (&page, Target::Tq2_0, None, relu2("bitnet")),
+        (&page, Target::Tq1_0, Some(Engine::LlamaCpp), relu2("bitnet")),
+        (&page, Target::Tq1_0, Some(Engine::BitnetCpp), relu2("bitnet-b1.58")),
+        (&page, Target::I2S, None, relu2("bitnet-b1.58")),
+        (&page, Target::I2S, Some(Engine::IkLlamaCpp), relu2("bitnet-b1.58")),
+        (&page, Target::I2, None, relu2("bitnet-b1.58")),
+        (&bitllm, Target::I2S, None, silu.clone()),
+        (&bitllm, Target::I2, None, silu),
+    ];
+    for (nth, (input, target, engine, expected)) in cases.into_iter().enumerate() {
+        let output = dir.path().join(format!("{nth}.gguf"));
+        run(input, &output, ConvertOptions { engine, ..to(target) }).unwrap();
+        assert_eq!(named(&output), expected, "{} for {engine:?}", target.name());
+        // The same model under every name, and back under its own.
+        let model = open(input);
+        assert_eq!(tern::Config::of(&open(&output)).unwrap().activation, tern::Config::of(&model).unwrap().activation);
+        if target == Target::Tq2_0 {
+            let back = dir.path().join("back.gguf");
+            run(&output, &back, to(Target::I2S)).unwrap();
+            assert_eq!(named(&back).0, "bitnet-b1.58");
+            assert_eq!(matrices(&open(&back)), matrices(&model));
+        }
+    }
+    for (target, engine, what) in [
+        (Target::I2S, Engine::LlamaCpp, "llama.cpp does not read i2_s: expected tq1_0 or tq2_0"),
+        (Target::Tq2_0, Engine::IkLlamaCpp, "ik_llama.cpp does not read tq2_0: expected i2_s"),
+        (Target::I2, Engine::BitnetCpp, "bitnet.cpp does not read i2"),
+        (Target::Hf, Engine::LlamaCpp, "llama.cpp does not read hf"),
+    ] {
+        let options = ConvertOptions { engine: Some(engine), ..to(target) };
+        let error = run(&page, &dir.path().join("refused.gguf"), options).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    // A model that llama.cpp would run wrong: refused for it, else named for bitnet.cpp.
+    let wide = dir.path().join("wide");
+    let sizes = Sizes { layers: 1, heads: 4, kv_heads: 2, head_dim: 64, dim: 512, hidden: 256, vocab: 32, llama: false };
+    masters(&wide, sizes, 3);
+    let output = dir.path().join("wide.gguf");
+    let asked = ConvertOptions { engine: Some(Engine::LlamaCpp), ..to(Target::Tq2_0) };
+    let error = run(&wide, &output, asked).unwrap_err();
+    assert!(error.contains("256 rows, and llama.cpp wants 512"), "{error}");
+    let summary = run(&wide, &output, to(Target::Tq2_0)).unwrap();
+    assert!(summary.notes.iter().any(|note| note.contains("the names are bitnet.cpp's")), "{:?}", summary.notes);
+    assert_eq!(named(&output).0, "bitnet-b1.58");
+    let narrow = run(&bitllm, &dir.path().join("narrow.gguf"), to(Target::Tq2_0)).unwrap_err().to_string();
+    assert!(narrow.contains("multiple of 256 columns, this has 64") && narrow.contains("`--to i2s`"), "{narrow}");
+}
+
+#[test]
+fn the_1bitllm_models_become_the_class_that_transformers_has_code_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("hf");
+    run(&golden("bitnet_1bitllm_f16"), &output, to(Target::Hf)).unwrap();
+    let file = open(&output);
+    let Metadata::Hf { config, .. } = &file.metadata else { panic!("a checkpoint") };
+    assert_eq!((&config["architectures"][0], &config["model_type"]), (&"BitNetForCausalLM".into(), &"bitnet".into()));
+    assert_eq!((config.get("weight_bits"), config.get("input_bits")), (None, None));
+    assert_eq!((&config["hidden_act"], &config["pad_token_id"]), (&"silu".into(), &0.into()));
+    assert!(file.tensor("model.layers.0.self_attn.attn_sub_norm.weight").is_some());
+    assert!(file.tensor("model.layers.1.mlp.ffn_sub_norm.weight").is_some());
+    assert!(file.tensors().iter().all(|tensor| !tensor.name.contains("inner_attn_ln")));
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_used_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in");
+    std::fs::create_dir(&input).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden("bitnet_online_bf16").join(name), input.join(name)).unwrap();
+    }
+    std::fs::write(input.join("tokenizer.json"), "{\"model\": {\"type\": \"BPE\"").unwrap();
+    for (target, output) in [(Target::Hf, "out"), (Target::I2, "out.gguf")] {
+        let summary = run(&input, &dir.path().join(output), to(target)).unwrap();
+        let told = |note: &String| note.contains("tokenizer cannot be used and was copied as it is");
+        assert!(summary.notes.iter().any(told), "{:?}", summary.notes);
+    }
 }

@@ -49,6 +49,11 @@ impl Envelope {
         }
     }
 
+    fn is_special(&self, id: u32) -> bool {
+        let bytes = self.model.tokenizer().ok().and_then(|tokenizer| tokenizer.token_bytes(id));
+        bytes.is_some_and(|(_, special)| special)
+    }
+
     /// Chat's form: one object for each token.
     pub(crate) fn logprobs(&self, tokens: &[Scored]) -> Value {
         let one = |id: u32, logprob: f32| {
@@ -63,13 +68,21 @@ impl Envelope {
         json!({"content": list.collect::<Vec<_>>(), "refusal": null})
     }
 
-    /// Completions' form: parallel lists. `offset` is where the first token's text begins, in characters.
-    pub(crate) fn parallel_logprobs(&self, tokens: &[Scored], offset: &mut usize) -> Value {
+    /// Completions' form: parallel lists. `offset` is where the first token's text begins, in characters. An `echo` begins
+    /// without what was put before the prompt: a begin-of-text token, the space of a first word.
+    pub(crate) fn parallel_logprobs(&self, tokens: &[Scored], offset: &mut usize, echo: Option<&str>) -> Value {
         let (mut texts, mut offsets) = (Vec::new(), Vec::new());
         for scored in tokens {
             let (token, _) = self.token(scored.id);
             offsets.push(*offset);
-            *offset += token.chars().count();
+            *offset += match echo {
+                Some(echo) if *offset == 0 && !echo.starts_with(&token) => match token.strip_prefix(' ') {
+                    Some(rest) if echo.starts_with(rest) => rest.chars().count(),
+                    _ if self.is_special(scored.id) => 0,
+                    _ => token.chars().count(),
+                },
+                _ => token.chars().count(),
+            };
             texts.push(token);
         }
         let top = |scored: &Scored| {

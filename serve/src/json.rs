@@ -45,8 +45,30 @@ fn values(json: &[u8]) -> usize {
     json.len() + marks * VALUE
 }
 
-/// Reads JSON; what is wrong is told with its place. serde_json itself refuses more than 127 levels.
+/// The most levels of arrays and objects in each other.
+const LEVELS: usize = 127;
+
+/// Whether JSON is nested deeper than [`LEVELS`]. serde_json refuses that itself, but for what it skips.
+fn is_deep(bytes: &[u8]) -> bool {
+    let (mut level, mut in_string, mut escaped) = (0usize, false, false);
+    bytes.iter().any(|byte| {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => level += 1,
+            (false, b']' | b'}') => level = level.saturating_sub(1),
+            _ => {}
+        }
+        level > LEVELS
+    })
+}
+
+/// Reads JSON; what is wrong is told with its place.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    if is_deep(bytes) {
+        return Err(Refusal::bad(format!("the body is nested deeper than {LEVELS} levels (recursion limit)")));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -120,6 +142,13 @@ mod tests {
         }
         let deep = parse::<serde_json::Value>("[".repeat(200_000).as_bytes()).unwrap_err();
         assert!(deep.message.contains("recursion limit"), "{deep:?}");
+        // In a field that nobody reads, too, and brackets in strings are text.
+        let nested = |levels: usize| format!("{{\"other\": {}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let deep = parse::<wire::Request>(nested(50_000).as_bytes()).unwrap_err();
+        assert!(deep.message.contains("127 levels"), "{deep:?}");
+        parse::<wire::Request>(nested(126).as_bytes()).unwrap();
+        parse::<wire::Request>(nested(127).as_bytes()).unwrap_err();
+        parse::<wire::Request>(format!("{{\"other\": \"{}\\\"[\"}}", "[".repeat(500)).as_bytes()).unwrap();
         let request: wire::Request = parse(b"{\"n\": null, \"no such thing\": [1]}").unwrap();
         assert_eq!(request.n, None);
     }

@@ -145,6 +145,25 @@ fn probabilities_come_in_both_forms() {
     for key in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
         assert_eq!(list(key).len(), count, "{key}: one token more than the prompt");
     }
+    // Ids are echoed with the names of special tokens; a text without the token that was put before it.
+    let text = choice["text"].as_str().unwrap();
+    let check = |text: &str, logprobs: &Value| {
+        let (tokens, offsets) = (logprobs["tokens"].as_array().unwrap(), logprobs["text_offset"].as_array().unwrap());
+        let first = tokens.iter().position(|token| text.starts_with(token.as_str().unwrap())).unwrap();
+        for (token, offset) in tokens.iter().zip(offsets).skip(first) {
+            let rest: String = text.chars().skip(offset.as_u64().unwrap() as usize).collect();
+            assert!(rest.starts_with(token.as_str().unwrap()), "{token} at {offset} of {text:?}");
+        }
+    };
+    check(text, &choice["logprobs"]);
+    for stream in [false, true] {
+        let body = json!({"prompt": prompt, "max_tokens": 1, "logprobs": 0, "echo": true, "stream": stream});
+        let answer = server.post("/v1/completions", &body);
+        let answer = if stream { answer.events()[0].clone() } else { answer.json() };
+        let choice = &answer["choices"][0];
+        assert!(choice["text"].as_str().unwrap().starts_with(prompt), "{choice}");
+        check(choice["text"].as_str().unwrap(), &choice["logprobs"]);
+    }
     assert_eq!((&list("token_logprobs")[0], &list("top_logprobs")[0]), (&Value::Null, &Value::Null));
     let (told, top) = (list("token_logprobs"), list("top_logprobs"));
     let greedy =

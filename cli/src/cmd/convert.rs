@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use tern::convert::{ConvertOptions, Floats, Summary, Target, convert_file};
+use tern::convert::{ConvertOptions, Engine, Floats, Summary, Target, convert_file};
 use tern::file::OpenOptions;
 
 use crate::failure::{Failure, Outcome};
@@ -19,15 +19,24 @@ use crate::terminal;
 const EXAMPLES: &str = "\
 Formats:
   i2, t5        Tern's own GGUF, mapped as it lies: 2 and 1.6 bits a weight
-  i2s           GGUF for bitnet.cpp and ik_llama.cpp
-  tq1_0, tq2_0  GGUF for llama.cpp
+  i2s           GGUF for bitnet.cpp (and ik_llama.cpp)
+  tq1_0, tq2_0  GGUF for llama.cpp (and bitnet.cpp): rows of 256, 512, 768, ...
+                weights
   hf            a directory of safetensors for transformers
+
+Programs read the same model under different names; --for decides:
+  llama.cpp     BitNet 2B4T and 1bitLLM as `bitnet`, the activation in a key
+  bitnet.cpp    BitNet 2B4T as `bitnet-b1.58`, 1bitLLM as `bitnet`
+  ik_llama.cpp  the same
+All call Llama3-8B-1.58, Falcon3 and Falcon-E `llama`; Tern reads every name.
 
 No trit and no scale changes on the way. OUT appears when it is whole; until then an older OUT stays.
 
 Examples:
   tern convert bitnet-b1.58-2B-4T-bf16/ model.gguf
   tern convert model.gguf small.gguf --to t5
+  tern convert model.gguf for-llama.gguf --to tq2_0
+  tern convert model.gguf for-ik.gguf --to i2s --for ik_llama.cpp
   tern convert model.gguf checkpoint/ --to hf";
 
 /// Convert a model into another format
@@ -42,6 +51,10 @@ pub(crate) struct Convert {
     output: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
+    /// The program that is to read a GGUF: llama.cpp [default for tq1_0, tq2_0], bitnet.cpp [default for i2s] or
+    /// ik_llama.cpp
+    #[arg(long = "for", value_name = "PROGRAM", value_parser = engine)]
+    engine: Option<Engine>,
     /// Round a model that was not trained ternary; what comes out is of little use
     #[arg(long)]
     lossy: bool,
@@ -102,6 +115,7 @@ impl Convert {
             i2s_arm: self.i2s_arm,
             embedding: self.embedding,
             head: self.head,
+            engine: self.engine,
         };
         let mut bar = Bar::new("converting");
         let summary = convert_file(&file, &self.output, &options, &mut |done, all| bar.show(done, all));
@@ -159,6 +173,10 @@ fn target_name(target: Target) -> &'static str {
 fn target(text: &str) -> Result<Target, String> {
     let known = Target::ALL.into_iter().find(|target| target_name(*target) == text);
     known.or_else(|| Target::from_name(text)).ok_or_else(|| expected(&Target::ALL.map(target_name)))
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    Engine::from_name(text).ok_or_else(|| expected(&Engine::ALL.map(Engine::name)))
 }
 
 pub(super) fn floats(text: &str) -> Result<Floats, String> {

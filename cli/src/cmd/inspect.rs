@@ -93,6 +93,9 @@ impl<'a> View<'a> {
                 for (name, value) in numbers(config) {
                     row(name, &value_text(&value));
                 }
+                if let Err(error) = Config::fits(self.file) {
+                    row("cannot run", &without_path(self.file, &error));
+                }
             }
             Err(error) => row("architecture", &format!("unknown: {error}")),
         }
@@ -200,6 +203,7 @@ impl<'a> View<'a> {
             "format": self.format(),
             "dummy": model::is_dummy(self.file),
             "config": config,
+            "cannot_run": Config::fits(self.file).err().map(|error| without_path(self.file, &error)),
             "parameters": u64::try_from(self.parameters).ok(),
             "tensor_bytes": u64::try_from(self.bytes).ok(),
             "bits_per_weight": self.bits_per_weight(),

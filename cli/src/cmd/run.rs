@@ -59,7 +59,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
     /// The prompt as token ids, nothing put before them: `1,2,3` or `[1,2,3]`
-    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "chat", "raw", "system"], allow_hyphen_values = true, value_parser = Ids::parse)]
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "chat", "system"], allow_hyphen_values = true, value_parser = Ids::parse)]
     ids: Option<Ids>,
     /// Print one JSON object: text, ids, log-probabilities, settings, timings
     #[arg(long)]

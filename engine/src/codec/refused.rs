@@ -17,6 +17,22 @@ const NAMES: &[(u32, &str)] = &[
     (133, "Q6_0"), (136, "Q8_K64"),
 ];
 
+/// The weights and bytes of a block, of the types whose size is known; the others may have any.
+#[rustfmt::skip]
+const BLOCKS: &[(u32, u64, u64)] = &[
+    (3, 32, 20), (6, 32, 22), (7, 32, 24), (9, 32, 36), (10, 256, 84), (11, 256, 110), (12, 256, 144), (13, 256, 176),
+    (15, 256, 292), (16, 256, 66), (17, 256, 74), (18, 256, 98), (19, 256, 50), (20, 32, 18), (21, 256, 110),
+    (22, 256, 82), (23, 256, 136), (24, 1, 1), (25, 1, 2), (26, 1, 4), (27, 1, 8), (28, 1, 8), (29, 256, 56),
+    (39, 32, 17), (40, 64, 36), (41, 128, 18),
+];
+
+/// The bytes of a tensor, where its type says them: one that reaches past the end of its file is refused, as any other.
+pub(super) fn length(encoding: Encoding, rows: u64, cols: u64) -> Option<Result<u64, String>> {
+    let Encoding::Other(id) = encoding else { return None };
+    let (_, weights, bytes) = BLOCKS.iter().find(|entry| entry.0 == id)?;
+    Some(super::blocks(rows, cols, *weights, *bytes, 0))
+}
+
 pub(super) fn name(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Tl1 => "TL1",

@@ -35,6 +35,23 @@ pub(super) fn hf_family(detected: &Detected) -> &'static Family {
     }
 }
 
+/// A `config.json` as transformers reads it with its own code: the 1bitLLM models brought theirs, and the output's names
+/// are those of [`hf_family`].
+pub(super) fn hf_class(mut config: Json, detected: &Detected) -> Json {
+    let family = hf_family(detected);
+    if let Some(keys) = config.as_object_mut() {
+        // Names of files that are not copied.
+        keys.remove("auto_map");
+        if family.hf != detected.family.hf {
+            keys.remove("input_bits");
+            keys.remove("weight_bits");
+            keys.insert("model_type".into(), "bitnet".into());
+            keys.insert("architectures".into(), json!([family.hf[0]]));
+        }
+    }
+    config
+}
+
 /// What a model without a name is called: its directory.
 pub(super) fn name(dir: &Path, config: &Json) -> String {
     let given = config.get("_name_or_path").and_then(Json::as_str).filter(|name| !name.is_empty());
@@ -126,6 +143,28 @@ pub(super) fn copied(from: &Pairs, output: &Path) -> Pairs {
         }
     }
     pairs
+}
+
+/// The keys of a GGUF under the architecture of another program, which may imply another activation.
+pub(super) fn renamed(from: &Pairs, family: &Family, config: &Config) -> Result<Pairs> {
+    let old = from.str("general.architecture")?.unwrap_or_default();
+    if family.gguf.contains(&old) {
+        return Ok(from.clone());
+    }
+    let mut pairs = Pairs::new(from.path());
+    let (old, new) = (format!("{old}."), family.gguf[0]);
+    for (key, value) in from.iter() {
+        match key.strip_prefix(&old) {
+            Some(name) => pairs.insert(&format!("{new}.{name}"), value.clone()),
+            None => pairs.insert(key, value.clone()),
+        };
+    }
+    pairs.insert("general.architecture", Value::String(new.into()));
+    let act = activation_name(config.activation);
+    if act != family.gguf_act {
+        pairs.insert(&format!("{new}.hidden_act"), Value::String(act.into()));
+    }
+    Ok(pairs)
 }
 
 const FILE_TYPE: &str = "general.file_type";

@@ -53,6 +53,45 @@ impl Target {
     }
 }
 
+/// A program that a GGUF is for. Each reads the same model under names of its own, and other encodings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Mainline llama.cpp: TQ1_0 and TQ2_0; BitNet is `bitnet`, with the activation in a key.
+    LlamaCpp,
+    /// Microsoft's bitnet.cpp: I2_S, TQ1_0 and TQ2_0; BitNet 2B4T is `bitnet-b1.58`.
+    BitnetCpp,
+    /// ik_llama.cpp: I2_S; BitNet 2B4T is `bitnet-b1.58`.
+    IkLlamaCpp,
+}
+
+impl Engine {
+    /// Every program.
+    pub const ALL: [Engine; 3] = [Self::LlamaCpp, Self::BitnetCpp, Self::IkLlamaCpp];
+
+    /// The name used in options and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LlamaCpp => "llama.cpp",
+            Self::BitnetCpp => "bitnet.cpp",
+            Self::IkLlamaCpp => "ik_llama.cpp",
+        }
+    }
+
+    /// The program of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+
+    /// The formats that it reads.
+    fn reads(self) -> &'static [Target] {
+        match self {
+            Self::LlamaCpp => &[Target::Tq1_0, Target::Tq2_0],
+            Self::BitnetCpp => &[Target::I2S, Target::Tq1_0, Target::Tq2_0],
+            Self::IkLlamaCpp => &[Target::I2S],
+        }
+    }
+}
+
 /// How the embedding or the output head is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Floats {
@@ -114,11 +153,30 @@ pub struct ConvertOptions {
     pub embedding: Floats,
     /// How the output head is written, where it is not the embedding.
     pub head: Floats,
+    /// The program whose names a GGUF gets; [the usual one of the format](Self::engine) if `None`.
+    pub engine: Option<Engine>,
 }
 
 impl ConvertOptions {
     /// To this format, losing nothing.
     pub fn new(to: Target) -> Self {
-        Self { to, lossy: false, i2s_arm: false, embedding: Floats::Keep, head: Floats::Keep }
+        Self { to, lossy: false, i2s_arm: false, embedding: Floats::Keep, head: Floats::Keep, engine: None }
+    }
+
+    /// The program that the output is for: llama.cpp where nobody else's format is asked for, bitnet.cpp for I2_S, none
+    /// for Tern's own formats and for Hugging Face's.
+    pub fn engine(&self) -> Option<Engine> {
+        self.engine.or(match self.to {
+            Target::Tq1_0 | Target::Tq2_0 => Some(Engine::LlamaCpp),
+            Target::I2S => Some(Engine::BitnetCpp),
+            Target::I2 | Target::T5 | Target::Hf => None,
+        })
+    }
+
+    /// Why the program that was asked for cannot read the format.
+    pub(super) fn misfit(&self) -> Option<String> {
+        let engine = self.engine.filter(|engine| !engine.reads().contains(&self.to))?;
+        let names: Vec<&str> = engine.reads().iter().map(|target| target.name()).collect();
+        Some(format!("{} does not read {}: expected {}", engine.name(), self.to.name(), names.join(" or ")))
     }
 }

@@ -1,6 +1,6 @@
 //! What goes where: each tensor of the model, its name and encoding in the output, and the order of its rows.
 
-use super::{ConvertOptions, Floats, Target};
+use super::{ConvertOptions, Engine, Floats, Target};
 use crate::codec::{self, Encoding};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -75,8 +75,13 @@ impl Order {
     }
 }
 
-/// The family whose GGUF architecture fits a model: the architecture implies the activation.
-pub(super) fn gguf_family(detected: &Detected) -> &'static Family {
+/// The family whose GGUF architecture fits a model: the architecture implies the activation. llama.cpp has but one for
+/// models with sub-norms, and reads their activation in a key.
+pub(super) fn gguf_family(detected: &Detected, engine: Option<Engine>) -> &'static Family {
+    if engine == Some(Engine::LlamaCpp) && detected.config.sub_norms {
+        let bitnet = FAMILIES.iter().find(|family| family.gguf.contains(&"bitnet"));
+        return bitnet.copied().unwrap_or(detected.family);
+    }
     let act = super::keys::activation_name(detected.config.activation);
     let fits =
         |family: &&Family| family.sub_norms.is_some() == detected.config.sub_norms && family.gguf_act == act;
@@ -84,6 +89,24 @@ pub(super) fn gguf_family(detected: &Detected) -> &'static Family {
         return detected.family;
     }
     FAMILIES.iter().copied().find(fits).unwrap_or(detected.family)
+}
+
+/// A tensor with which a program computes something else than the model does, and why.
+pub(super) fn other_graph(file: &File, detected: &Detected, engine: Option<Engine>) -> Option<(String, String)> {
+    let Config { dim, sub_norms, .. } = detected.config;
+    if engine != Some(Engine::LlamaCpp) || !sub_norms {
+        return None;
+    }
+    let head = detected.name(HEAD);
+    if file.tensor(&head).is_some() {
+        let what = "numbers of its own, and llama.cpp takes the embedding for the output head of a `bitnet`";
+        return Some((head, what.to_owned()));
+    }
+    let q_dim = detected.config.q_dim();
+    (q_dim != dim).then(|| {
+        let what = format!("{q_dim} rows, and llama.cpp wants {dim} of a `bitnet`, as wide as the model");
+        (detected.name("blk.0.attn_q.weight"), what)
+    })
 }
 
 /// Every tensor that the output holds.
@@ -96,7 +119,7 @@ pub(super) fn items<'a>(
     let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
     let to_gguf = options.to != Target::Hf;
     let permuted_in = from_gguf && detected.family.permuted;
-    let permuted_out = to_gguf && gguf_family(detected).permuted;
+    let permuted_out = to_gguf && gguf_family(detected, options.engine()).permuted;
     let head_dim = config.head_dim;
     let order = match (permuted_in, permuted_out) {
         (false, true) => Order::Interleave { head_dim },
@@ -205,11 +228,8 @@ impl<'a> Plan<'a, '_> {
 
     /// The name in the output.
     fn name(&self, canonical: &str) -> String {
-        match (self.options.to, &self.file.metadata) {
-            (Target::Hf, Metadata::Hf { .. }) => self.detected.name(canonical),
-            (Target::Hf, Metadata::Gguf(_)) => {
-                family::hf_name(super::keys::hf_family(self.detected), "model.", canonical)
-            }
+        match self.options.to {
+            Target::Hf => family::hf_name(super::keys::hf_family(self.detected), "model.", canonical),
             _ => canonical.to_owned(),
         }
     }
@@ -263,7 +283,10 @@ pub(crate) fn misfit(encoding: Encoding, rows: usize, cols: usize) -> String {
             )
         }
         Encoding::Tq1_0 | Encoding::Tq2_0 => {
-            format!("{encoding} needs a multiple of 256 columns, this has {cols}; `--to i2` holds any shape")
+            format!(
+                "{encoding} needs a multiple of 256 columns, this has {cols}; for bitnet.cpp and ik_llama.cpp `--to i2s` \
+                 needs 128 weights in all, for Tern `--to i2` holds any shape"
+            )
         }
         Encoding::Packed => {
             format!(

@@ -7,9 +7,10 @@ mod json;
 use crate::Tokenizer;
 use crate::error::{Error, Result};
 use crate::file::gguf::{Pairs, Value};
+use crate::file::hf::bytes_beside;
 use crate::file::hf_write;
 use crate::file::write::Draft;
-use crate::tokenizer;
+use crate::tokenizer::{self, template_beside};
 use arrays::Vocabulary;
 use serde_json::{Map, Value as Json, json};
 use std::path::Path;
@@ -20,8 +21,6 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 const FILE: &str = "tokenizer.json";
 /// SentencePiece's own form, or tiktoken's.
 const PIECES: &str = "tokenizer.model";
-/// Far above the largest real ones.
-const LIMIT: u64 = 64 << 20;
 
 /// What a checkpoint directory keeps beside its weights that belongs to its text.
 const COPIED: [&str; 9] = [
@@ -96,10 +95,10 @@ pub(super) fn from_gguf(pairs: &Pairs, draft: &Draft) -> Result<Vec<String>> {
 
 /// Puts the tokenizer and the chat template of a directory into keys.
 pub(super) fn to_gguf(hf: &Hf, rows: usize, pairs: &mut Pairs) -> Result<Vec<String>> {
-    if let Some(template) = template(hf)? {
+    if let Some(template) = template_beside(hf.dir, hf.tokenizer_config.as_ref().unwrap_or(&Json::Null))? {
         pairs.insert(TEMPLATE, Value::String(template));
     }
-    if let Some(text) = read(&hf.dir.join(FILE))? {
+    if let Some(text) = bytes_beside(&hf.dir.join(FILE))? {
         let notes = match Vocabulary::of_json(&text, hf) {
             Some(vocabulary) => vocabulary.insert(hf, rows, pairs),
             None => Some("this kind of tokenizer has no GGUF form; only Tern will read the output's".into()),
@@ -113,7 +112,7 @@ pub(super) fn to_gguf(hf: &Hf, rows: usize, pairs: &mut Pairs) -> Result<Vec<Str
         return Ok(notes.into_iter().collect());
     }
     let path = hf.dir.join(PIECES);
-    let Some(model) = read(&path)? else {
+    let Some(model) = bytes_beside(&path)? else {
         return Ok(vec!["the input has no tokenizer, so the output has none".into()]);
     };
     let more = tokenizer::added_beside(hf.dir)?;
@@ -125,32 +124,6 @@ pub(super) fn to_gguf(hf: &Hf, rows: usize, pairs: &mut Pairs) -> Result<Vec<Str
             "the output has no tokenizer, for the input's {PIECES} cannot be put into a GGUF: {what}"
         )]),
     }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    let io = |e| Error::io(path, e);
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io(e)),
-        Ok(meta) if !meta.is_file() || meta.len() > LIMIT => {
-            return Err(Error::file(path, format!("expected a file of at most {} MiB", LIMIT >> 20)));
-        }
-        Ok(_) => {}
-    }
-    std::fs::read(path).map(Some).map_err(io)
-}
-
-/// The chat template: a file of its own, or in `tokenizer_config.json`, alone or as the one called "default".
-fn template(hf: &Hf) -> Result<Option<String>> {
-    let path = hf.dir.join("chat_template.jinja");
-    if let Some(template) = read(&path)? {
-        return String::from_utf8(template).map(Some).map_err(|_| Error::file(&path, "expected UTF-8"));
-    }
-    let Some(template) = hf.tokenizer_config.as_ref().and_then(|config| config.get("chat_template")) else {
-        return Ok(None);
-    };
-    let named = || template.as_array()?.iter().find(|t| t["name"] == "default")?.get("template")?.as_str();
-    Ok(template.as_str().or_else(named).map(str::to_owned))
 }
 
 #[cfg(test)]

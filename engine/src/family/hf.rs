@@ -101,6 +101,10 @@ fn family(json: &Json) -> Result<&'static Family> {
     if family.is_some() && json.file.tensor(inner_norm).is_some() {
         family = FAMILIES.iter().find(|family| family.hf == ["BitnetForCausalLM"]);
     }
+    let norm = |tensor: &crate::file::Tensor| tensor.name.ends_with("_proj.norm.weight");
+    if family.is_none() && json.file.tensors().iter().any(norm) {
+        return Err(json.error("architectures", super::embedding(&names.join(", "))));
+    }
     let known: Vec<_> = FAMILIES.iter().flat_map(|family| family.hf).copied().collect();
     family.copied().ok_or_else(|| json.wrong("architectures", &format!("one of {}", known.join(", ")), value))
 }
@@ -123,7 +127,7 @@ fn trained_ternary(json: &Json) -> Result<bool> {
     });
     if let Some((name, _)) = unknown {
         let what = "is not a key that Tern knows, so it may change what the weights mean";
-        return Err(Error::key(&json.file.path, &key(name), what));
+        return Err(json.error(&key(name), what));
     }
     let method = quantization.get("quant_method").unwrap_or(&Value::Null);
     if method != "bitnet" {

@@ -73,7 +73,7 @@ impl Detected {
     fn check_head(&self, file: &File, tied: Option<&serde_json::Value>) -> Result<()> {
         let name = self.name("output.weight");
         let head = file.tensor(&name);
-        let wrong = |what: String| Err(Error::key(&file.path, "tie_word_embeddings", what));
+        let wrong = |what: String| Err(Error::key(&file.keys_path(), "tie_word_embeddings", what));
         match (tied.and_then(serde_json::Value::as_bool), head) {
             (Some(false), None) => wrong(format!(
                 "false, so the output head is a tensor of its own, but the file has no `{name}`"

@@ -111,10 +111,7 @@ pub(super) fn open_index(path: &Path) -> Result<File> {
 /// The JSON files beside a safetensors file or index.
 fn sidecars(path: &Path) -> Result<Metadata> {
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-    let optional = |name: &str| {
-        let path = dir.join(name);
-        if path.exists() { json(&path).map(Some) } else { Ok(None) }
-    };
+    let optional = |name: &str| json_beside(&dir.join(name));
     Ok(Metadata::Hf {
         config: optional(CONFIG)?.unwrap_or(Value::Null),
         tokenizer_config: optional("tokenizer_config.json")?,
@@ -126,6 +123,19 @@ fn sidecars(path: &Path) -> Result<Metadata> {
 fn json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&map::read(path, JSON_LIMIT)?)
         .map_err(|e| Error::file(path, format!("expected JSON, found {}", sentence(&e))))
+}
+
+/// A JSON file beside a model as values, if it is there.
+pub(crate) fn json_beside(path: &Path) -> Result<Option<Value>> {
+    if path.exists() { json(path).map(Some) } else { Ok(None) }
+}
+
+/// The most bytes of a tokenizer's file: Gemma's tokenizer.json has 33 MB. It is read piece by piece, not as values.
+const TOKENIZER_LIMIT: u64 = 256 << 20;
+
+/// The bytes of a tokenizer's file, if it is there.
+pub(crate) fn bytes_beside(path: &Path) -> Result<Option<Vec<u8>>> {
+    if path.exists() { map::read(path, TOKENIZER_LIMIT).map(Some) } else { Ok(None) }
 }
 
 /// A JSON value on one line, short.
@@ -210,7 +220,9 @@ fn multiplier(tensor: &Tensor, rule: Rule) -> Result<f32, String> {
     codec::floats(tensor, 0, &mut scale)?;
     match rule {
         Rule::Multiplies => codec::check_scale(scale[0]),
-        Rule::Divides => codec::check_scale(1.0 / scale[0])
+        // Only of a finite number above 0 the inverse is a scale: that of infinity would be 0.
+        Rule::Divides if scale[0].is_finite() && scale[0] > 0.0 => codec::check_scale(1.0 / scale[0])
             .map_err(|what| format!("{what}, which is 1 over {:?}", scale[0])),
+        Rule::Divides => Err(format!("expected a finite scale above 0, found {:?}", scale[0])),
     }
 }

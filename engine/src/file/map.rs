@@ -212,7 +212,8 @@ mod cut {
 pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, length) = regular(path)?;
     if length > limit {
-        return Err(Error::file(path, format!("expected at most {limit} bytes, found {length}")));
+        let what = format!("expected a file of at most {} MiB, found {length} bytes", limit >> 20);
+        return Err(Error::file(path, what));
     }
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;

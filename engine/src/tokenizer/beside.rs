@@ -10,11 +10,9 @@ use serde_json::Value;
 use super::added::AddedToken;
 use super::{Tokenizer, sentencepiece, template_with};
 use crate::file::gguf;
+use crate::file::hf::{bytes_beside, json_beside};
 use crate::file::map::regular;
 use crate::{Error, Result};
-
-/// Above any real file: Gemma's tokenizer.json has 33 MB.
-const LIMIT: u64 = 256 << 20;
 
 /// The JSON files of a model that speak of its tokens; null where one is not there.
 #[derive(Default)]
@@ -26,7 +24,7 @@ pub(super) struct Configs {
 
 impl Configs {
     pub(super) fn of(dir: &Path) -> Result<Self> {
-        let read = |name: &str| Ok::<_, Error>(json(&dir.join(name))?.unwrap_or(Value::Null));
+        let read = |name: &str| Ok::<_, Error>(json_beside(&dir.join(name))?.unwrap_or(Value::Null));
         Ok(Self {
             model: read("config.json")?,
             tokenizer: read("tokenizer_config.json")?,
@@ -80,7 +78,7 @@ pub(super) fn of_dir(dir: &Path, configs: &Configs) -> Result<Option<Tokenizer>>
 
 /// A `tokenizer.json`, a SentencePiece or a tiktoken `tokenizer.model`: they begin differently.
 pub(super) fn of_file(path: &Path, more: Vec<AddedToken>) -> Result<Tokenizer> {
-    let file = read(path)?;
+    let file = bytes_beside(path)?.ok_or_else(|| Error::file(path, "expected a tokenizer, found no file"))?;
     let first = file.iter().find(|byte| !byte.is_ascii_whitespace() || file[0] == b'\n');
     let tokenizer = match first {
         Some(b'{') => super::json::read(&file),
@@ -124,7 +122,7 @@ fn added_tokens(dir: &Path, configs: &Configs) -> Result<Vec<AddedToken>> {
             tokens.push(token);
         }
     }
-    if let Some(Value::Object(named)) = json(&dir.join("added_tokens.json"))? {
+    if let Some(Value::Object(named)) = json_beside(&dir.join("added_tokens.json"))? {
         for (content, id) in named {
             if let Some(id) = id.as_u64().and_then(|id| u32::try_from(id).ok())
                 && !tokens.iter().any(|token| token.id == id)
@@ -137,10 +135,10 @@ fn added_tokens(dir: &Path, configs: &Configs) -> Result<Vec<AddedToken>> {
 }
 
 /// The chat template: a file of its own, or in the tokenizer's configuration, there perhaps one of several.
-fn template(dir: &Path, config: &Value) -> Result<Option<String>> {
+pub(crate) fn template(dir: &Path, config: &Value) -> Result<Option<String>> {
     let path = dir.join("chat_template.jinja");
-    if path.exists() {
-        let text = String::from_utf8(read(&path)?);
+    if let Some(text) = bytes_beside(&path)? {
+        let text = String::from_utf8(text);
         return text.map(Some).map_err(|_| Error::file(&path, "expected UTF-8"));
     }
     let of = |value: &Value| -> Option<String> {
@@ -151,29 +149,5 @@ fn template(dir: &Path, config: &Value) -> Result<Option<String>> {
     if let Some(source) = of(&config["chat_template"]) {
         return Ok(Some(source));
     }
-    Ok(json(&dir.join("chat_template.json"))?.and_then(|value| of(&value["chat_template"])))
-}
-
-/// A JSON file, if it is there.
-fn json(path: &Path) -> Result<Option<Value>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let value = serde_json::from_slice(&read(path)?);
-    value.map(Some).map_err(|e| {
-        Error::file(path, format!("expected JSON, found {}", crate::error::quoted(&e.to_string())))
-    })
-}
-
-/// A whole regular file of bounded size.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let io = |e| Error::io(path, e);
-    let file = std::fs::File::open(path).map_err(io)?;
-    let meta = file.metadata().map_err(io)?;
-    if !meta.is_file() || meta.len() > LIMIT {
-        return Err(Error::file(path, format!("expected a file of at most {} MiB", LIMIT >> 20)));
-    }
-    let mut bytes = Vec::new();
-    file.take(LIMIT).read_to_end(&mut bytes).map_err(io)?;
-    Ok(bytes)
+    Ok(json_beside(&dir.join("chat_template.json"))?.and_then(|value| of(&value["chat_template"])))
 }

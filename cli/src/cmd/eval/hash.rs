@@ -17,7 +17,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Of a file; `None` where it cannot be read as one (a directory, the built-in model).
-fn file(path: &Path) -> Option<String> {
+pub(super) fn file(path: &Path) -> Option<String> {
     let (mut file, mut sum, mut piece) = (File::open(path).ok()?, Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut piece).ok()? {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Json;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Keys that are read where their meaning is: sizes and choices here, ids and template by the tokenizer, Tern's own.
 const HONOURED: &[&str] = &[
@@ -153,7 +153,7 @@ pub(super) fn check(json: &Json) -> Result<()> {
         if !HONOURED.contains(&key) && !meaningless() && !key.starts_with(OWN) {
             let what = "is not a key that Tern knows, so it may change what the model computes; take it out of the file \
                         if it does not";
-            return Err(Error::key(&json.file.path, key, what));
+            return Err(json.error(key, what));
         }
     }
     Ok(())

@@ -133,7 +133,8 @@ impl Array {
             let size = self.kind.size().expect("arrays of arrays are refused when the header is read");
             let (element, after) = rest.split_at(size);
             rest = after;
-            Value::from_bytes(self.kind, element).expect("a scalar of its own size, bools checked when read")
+            // Only a bool can have changed into none.
+            Value::from_bytes(self.kind, element).unwrap_or(Value::Bool(true))
         })
     }
 
@@ -144,13 +145,15 @@ impl Array {
     }
 }
 
-/// Takes one string off the front of checked bytes.
+/// Takes one string off the front of bytes that were checked when the header was read. They are the file's own: where
+/// another process has changed it since, what is no string is an empty one.
 fn next_string<'a>(rest: &mut &'a [u8]) -> &'a str {
-    let (length, after) =
-        rest.split_first_chunk::<8>().expect("string lengths are checked when the header is read");
-    let (string, after) = after.split_at(u64::from_le_bytes(*length) as usize);
+    let parts = rest.split_first_chunk::<8>().and_then(|(length, after)| {
+        after.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+    });
+    let (string, after) = parts.unwrap_or_default();
     *rest = after;
-    std::str::from_utf8(string).expect("UTF-8 is checked when the header is read")
+    std::str::from_utf8(string).unwrap_or_default()
 }
 
 /// One value of a GGUF header.
@@ -380,5 +383,25 @@ impl Pairs {
             }
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_that_changed_under_the_reader_are_empty() {
+        let three = Array::from_strings(["one", "two", "three"]);
+        let changed = |at: usize, byte: u8| {
+            let mut bytes = three.bytes().to_vec();
+            bytes[at] = byte;
+            Array::new(Kind::String, 3, bytes.into())
+        };
+        let strings = |array: &Array| array.strings().unwrap().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(strings(&three), ["one", "two", "three"]);
+        assert_eq!(strings(&changed(8, 0xff)), ["", "two", "three"], "no UTF-8");
+        assert_eq!(strings(&changed(7, 0x80)), ["", "", ""], "a length beyond the end");
+        assert_eq!(changed(7, 0x80).iter().count(), 3);
     }
 }

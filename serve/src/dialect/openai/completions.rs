@@ -45,11 +45,11 @@ fn whole(envelope: &Envelope, shape: &Shape, answers: &[Answer]) -> Value {
     let mut usage = Usage::new(shape);
     let choices = answers.iter().enumerate().map(|(index, answer)| {
         usage.add(shape, index, &answer.done.times);
-        let echo = shape.echo.as_ref().map_or("", |texts| &texts[index / shape.n]);
+        let echo = shape.echo.as_ref().map(|texts| texts[index / shape.n].clone()).unwrap_or_default();
         let logprobs = shape.logprobs.map(|_| {
             let tokens = answer.prompt.iter().chain(&answer.tokens);
             let tokens: Vec<Scored> = tokens.chain(last_token(shape, &answer.done.reason)).cloned().collect();
-            envelope.parallel_logprobs(&tokens, &mut 0)
+            envelope.parallel_logprobs(&tokens, &mut 0, shape.echo.is_some().then_some(echo.as_str()))
         });
         json!({
             "index": index,
@@ -74,9 +74,11 @@ struct Chunks {
 
 impl Chunks {
     fn send(&mut self, choice: usize, text: &str, tokens: &[Scored], finish: Option<&str>, out: &mut String) {
+        // The prompt comes first, and as a whole.
+        let echo = self.shape.echo.as_ref().map(|texts| texts[choice / self.shape.n].as_str());
         let logprobs = match self.shape.logprobs {
             Some(_) if !tokens.is_empty() => {
-                self.envelope.parallel_logprobs(tokens, &mut self.offsets[choice])
+                self.envelope.parallel_logprobs(tokens, &mut self.offsets[choice], echo)
             }
             _ => Value::Null,
         };
