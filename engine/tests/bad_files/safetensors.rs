@@ -253,7 +253,6 @@ fn a_header_that_lies_is_refused_by_name() {
     assert_eq!(
         line,
         "config.json: key `quantization_config.linear_class`: expected \"bitlinear\" or \"autobitlinear\", found \"bitlinear2\""
-            .replace("\"bitlinear2\"", "\\\"bitlinear2\\\"")
     );
     let longer = [packed_file(), vec![0]].concat();
     let line = open_safetensors(longer, packed_config()).unwrap_err().to_string();
