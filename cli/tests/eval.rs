@@ -393,7 +393,8 @@ fn what_makes_no_sense_is_said_with_what_to_do() {
 #[test]
 fn documents_are_scored_one_by_one_behind_their_begin_token() {
     let dir = tempfile::tempdir().unwrap();
-    let texts = ["The lamp stood on a small grey island.", "Once upon a time there was a page.", "A third one."];
+    let texts =
+        ["The lamp stood on a small grey island.", "Once upon a time there was a page.", "A third one."];
     let plain = dir.path().join("stories.txt");
     fs::write(&plain, texts.join("<|endoftext|>")).unwrap();
     let lines = dir.path().join("stories.jsonl");

@@ -91,5 +91,9 @@ fn a_tensor_that_reaches_past_the_end_of_the_file_is_an_error() {
     std::fs::write(&path, file).unwrap();
     let done = run(&["inspect", path.to_str().unwrap()]);
     assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
-    assert!(done.stderr.contains("tensor `w`: expected 576 bytes") && done.stderr.contains("found 288"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("tensor `w`: expected 576 bytes") && done.stderr.contains("found 288"),
+        "{}",
+        done.stderr
+    );
 }

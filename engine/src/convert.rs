@@ -72,7 +72,9 @@ pub fn convert_file(
             return Err(Error::tensor(&file.path, &name, what));
         }
         engine = Some(Engine::BitnetCpp);
-        notes.push(format!("the names are bitnet.cpp's, for llama.cpp cannot run this model: `{name}` has {what}"));
+        notes.push(format!(
+            "the names are bitnet.cpp's, for llama.cpp cannot run this model: `{name}` has {what}"
+        ));
     }
     if let Some(what) = keys::scaling_misfit(&detected.config.rope.scaling, from_gguf, options.to) {
         return Err(Error::key(&file.path, "rope_scaling", what));

@@ -423,7 +423,10 @@ fn each_program_gets_the_names_that_it_reads() {
         assert_eq!(named(&output), expected, "{} for {engine:?}", target.name());
         // The same model under every name, and back under its own.
         let model = open(input);
-        assert_eq!(tern::Config::of(&open(&output)).unwrap().activation, tern::Config::of(&model).unwrap().activation);
+        assert_eq!(
+            tern::Config::of(&open(&output)).unwrap().activation,
+            tern::Config::of(&model).unwrap().activation
+        );
         if target == Target::Tq2_0 {
             let back = dir.path().join("back.gguf");
             run(&output, &back, to(Target::I2S)).unwrap();
@@ -443,17 +446,33 @@ fn each_program_gets_the_names_that_it_reads() {
     }
     // A model that llama.cpp would run wrong: refused for it, else named for bitnet.cpp.
     let wide = dir.path().join("wide");
-    let sizes = Sizes { layers: 1, heads: 4, kv_heads: 2, head_dim: 64, dim: 512, hidden: 256, vocab: 32, llama: false };
+    let sizes = Sizes {
+        layers: 1,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        dim: 512,
+        hidden: 256,
+        vocab: 32,
+        llama: false,
+    };
     masters(&wide, sizes, 3);
     let output = dir.path().join("wide.gguf");
     let asked = ConvertOptions { engine: Some(Engine::LlamaCpp), ..to(Target::Tq2_0) };
     let error = run(&wide, &output, asked).unwrap_err();
     assert!(error.contains("256 rows, and llama.cpp wants 512"), "{error}");
     let summary = run(&wide, &output, to(Target::Tq2_0)).unwrap();
-    assert!(summary.notes.iter().any(|note| note.contains("the names are bitnet.cpp's")), "{:?}", summary.notes);
+    assert!(
+        summary.notes.iter().any(|note| note.contains("the names are bitnet.cpp's")),
+        "{:?}",
+        summary.notes
+    );
     assert_eq!(named(&output).0, "bitnet-b1.58");
     let narrow = run(&bitllm, &dir.path().join("narrow.gguf"), to(Target::Tq2_0)).unwrap_err().to_string();
-    assert!(narrow.contains("multiple of 256 columns, this has 64") && narrow.contains("`--to i2s`"), "{narrow}");
+    assert!(
+        narrow.contains("multiple of 256 columns, this has 64") && narrow.contains("`--to i2s`"),
+        "{narrow}"
+    );
 }
 
 #[test]
@@ -463,7 +482,10 @@ fn the_1bitllm_models_become_the_class_that_transformers_has_code_for() {
     run(&golden("bitnet_1bitllm_f16"), &output, to(Target::Hf)).unwrap();
     let file = open(&output);
     let Metadata::Hf { config, .. } = &file.metadata else { panic!("a checkpoint") };
-    assert_eq!((&config["architectures"][0], &config["model_type"]), (&"BitNetForCausalLM".into(), &"bitnet".into()));
+    assert_eq!(
+        (&config["architectures"][0], &config["model_type"]),
+        (&"BitNetForCausalLM".into(), &"bitnet".into())
+    );
     assert_eq!((config.get("weight_bits"), config.get("input_bits")), (None, None));
     assert_eq!((&config["hidden_act"], &config["pad_token_id"]), (&"silu".into(), &0.into()));
     assert!(file.tensor("model.layers.0.self_attn.attn_sub_norm.weight").is_some());

@@ -55,9 +55,19 @@ const BITLLM: &str = "bitnet_1bitllm_f16";
 fn tensors_that_a_model_has_no_use_for_are_refused_by_name() {
     let cases: [(&str, &str, &[usize], &str); 8] = [
         (LLAMA, "model.layers.0.self_attn.q_proj.bias", &[256], "is a bias"),
-        (LLAMA, "model.layers.1.self_attn.q_norm.weight", &[64], "is a norm that a Llama model does not have"),
+        (
+            LLAMA,
+            "model.layers.1.self_attn.q_norm.weight",
+            &[64],
+            "is a norm that a Llama model does not have",
+        ),
         (LLAMA, "model.layers.0.self_attn.attn_sub_norm.weight", &[256], "is a norm that a Llama model"),
-        (LLAMA, "model.layers.2.input_layernorm.weight", &[128], "belongs to block 2, but `num_hidden_layers` is 2"),
+        (
+            LLAMA,
+            "model.layers.2.input_layernorm.weight",
+            &[128],
+            "belongs to block 2, but `num_hidden_layers` is 2",
+        ),
         (BITNET, "model.layers.0.self_attn.q_proj.weight_scale", &[1], "is a scale"),
         (BITNET, "model.layers.0.mlp.up_proj.norm.weight", &[128], "is a norm that a BitNet b1.58 model"),
         (BITLLM, "model.layers.0.self_attn.attn_sub_norm.weight", &[64], "is a norm"),
@@ -71,7 +81,10 @@ fn tensors_that_a_model_has_no_use_for_are_refused_by_name() {
     // Fewer layers than the file holds.
     let dir = changed(LLAMA, |config| config["num_hidden_layers"] = 1.into(), &[]);
     let error = refusal(dir.path());
-    assert!(error.contains("belongs to block 1, but `num_hidden_layers` is 1, so that blocks end at 0"), "{error}");
+    assert!(
+        error.contains("belongs to block 1, but `num_hidden_layers` is 1, so that blocks end at 0"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -90,7 +103,12 @@ fn keys_that_change_the_model_are_refused_by_name() {
         (LLAMA, "rope_scaling", json!("x"), "expected an object"),
         (LLAMA, "rope_scaling", json!({"factor": 2.0}), "rope_scaling.rope_type"),
         (LLAMA, "rope_scaling", json!({"rope_type": "dynamic", "factor": 2.0}), "dynamic"),
-        (LLAMA, "rope_scaling", json!({"rope_type": "linear", "factor": 2.0, "short_factor": [1]}), "short_factor"),
+        (
+            LLAMA,
+            "rope_scaling",
+            json!({"rope_type": "linear", "factor": 2.0, "short_factor": [1]}),
+            "short_factor",
+        ),
         (LLAMA, "rope_parameters", json!({"rope_type": "default", "rope_theta": 5.0}), "1000042"),
         (LLAMA, "tie_word_embeddings", json!(true), "has a `lm_head.weight` that differs"),
         (LLAMA, "tie_word_embeddings", json!("yes"), "expected true or false"),
@@ -136,11 +154,7 @@ fn keys_that_mean_nothing_are_taken() {
         ("rope_scaling", json!({"rope_type": "default"})),
         ("some_key_of_the_future", Value::Null),
     ];
-    let dir = changed(
-        LLAMA,
-        |config| more.iter().for_each(|(key, value)| config[*key] = value.clone()),
-        &[],
-    );
+    let dir = changed(LLAMA, |config| more.iter().for_each(|(key, value)| config[*key] = value.clone()), &[]);
     loads(dir.path());
 }
 
@@ -202,9 +216,10 @@ fn gguf_keys_of_the_architecture_are_honoured_or_refused() {
 
 #[test]
 fn embedding_models_are_called_by_their_name() {
-    for (model, class) in
-        [("qwen3_embedding_norm_bitlinear", "Qwen3Model"), ("gemma3_embedding_norm_bitlinear", "Gemma3TextModel")]
-    {
+    for (model, class) in [
+        ("qwen3_embedding_norm_bitlinear", "Qwen3Model"),
+        ("gemma3_embedding_norm_bitlinear", "Gemma3TextModel"),
+    ] {
         let error = refusal(&golden(model));
         assert!(error.contains(class) && error.contains("a BitNet embedding model"), "{error}");
     }
@@ -215,7 +230,14 @@ fn weight_scales_that_are_no_number_above_zero_are_refused() {
     let bytes = std::fs::read(golden(LLAMA).join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let name = "model.layers.0.mlp.up_proj.weight_scale";
-    for (scale, said) in [(0x7f80u16, "inf"), (0xff80, "-inf"), (0x7fc0, "NaN"), (0, "0.0"), (0x8000, "-0.0"), (0xbf80, "-1.0")] {
+    for (scale, said) in [
+        (0x7f80u16, "inf"),
+        (0xff80, "-inf"),
+        (0x7fc0, "NaN"),
+        (0, "0.0"),
+        (0x8000, "-0.0"),
+        (0xbf80, "-1.0"),
+    ] {
         let dir = changed(LLAMA, |_| {}, &[]);
         let scale = scale.to_le_bytes();
         let views = tensors.tensors().into_iter().map(|(at, view)| match at == name {
@@ -224,6 +246,10 @@ fn weight_scales_that_are_no_number_above_zero_are_refused() {
         });
         serialize_to_file(views.collect::<Vec<_>>(), None, &dir.path().join("model.safetensors")).unwrap();
         let error = refusal(dir.path());
-        assert!(error.contains(name) && error.ends_with(&format!("expected a finite scale above 0, found {said}")), "{error}");
+        assert!(
+            error.contains(name)
+                && error.ends_with(&format!("expected a finite scale above 0, found {said}")),
+            "{error}"
+        );
     }
 }

@@ -110,13 +110,13 @@ fn rank_file(count: usize, merges: &[&str]) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let letters = letters();
     let byte = |letter: char| letters.iter().position(|l| *l == letter).unwrap() as u8;
-    let known: Vec<Vec<u8>> =
-        pieces(merges).iter().map(|piece| piece.chars().map(byte).collect()).collect();
+    let known: Vec<Vec<u8>> = pieces(merges).iter().map(|piece| piece.chars().map(byte).collect()).collect();
     let filler = (0..count - known.len()).map(|n| format!("zz{n:06}").into_bytes());
     let mut file = Vec::new();
     for (rank, piece) in known.clone().into_iter().chain(filler).enumerate() {
         for three in piece.chunks(3) {
-            let bits = three.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
+            let bits =
+                three.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
             for digit in 0..4 {
                 let used = digit <= three.len();
                 file.push(if used { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize] } else { b'=' });

@@ -70,7 +70,12 @@ impl Envelope {
 
     /// Completions' form: parallel lists. `offset` is where the first token's text begins, in characters. An `echo` begins
     /// without what was put before the prompt: a begin-of-text token, the space of a first word.
-    pub(crate) fn parallel_logprobs(&self, tokens: &[Scored], offset: &mut usize, echo: Option<&str>) -> Value {
+    pub(crate) fn parallel_logprobs(
+        &self,
+        tokens: &[Scored],
+        offset: &mut usize,
+        echo: Option<&str>,
+    ) -> Value {
         let (mut texts, mut offsets) = (Vec::new(), Vec::new());
         for scored in tokens {
             let (token, _) = self.token(scored.id);

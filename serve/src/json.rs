@@ -67,7 +67,9 @@ fn is_deep(bytes: &[u8]) -> bool {
 /// Reads JSON; what is wrong is told with its place.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     if is_deep(bytes) {
-        return Err(Refusal::bad(format!("the body is nested deeper than {LEVELS} levels (recursion limit)")));
+        return Err(Refusal::bad(format!(
+            "the body is nested deeper than {LEVELS} levels (recursion limit)"
+        )));
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

@@ -148,7 +148,8 @@ fn probabilities_come_in_both_forms() {
     // Ids are echoed with the names of special tokens; a text without the token that was put before it.
     let text = choice["text"].as_str().unwrap();
     let check = |text: &str, logprobs: &Value| {
-        let (tokens, offsets) = (logprobs["tokens"].as_array().unwrap(), logprobs["text_offset"].as_array().unwrap());
+        let (tokens, offsets) =
+            (logprobs["tokens"].as_array().unwrap(), logprobs["text_offset"].as_array().unwrap());
         let first = tokens.iter().position(|token| text.starts_with(token.as_str().unwrap())).unwrap();
         for (token, offset) in tokens.iter().zip(offsets).skip(first) {
             let rest: String = text.chars().skip(offset.as_u64().unwrap() as usize).collect();

@@ -92,7 +92,11 @@ pub(super) fn gguf_family(detected: &Detected, engine: Option<Engine>) -> &'stat
 }
 
 /// A tensor with which a program computes something else than the model does, and why.
-pub(super) fn other_graph(file: &File, detected: &Detected, engine: Option<Engine>) -> Option<(String, String)> {
+pub(super) fn other_graph(
+    file: &File,
+    detected: &Detected,
+    engine: Option<Engine>,
+) -> Option<(String, String)> {
     let Config { dim, sub_norms, .. } = detected.config;
     if engine != Some(Engine::LlamaCpp) || !sub_norms {
         return None;

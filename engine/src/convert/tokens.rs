@@ -189,9 +189,11 @@ mod tests {
         let merges: Vec<&str> = file["merges"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
         let own = |code: &u32| matches!(code, 33..=126 | 161..=172 | 174..=255);
         let mut tokens = vec!["<|e|>".to_owned()];
-        tokens.extend((0..512).filter(|code| own(code) || (256..324).contains(code)).map(|code| {
-            char::from_u32(code).unwrap().to_string()
-        }));
+        tokens.extend(
+            (0..512)
+                .filter(|code| own(code) || (256..324).contains(code))
+                .map(|code| char::from_u32(code).unwrap().to_string()),
+        );
         for merge in &merges {
             let piece = merge.replace(' ', "");
             if !tokens.contains(&piece) {
@@ -227,7 +229,8 @@ mod tests {
             let (config, beside) = (Json::Null, Some(json!({ "bos_token": "<|e|>" })));
             let hf = hf(Path::new(""), &config, &beside);
             let mut again = Pairs::new(Path::new(name));
-            let note = Vocabulary::of_json(json.as_bytes(), &hf).unwrap().insert(&hf, read.size(), &mut again);
+            let note =
+                Vocabulary::of_json(json.as_bytes(), &hf).unwrap().insert(&hf, read.size(), &mut again);
             assert_eq!(note, None, "{name}");
             same(&read, &Tokenizer::from_keys(&again).unwrap().unwrap(), &texts, name);
         }

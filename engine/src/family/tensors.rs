@@ -55,7 +55,10 @@ impl Detected {
         let layer = parts.next().and_then(|part| part.parse::<usize>().ok());
         if let Some(layer) = layer.filter(|layer| *layer >= layers) {
             let key = if self.hf_prefix.is_some() { "num_hidden_layers" } else { "block_count" };
-            return format!("belongs to block {layer}, but `{key}` is {layers}, so that blocks end at {}", layers - 1);
+            return format!(
+                "belongs to block {layer}, but `{key}` is {layers}, so that blocks end at {}",
+                layers - 1
+            );
         }
         if name.ends_with(".bias") {
             return format!("is a bias, and a {family} model has none; Tern cannot run this model");

@@ -262,10 +262,31 @@ fn types_that_cannot_be_read_are_listed_and_refused_on_use() {
 fn tensors_of_types_that_are_only_listed_end_with_the_file_too() {
     // Type, weights and bytes of a block.
     let types = [
-        (3, 32, 20), (6, 32, 22), (7, 32, 24), (9, 32, 36), (10, 256, 84), (11, 256, 110), (12, 256, 144), (13, 256, 176),
-        (15, 256, 292), (16, 256, 66), (17, 256, 74), (18, 256, 98), (19, 256, 50), (20, 32, 18), (21, 256, 110),
-        (22, 256, 82), (23, 256, 136), (24, 1, 1), (25, 1, 2), (26, 1, 4), (27, 1, 8), (28, 1, 8), (29, 256, 56),
-        (40, 64, 36), (41, 128, 18),
+        (3, 32, 20),
+        (6, 32, 22),
+        (7, 32, 24),
+        (9, 32, 36),
+        (10, 256, 84),
+        (11, 256, 110),
+        (12, 256, 144),
+        (13, 256, 176),
+        (15, 256, 292),
+        (16, 256, 66),
+        (17, 256, 74),
+        (18, 256, 98),
+        (19, 256, 50),
+        (20, 32, 18),
+        (21, 256, 110),
+        (22, 256, 82),
+        (23, 256, 136),
+        (24, 1, 1),
+        (25, 1, 2),
+        (26, 1, 4),
+        (27, 1, 8),
+        (28, 1, 8),
+        (29, 256, 56),
+        (40, 64, 36),
+        (41, 128, 18),
     ];
     for (type_id, weights, bytes) in types {
         let whole = 1024 / weights * bytes;
@@ -276,7 +297,10 @@ fn tensors_of_types_that_are_only_listed_end_with_the_file_too() {
         assert_eq!(open(whole).unwrap().tensors()[0].bytes.len(), whole);
         let cut = open(whole - 1).unwrap_err();
         let expected = format!("found {} to the end of the file", whole - 1);
-        assert!(cut.to_string().contains("tensor `w`: expected") && cut.to_string().contains(&expected), "{cut}");
+        assert!(
+            cut.to_string().contains("tensor `w`: expected") && cut.to_string().contains(&expected),
+            "{cut}"
+        );
     }
 }
 

@@ -77,8 +77,11 @@ impl Ppl {
         let context = window(self.ctx_size, model.config().context)?;
         let begins =
             model.tokenizer().ok().and_then(|tokenizer| tokenizer.bos().filter(|_| tokenizer.adds_bos()));
-        let Plan { ids, mut windows, documents, bytes } =
-            if self.documents { self.one_by_one(model, context)? } else { self.whole(model, &text, context, begins)? };
+        let Plan { ids, mut windows, documents, bytes } = if self.documents {
+            self.one_by_one(model, context)?
+        } else {
+            self.whole(model, &text, context, begins)?
+        };
         windows.truncate(self.windows.unwrap_or(windows.len()));
 
         // Begin-of-text tokens are no bytes of the text.

@@ -275,10 +275,12 @@ fn prefix(file: &File) -> bool {
 /// The GGUF name of the pattern that cuts text into words.
 fn pre(pre_tokenizer: &Json, whole: bool) -> Option<&'static str> {
     // Contractions are written in several ways that match the same.
-    const LLAMA3: &str = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const LLAMA3: &str =
+        r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     const QWEN2: &str = r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     let patterns = patterns(pre_tokenizer);
-    let contractions = |pattern: &str| ["(?i:'s|", "(?:'[sS]|"].iter().any(|start| pattern.starts_with(start));
+    let contractions =
+        |pattern: &str| ["(?i:'s|", "(?:'[sS]|"].iter().any(|start| pattern.starts_with(start));
     match patterns[..] {
         [] => Some("gpt-2"), // ByteLevel's own pattern
         [pattern] if contractions(pattern) && pattern.ends_with(LLAMA3) => Some("llama-bpe"),

@@ -29,9 +29,9 @@ const HONOURED: &[&str] = &[
 
 /// Keys that change nothing that is computed here.
 const MEANINGLESS: &[&str] = &[
-    "tensor_data_layout",     // which tool wrote the file; the architecture fixes the order of rows
+    "tensor_data_layout", // which tool wrote the file; the architecture fixes the order of rows
     "rope.scaling.finetuned", // whether the stretched model was trained further
-    "pooling_type",           // of embeddings, which these models do not give here
+    "pooling_type",       // of embeddings, which these models do not give here
 ];
 
 /// Keys that may stand there with one value only: what it is, and whether a value is that.

@@ -50,9 +50,19 @@ const FIXED: &[(&str, &str, fn(&Value) -> bool)] = &[
 const MEANINGLESS: &[(&str, &[&str])] = &[
     (
         "who made the file, with what",
-        &["_name_or_path", "name_or_path", "transformers_version", "_commit_hash", "unsloth_version", "unsloth_fixed"],
+        &[
+            "_name_or_path",
+            "name_or_path",
+            "transformers_version",
+            "_commit_hash",
+            "unsloth_version",
+            "unsloth_fixed",
+        ],
     ),
-    ("which code of other programs reads it", &["auto_map", "custom_pipelines", "tokenizer_class", "model_max_length"]),
+    (
+        "which code of other programs reads it",
+        &["auto_map", "custom_pipelines", "tokenizer_class", "model_max_length"],
+    ),
     (
         "training: initial weights, dropout, the loss",
         &[
@@ -90,7 +100,13 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
     ),
     (
         "tokens that a decoder which continues a text has no use for",
-        &["pad_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"],
+        &[
+            "pad_token_id",
+            "sep_token_id",
+            "decoder_start_token_id",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+        ],
     ),
     (
         "models of other kinds: encoders, classifiers",

@@ -95,7 +95,9 @@ fn read(keys: &Keys) -> Result<Scaling> {
     let Some(kind) = keys.get("rope_type").or(keys.get("type")) else {
         return match keys.get("factor") {
             None => Ok(Scaling::None),
-            Some(_) => Err(keys.wrong("rope_type", "the kind of scaling that `factor` belongs to", &Value::Null)),
+            Some(_) => {
+                Err(keys.wrong("rope_type", "the kind of scaling that `factor` belongs to", &Value::Null))
+            }
         };
     };
     Ok(match kind.as_str() {
