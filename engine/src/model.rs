@@ -122,7 +122,7 @@ impl Model {
         }
         .load()?;
         let mut sources: Vec<Weak<dyn Memory>> = Vec::new();
-        for owner in file.tensors.iter().map(|tensor| Arc::downgrade(tensor.bytes.owner())) {
+        for owner in file.tensors().iter().map(|tensor| Arc::downgrade(tensor.bytes.owner())) {
             if !sources.iter().any(|known| known.ptr_eq(&owner)) {
                 sources.push(owner);
             }
