@@ -7,7 +7,7 @@ mod bodies;
 pub(crate) mod keys;
 mod options;
 pub(crate) mod plan;
-mod tokens;
+pub(crate) mod tokens;
 
 pub use crate::file::write::discard_drafts;
 pub use options::{ConvertOptions, Floats, Target};
@@ -201,10 +201,11 @@ impl Job<'_> {
             Metadata::Hf { config, .. } => keys::packed(config.clone()),
         };
         hf_write::put(&draft, CONFIG, keys::pretty(&config).as_bytes())?;
-        match &self.file.metadata {
-            Metadata::Gguf(pairs) => self.notes.extend(tokens::from_gguf(pairs, &draft)?),
-            Metadata::Hf { dir, .. } => self.notes.extend(tokens::copied(dir, &draft)?),
+        let (files, notes) = tokens::files(self.file)?;
+        for (name, bytes) in &files {
+            hf_write::put(&draft, name, bytes)?;
         }
+        self.notes.extend(notes);
         let path = output.join(MODEL);
         let bytes = hf_write::write(&draft, &self.entries(), |nth, out| {
             bodies::write(self.file, &path, &self.measured[nth], out, meter)

@@ -229,6 +229,12 @@ fn number(value: f32) -> f64 {
 /// The configuration of the same model with packed weights and multiplying scales.
 pub(crate) fn packed(mut config: Json) -> Json {
     let kept = config.get("quantization_config").and_then(|q| q.get("modules_to_not_convert")).cloned();
+    // No number is written in f16; see `plan`.
+    for key in ["torch_dtype", "dtype"] {
+        if config.get(key) == Some(&json!("float16")) {
+            config[key] = "float32".into();
+        }
+    }
     config["quantization_config"] = json!({
         "quant_method": "bitnet",
         "linear_class": "autobitlinear",
