@@ -102,6 +102,11 @@ fn from_texts_to_a_model_that_runs() {
     run(&["convert", model.to_str().unwrap(), gguf.to_str().unwrap(), "--to", "t5"]).ok();
     let exported = dir.path().join("again");
     run(&["train", "export", &out, exported.to_str().unwrap()]).ok();
+    // What begins and ends a text stands where transformers looks for it: the end of a text, and that of a turn.
+    for (file, ends) in [("config.json", &[1, 4][..]), ("generation_config.json", &[1, 4])] {
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(model.join(file)).unwrap()).unwrap();
+        assert_eq!((&json["bos_token_id"], &json["eos_token_id"]), (&0.into(), &ends.into()), "{file}");
+    }
     let same = |file: &str| fs::read(model.join(file)).unwrap() == fs::read(exported.join(file)).unwrap();
     assert!(same("model.safetensors") && same("config.json") && same("tokenizer.json"));
 }

@@ -196,12 +196,13 @@ impl Job<'_> {
             .sort_by_key(|m| std::cmp::Reverse(hf_write::dtype(m.entry.encoding).map(|(_, size)| size)));
         let draft = Draft::directory(output)?;
         let tied = !self.measured.iter().any(|m| m.entry.name == "lm_head.weight");
-        let config = match &self.file.metadata {
+        let mut config = match &self.file.metadata {
             Metadata::Gguf(pairs) => keys::hf(self.detected, pairs, tied)?,
             Metadata::Hf { config, .. } => keys::packed(config.clone()),
         };
-        hf_write::put(&draft, CONFIG, keys::pretty(&config).as_bytes())?;
         let (files, notes) = tokens::files(self.file)?;
+        keys::ends(&mut config, &files);
+        hf_write::put(&draft, CONFIG, keys::pretty(&config).as_bytes())?;
         for (name, bytes) in &files {
             hf_write::put(&draft, name, bytes)?;
         }

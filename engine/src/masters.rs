@@ -134,7 +134,7 @@ pub fn write_masters(
     config: &Config,
     masters: &[Master<'_>],
     more: &[(&str, Json)],
-    files: &[(&str, &[u8])],
+    files: &[(&str, Vec<u8>)],
 ) -> Result<()> {
     let class = if config.sub_norms { "BitNetForCausalLM" } else { "LlamaForCausalLM" };
     let family = FAMILIES.iter().find(|family| family.hf.contains(&class)).expect("a family of ours");
@@ -146,6 +146,7 @@ pub fn write_masters(
     for (key, value) in more {
         json[*key] = value.clone();
     }
+    keys::ends(&mut json, files);
     let entries: Vec<Entry> = masters
         .iter()
         .map(|master| Entry {

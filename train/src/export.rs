@@ -36,12 +36,11 @@ pub fn masters(
         // A float twin is for comparison; no ternary engine can run it.
         return Ok(());
     }
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
     let more = if run.raw_prompt { vec![("tern.prompt", json!("raw"))] } else { Vec::new() };
     if out.join("config.json").exists() {
         std::fs::remove_dir_all(out).map_err(|e| Error::io(out, e))?;
     }
-    Ok(write_masters(out, config, &layout.masters(params), &more, &files)?)
+    Ok(write_masters(out, config, &layout.masters(params), &more, files)?)
 }
 
 /// A run's model with the parameters of its latest checkpoint, and the step they are from.

@@ -1,6 +1,7 @@
 //! A [`Config`] written out again: as GGUF keys and as `config.json`.
 
 use super::Target;
+use super::tokens::GENERATION;
 use crate::config::Config;
 use crate::error::Result;
 use crate::family::{Detected, FAMILIES, Family};
@@ -242,6 +243,19 @@ pub(crate) fn packed(mut config: Json) -> Json {
         "modules_to_not_convert": kept.filter(|kept| !kept.is_null()).unwrap_or(json!(["lm_head"])),
     });
     config
+}
+
+/// The tokens that begin and end a text, where a configuration does not name them: transformers takes those of another model
+/// then.
+pub(crate) fn ends(config: &mut Json, files: &[(&str, Vec<u8>)]) {
+    let generation = files.iter().find(|(name, _)| *name == GENERATION);
+    let generation = generation.and_then(|(_, bytes)| serde_json::from_slice::<Json>(bytes).ok());
+    for key in ["bos_token_id", "eos_token_id"] {
+        let found = generation.as_ref().and_then(|json| json.get(key)).filter(|id| !id.is_null());
+        if let (None, Some(found)) = (config.get(key), found) {
+            config[key] = found.clone();
+        }
+    }
 }
 
 /// JSON as people write it.
