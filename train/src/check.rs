@@ -202,7 +202,8 @@ fn floats(
         for (a, b) in ours.iter().zip(theirs) {
             let limit = own * a.abs() + of_block * most + least;
             // A number that is none is never within it.
-            if !((a - b).abs() <= limit) {
+            let is_near = (a - b).abs() <= limit;
+            if !is_near {
                 let row = nth * BLOCK / slice.cols;
                 return Ok(Some(format!(
                     "{b} in row {row}, where the run has {a}, at most {limit:.1e} away"

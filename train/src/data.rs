@@ -99,7 +99,10 @@ fn texts(lines: &mut Lines, rules: Rules, mut each: impl FnMut(Document, u64) ->
             text.clear();
         }
         // A separator may have begun, but not further back than its own length.
-        seen = text.floor_char_boundary((text.len() + 1).saturating_sub(separator.len().max(1)));
+        seen = (text.len() + 1).saturating_sub(separator.len().max(1));
+        while !text.is_char_boundary(seen) {
+            seen -= 1;
+        }
     }
     finish(&text, first)
 }

@@ -37,7 +37,7 @@ Examples:
   tern train init train.toml
   tern train train.toml --train stories.txt --out run
   tern train run
-  tern train --from story --train chats.jsonl --out tuned --rate 2e-4 --warmup 10
+  tern train --from story --train chats.jsonl --out tuned --rate 2e-4
   tern train export run masters
   tern train check run model.gguf";
 
