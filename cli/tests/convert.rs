@@ -291,3 +291,42 @@ fn ctrl_c_ends_it_and_leaves_nothing() {
         assert_eq!((done.code, folder.names()), (Some(130), BTreeSet::from(["in".to_owned()])));
     }
 }
+
+#[test]
+fn a_hugging_face_directory_has_no_number_that_a_cpu_cannot_multiply_and_says_what_ends_a_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, again) = (dir.path().join("there"), dir.path().join("again"));
+    let (there, again) = (there.to_str().unwrap(), again.to_str().unwrap());
+    // The built-in model's embedding is f16.
+    run(&["convert", "story", there, "--to", "hf"]).ok();
+    // As from elsewhere: f16, and nothing said about ends.
+    run(&["convert", "story", again, "--to", "hf", "--embedding", "f16"]).ok();
+    let json = |path: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let config = std::path::Path::new(again).join("config.json");
+    let mut changed = json(&config);
+    for key in ["bos_token_id", "eos_token_id"] {
+        changed.as_object_mut().unwrap().remove(key);
+    }
+    changed["torch_dtype"] = "float16".into();
+    std::fs::write(&config, changed.to_string()).unwrap();
+    std::fs::remove_file(std::path::Path::new(again).join("generation_config.json")).unwrap();
+    let third = dir.path().join("third");
+    run(&["convert", again, third.to_str().unwrap(), "--to", "hf"]).ok();
+    for folder in [std::path::Path::new(there), &third] {
+        let held = run(&["inspect", folder.to_str().unwrap(), "--json"]).json();
+        let embedding = held["tensors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|t| t["name"].as_str().unwrap().contains("embed_tokens"));
+        assert_eq!(embedding.unwrap()["encoding"], "F32", "{held}");
+        let (config, generation) =
+            (json(&folder.join("config.json")), json(&folder.join("generation_config.json")));
+        assert_eq!(config["torch_dtype"], "float32");
+        assert_eq!((&config["bos_token_id"], &generation["bos_token_id"]), (&0.into(), &0.into()));
+        assert!(!config["eos_token_id"].is_null());
+        assert_eq!(generation["eos_token_id"], serde_json::json!([1, 4]));
+    }
+}

@@ -434,3 +434,26 @@ fn documents_are_scored_one_by_one_behind_their_begin_token() {
     assert_eq!(failed.code, Some(1));
     assert!(failed.stderr.contains("bad.jsonl") && failed.stderr.contains('2'), "{}", failed.stderr);
 }
+
+#[test]
+fn texts_and_items_may_be_compressed_as_for_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let slice = testdata("golden/eval/wikitext-slice.txt");
+    let packed = dir.path().join("slice.txt.gz");
+    let gzip = |from: &str, to: &Path| {
+        let bytes = std::process::Command::new("gzip").args(["-c", from]).output().expect("gzip").stdout;
+        fs::write(to, bytes).unwrap();
+    };
+    gzip(&slice, &packed);
+    gzip(&testdata("golden/eval/copa.jsonl"), &dir.path().join("copa.jsonl.gz"));
+    let ppl = |file: &str| eval(&["ppl", MODEL, file, "-c", "64", "--windows", "1", "--json"]).json();
+    let (plain, unpacked) = (ppl(&slice), ppl(packed.to_str().unwrap()));
+    assert_eq!(plain["perplexity"], unpacked["perplexity"]);
+    assert_eq!(plain["file_sha256"], unpacked["file_sha256"], "the text's, not the file's");
+    let tasks = |data: &str| eval(&["tasks", MODEL, "copa", "--data", data, "--limit", "3", "--json"]).json();
+    let (plain, unpacked) = (tasks(&testdata("golden/eval")), tasks(dir.path().to_str().unwrap()));
+    assert_eq!(plain["tasks"][0]["acc"], unpacked["tasks"][0]["acc"], "{unpacked}");
+    fs::write(dir.path().join("no.zst"), "no zstd").unwrap();
+    let wrong = eval(&["ppl", MODEL, dir.path().join("no.zst").to_str().unwrap()]);
+    assert!(wrong.code == Some(1) && wrong.stderr.contains("no.zst: expected zstd"), "{}", wrong.stderr);
+}

@@ -73,24 +73,40 @@ fn from_texts_to_a_model_that_runs() {
     assert!(events.metadata().unwrap().len() > 500, "6 steps and 2 validations");
     let model = dir.path().join("run/masters");
     let gguf = dir.path().join("x.gguf").to_str().unwrap().to_owned();
-    run(&["convert", model.to_str().unwrap(), &gguf, "--to", "t5"]).ok();
-    let text = run(&["train", "check", &config(dir.path()), &gguf]).ok();
-    assert!(text.contains("the same likeliest token everywhere"), "{text}");
-    let json = run(&["train", "check", &config(dir.path()), &gguf, "--json"]).json();
+    run(&["convert", model.to_str().unwrap(), &gguf, "--to", "t5", "--embedding", "f16"]).ok();
+    // The folder says all that there is to say; without a model, its own is checked.
+    let out = dir.path().join("run").to_str().unwrap().to_owned();
+    let text = run(&["train", "check", &out]).ok();
+    assert!(text.contains("the same likeliest token everywhere") && !text.contains("rounded"), "{text}");
+    let text = run(&["train", "check", &out, &gguf]).ok();
+    assert!(text.contains("rounded   loss "), "{text}");
+    let json = run(&["train", "check", &out, &gguf, "--json"]).json();
     assert_eq!((&json["equal"], &json["step"]), (&true.into(), &6.into()), "{json}");
     assert_eq!(json["recorded_loss"], json["trainer"]["loss"]);
-    let wrong = run(&["train", "check", &config(dir.path()), &gguf, "--steps", "9", "--out", "/nowhere"]);
-    assert!(
-        wrong.code == Some(1) && wrong.stderr.contains("expected a whole checkpoint"),
-        "{}",
-        wrong.stderr
-    );
+    assert_ne!(json["rounded"]["loss"], json["trainer"]["loss"]);
+    assert_eq!(json["embedding"], "F16");
+    for (args, wanted) in [
+        (["train", "check", "/nowhere"], "/nowhere: expected the folder of a run"),
+        (["train", "check", &config(dir.path())], "c.toml: expected the folder of a run"),
+        (
+            ["train", "check", dir.path().to_str().unwrap()],
+            "expected the folder of a run, which has a train.toml",
+        ),
+    ] {
+        let wrong = run(&args);
+        assert!(wrong.code == Some(1) && wrong.stderr.contains(wanted), "{}", wrong.stderr);
+    }
     let text = run(&["run", model.to_str().unwrap(), "the tern", "-n", "8"]);
     assert_eq!(text.code, Some(0), "{}", text.stderr);
     let gguf = dir.path().join("m.gguf");
     run(&["convert", model.to_str().unwrap(), gguf.to_str().unwrap(), "--to", "t5"]).ok();
     let exported = dir.path().join("again");
-    run(&["train", "export", &config(dir.path()), exported.to_str().unwrap()]).ok();
+    run(&["train", "export", &out, exported.to_str().unwrap()]).ok();
+    // What begins and ends a text stands where transformers looks for it: the end of a text, and that of a turn.
+    for (file, ends) in [("config.json", &[1, 4][..]), ("generation_config.json", &[1, 4])] {
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(model.join(file)).unwrap()).unwrap();
+        assert_eq!((&json["bos_token_id"], &json["eos_token_id"]), (&0.into(), &ends.into()), "{file}");
+    }
     let same = |file: &str| fs::read(model.join(file)).unwrap() == fs::read(exported.join(file)).unwrap();
     assert!(same("model.safetensors") && same("config.json") && same("tokenizer.json"));
 }
@@ -105,7 +121,99 @@ fn what_init_writes_trains_once_its_files_are_there() {
     assert_eq!(again.code, Some(2), "an existing file stays");
     let done = run(&["train", path]);
     assert_eq!(done.code, Some(1));
-    assert!(done.stderr.contains("tokenizer.json"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("tokenizer: no such file or directory; `tern train tokenizer`"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn two_runs_on_one_folder_lose_nothing_whatever_becomes_of_the_first() {
+    let dir = folder("steps = 3000\nvalidate_every = 1000\nsave_every = 100\nkeep = 2\n");
+    assert!(start(dir.path(), "whole").wait().unwrap().success());
+    let out = dir.path().join("shared");
+    let mut first = start(dir.path(), "shared");
+    let wait = |lines: usize| {
+        let begun = Instant::now();
+        while losses_so_far(&out) < lines && begun.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(2));
+        }
+    };
+    wait(250);
+    let before = losses_so_far(&out);
+    // By the configuration and by the folder, twice: each is refused by name and touches nothing.
+    let folder = out.to_str().unwrap();
+    for args in [&["train", &config(dir.path()), "--out", folder][..], &["train", folder], &["train", folder]]
+    {
+        let second = run(args);
+        assert_eq!(second.code, Some(1), "{}", second.stderr);
+        let wanted = format!("process {} is training in this folder", first.id());
+        assert!(second.stderr.contains(&wanted), "{}", second.stderr);
+        assert!(losses_so_far(&out) >= before, "the first one's lines are still there");
+    }
+    assert!(first.try_wait().unwrap().is_none(), "the first was done too soon to be a test");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Its lock is free, whatever the file says, and the folder knows how to go on.
+    assert_eq!(fs::read_to_string(out.join("lock")).unwrap(), first.id().to_string());
+    let done = run(&["train", folder]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("going on after step "), "{}", done.stderr);
+    assert_eq!(losses(&out), losses(&dir.path().join("whole")));
+    let model = |out: &str| fs::read(dir.path().join(out).join("masters/model.safetensors")).unwrap();
+    assert!(model("shared") == model("whole"));
+}
+
+#[test]
+fn a_folder_keeps_its_configuration_and_says_what_changes() {
+    let dir = folder("steps = 3\nvalidate_every = 0\nsave_every = 1\n");
+    let out = dir.path().join("run");
+    let folder = out.to_str().unwrap();
+    run(&["train", &config(dir.path()), "--rate", "2e-3", "--prompt", "a \"b\"\n", "--separator", r"\n\n"])
+        .ok();
+    let kept = fs::read_to_string(out.join("train.toml")).unwrap();
+    for line in [
+        "rate = 0.002",
+        r#"prompt = "a \"b\"\n""#,
+        r#"separator = "\n\n""#,
+        "# from =",
+        "out = \".\"",
+        "eps = 1e-8",
+    ] {
+        assert!(kept.lines().any(|found| found == line), "{line} is missing in {kept}");
+    }
+    let done = run(&["train", folder, "--steps", "5"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("`steps` is 5 from here on, it was 3"), "{}", done.stderr);
+    assert!(done.stderr.matches(" from here on").count() == 1, "{}", done.stderr);
+    // Moved, it is where it is.
+    let moved = dir.path().join("moved");
+    fs::rename(&out, &moved).unwrap();
+    let done = run(&["train", moved.to_str().unwrap(), "--steps", "6"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(!out.exists() && losses(&moved).len() == 6, "{}", done.stderr);
+    let error = run(&["train", moved.to_str().unwrap(), "--layers", "2"]).stderr;
+    assert!(
+        error.contains("of a model of")
+            && fs::read_to_string(moved.join("train.toml")).unwrap().contains("layers = 1")
+    );
+}
+
+#[test]
+fn what_makes_a_run_worth_little_is_said_before_it_begins() {
+    let dir = folder("steps = 1\nvalidate_every = 0\n");
+    let few = run(&["train", &config(dir.path()), "--dim", "256", "--hidden", "512"]);
+    assert!(
+        few.stderr.contains("tokens to train on are few for 0.") && few.stderr.contains("warning"),
+        "{}",
+        few.stderr
+    );
+    assert!(!few.stderr.contains("held out, so nothing"), "{}", few.stderr);
+    let out = dir.path().join("blind");
+    let blind = run(&["train", &config(dir.path()), "--validation", "0", "--out", out.to_str().unwrap()]);
+    assert!(blind.stderr.contains("none of the 90 documents is held out"), "{}", blind.stderr);
 }
 
 #[test]
@@ -201,6 +309,10 @@ fn wrong_configurations_and_data_are_one_clear_line() {
     let utf8 = write("u.txt", b"one\ntwo \xff\n");
     let json = write("j.jsonl", b"{\"text\": \"fine\"}\n{\"txt\": \"x\"}\n");
     let empty = write("e.txt", b"\n \n");
+    let said = |role: &str| format!("{{\"messages\": [{{\"role\": \"{role}\", \"content\": \"x\"}}]}}\n");
+    let mute = write("mute.jsonl", said("user").as_bytes());
+    let role = write("role.jsonl", said("usr").as_bytes());
+    let short = write("short.txt", b"the tern flies over a cold sea");
     let broken = write("broken.jsonl", b"{\"text\": \"half");
     let huge = write("huge.txt", b"a line\n");
     // A hole: a gigabyte that takes no room on the disk.
@@ -213,7 +325,17 @@ fn wrong_configurations_and_data_are_one_clear_line() {
         (&["--schedule", "waves"], "key `schedule`"),
         (&["--train", &utf8], "u.txt, line 2: expected UTF-8"),
         (&["--train", &json], "j.jsonl, line 2: expected the key `text` or `messages`, found `txt`"),
-        (&["--train", &empty], "e.txt: expected documents, found none"),
+        (&["--train", &empty], "e.txt: expected documents to learn, found none"),
+        (
+            &["--train", &mute],
+            "mute.jsonl: expected documents to learn, found 1 conversations in which no `assistant`",
+        ),
+        (
+            &["--train", &role],
+            "role.jsonl, line 1: key `messages`: the role `usr`: expected system, user, assistant, tool",
+        ),
+        (&["--train", &short], "expected more text or shorter sequences (`--length "),
+        (&["--second-rate", "1.5"], "key `second_rate`: 1.5: expected a share of `rate`, at most 1"),
         (&["--train", "/nowhere.txt"], "/nowhere.txt"),
         (&["--tokenizer", "/nowhere"], "/nowhere"),
         (&["--length", "65536"], "key `sequences`"),

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let rates = &mut rates[1..];
     rates.sort_by(f64::total_cmp);
-    if let [least, .., most] = rates {
+    if let (Some(least), Some(most)) = (rates.first(), rates.last()) {
         println!("{:.2} ({least:.2} to {most:.2})", rates[rates.len() / 2]);
     }
     Ok(())

@@ -7,7 +7,7 @@ mod bodies;
 pub(crate) mod keys;
 mod options;
 pub(crate) mod plan;
-mod tokens;
+pub(crate) mod tokens;
 
 pub use crate::file::write::discard_drafts;
 pub use options::{ConvertOptions, Engine, Floats, Target};
@@ -222,15 +222,17 @@ impl Job<'_> {
             .sort_by_key(|m| std::cmp::Reverse(hf_write::dtype(m.entry.encoding).map(|(_, size)| size)));
         let draft = Draft::directory(output)?;
         let tied = !self.measured.iter().any(|m| m.entry.name == "lm_head.weight");
-        let config = match &self.file.metadata {
+        let mut config = match &self.file.metadata {
             Metadata::Gguf(pairs) => keys::hf(self.detected, pairs, tied)?,
             Metadata::Hf { config, .. } => keys::packed(keys::hf_class(config.clone(), self.detected)),
         };
+        let (files, notes) = tokens::files(self.file)?;
+        keys::ends(&mut config, &files);
         hf_write::put(&draft, CONFIG, keys::pretty(&config).as_bytes())?;
-        match &self.file.metadata {
-            Metadata::Gguf(pairs) => self.notes.extend(tokens::from_gguf(pairs, &draft)?),
-            Metadata::Hf { dir, .. } => self.notes.extend(tokens::copied(dir, &draft)?),
+        for (name, bytes) in &files {
+            hf_write::put(&draft, name, bytes)?;
         }
+        self.notes.extend(notes);
         let path = output.join(MODEL);
         let bytes = hf_write::write(&draft, &self.entries(), |nth, out| {
             bodies::write(self.file, &path, &self.measured[nth], out, meter)

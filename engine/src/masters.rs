@@ -1,23 +1,28 @@
-//! Float masters of a ternary model, in and out: what training starts from and what it leaves.
+//! Float masters of a ternary model, in and out: what training starts from and what it leaves. A model that holds trits
+//! alone gives those.
 
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use crate::codec::{self, Encoding};
+use tern_kernels::{Pairing, Scales};
+
+use crate::codec::{self, Encoding, Trits};
 use crate::config::Config;
-use crate::convert::keys;
+use crate::convert::plan::Order;
+use crate::convert::{keys, tokens};
 use crate::error::{Error, Result};
 use crate::family::{self, Detected, FAMILIES};
 use crate::file::hf::CONFIG;
 use crate::file::write::{Draft, Entry};
-use crate::file::{File, hf_write};
+use crate::file::{File, Tensor, hf_write};
 
-/// A file whose ternary matrices are stored as the floats they were trained as.
+/// A model's numbers as training wants them.
 #[derive(Debug)]
 pub struct Masters<'a> {
     file: &'a File,
     detected: Detected,
+    config: Config,
 }
 
 impl std::fmt::Debug for Detected {
@@ -27,14 +32,18 @@ impl std::fmt::Debug for Detected {
 }
 
 impl<'a> Masters<'a> {
-    /// Recognises the model; whether it has masters shows when a tensor is read.
+    /// Recognises the model.
     pub fn of(file: &'a File) -> Result<Self> {
-        Ok(Self { file, detected: family::open(file)? })
+        let detected = family::open(file)?;
+        // Rows are read in the order of Hugging Face, whatever the file's is.
+        let mut config = detected.config.clone();
+        config.rope.pairing = Pairing::Halves;
+        Ok(Self { file, detected, config })
     }
 
     /// The numbers of its architecture.
     pub fn config(&self) -> &Config {
-        &self.detected.config
+        &self.config
     }
 
     /// Whether it has an output head beside the embedding.
@@ -42,32 +51,68 @@ impl<'a> Masters<'a> {
         self.file.tensor(&self.detected.name("output.weight")).is_some()
     }
 
-    /// Reads the tensor of this canonical (GGUF) name, `rows` by `out.len() / rows`.
+    /// How the tensor of this canonical (GGUF) name is stored.
+    pub fn encoding(&self, canonical: &str) -> Option<Encoding> {
+        self.file.tensor(&self.detected.name(canonical)).map(|tensor| tensor.encoding)
+    }
+
+    /// The files of its tokenizer, as they lie in a Hugging Face directory.
+    pub fn tokenizer_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        Ok(tokens::files(self.file)?.0)
+    }
+
+    /// Reads the tensor of this canonical (GGUF) name, `rows` by `out.len() / rows`; trits come as trit times scale.
     pub fn read(&self, canonical: &str, rows: usize, out: &mut [f32]) -> Result<()> {
-        let name = self.detected.name(canonical);
-        let wrong = |what: String| Error::tensor(&self.file.path, &name, what);
-        let tensor =
-            self.file.tensor(&name).ok_or_else(|| wrong("expected it, found no such tensor".into()))?;
         let cols = out.len() / rows;
-        if (tensor.rows(), tensor.cols()) != (rows, cols) {
-            return Err(wrong(format!(
-                "expected {rows} x {cols}, found {} x {}",
-                tensor.rows(),
-                tensor.cols()
-            )));
-        }
-        let masters = [Encoding::F32, Encoding::F16, Encoding::Bf16];
-        let is_matrix = canonical.starts_with("blk.") && !canonical.contains("norm");
-        if is_matrix && !masters.contains(&tensor.encoding) {
-            return Err(wrong(format!(
-                "expected float masters to train, found {}: its floats are gone",
-                tensor.encoding
-            )));
-        }
+        let tensor = self.tensor(canonical, rows, cols)?;
+        let order = self.order(canonical);
         for (row, out) in out.chunks_exact_mut(cols).enumerate() {
-            codec::floats(tensor, row, out).map_err(&wrong)?;
+            codec::floats(tensor, order.source(row), out).map_err(|what| self.wrong(tensor, what))?;
         }
         Ok(())
+    }
+
+    /// The trits and the scale of a ternary matrix that holds nothing else; `None` where its floats are there.
+    pub fn trits(&self, canonical: &str, rows: usize, out: &mut [i8]) -> Result<Option<f32>> {
+        let cols = out.len() / rows;
+        let tensor = self.tensor(canonical, rows, cols)?;
+        let trits = Trits::open(tensor).map_err(|what| self.wrong(tensor, what))?;
+        if !trits.is_exact() {
+            return Ok(None);
+        }
+        let Scales::One(scale) = *trits.scales() else {
+            let what = "expected one scale to train from, found several in a matrix";
+            return Err(self.wrong(tensor, what.into()));
+        };
+        let order = self.order(canonical);
+        for (row, out) in out.chunks_exact_mut(cols).enumerate() {
+            trits.row(order.source(row), out).map_err(|what| self.wrong(tensor, what))?;
+        }
+        Ok(Some(scale))
+    }
+
+    fn wrong(&self, tensor: &Tensor, what: String) -> Error {
+        Error::tensor(&self.file.path, &tensor.name, what)
+    }
+
+    fn tensor(&self, canonical: &str, rows: usize, cols: usize) -> Result<&'a Tensor> {
+        let name = self.detected.name(canonical);
+        let missing = || Error::tensor(&self.file.path, &name, "expected it, found no such tensor");
+        let tensor = self.file.tensor(&name).ok_or_else(missing)?;
+        if (tensor.rows(), tensor.cols()) != (rows, cols) {
+            let what = format!("expected {rows} x {cols}, found {} x {}", tensor.rows(), tensor.cols());
+            return Err(self.wrong(tensor, what));
+        }
+        Ok(tensor)
+    }
+
+    /// Where the rows of a matrix lie in the file.
+    fn order(&self, canonical: &str) -> Order {
+        let rotates = canonical.ends_with(".attn_q.weight") || canonical.ends_with(".attn_k.weight");
+        match self.detected.config.rope.pairing {
+            Pairing::Neighbours if rotates => Order::Separate { head_dim: self.config.head_dim },
+            _ => Order::Same,
+        }
     }
 }
 
@@ -89,7 +134,7 @@ pub fn write_masters(
     config: &Config,
     masters: &[Master<'_>],
     more: &[(&str, Json)],
-    files: &[(&str, &[u8])],
+    files: &[(&str, Vec<u8>)],
 ) -> Result<()> {
     let class = if config.sub_norms { "BitNetForCausalLM" } else { "LlamaForCausalLM" };
     let family = FAMILIES.iter().find(|family| family.hf.contains(&class)).expect("a family of ours");
@@ -101,6 +146,7 @@ pub fn write_masters(
     for (key, value) in more {
         json[*key] = value.clone();
     }
+    keys::ends(&mut json, files);
     let entries: Vec<Entry> = masters
         .iter()
         .map(|master| Entry {

@@ -81,7 +81,7 @@ folder:
 python prepare.py DATA data                 # the tokenizer is in tokenizer/
 tern train train.toml                       # Ctrl-C saves; the same command goes on
 tern convert run/masters story.gguf --to t5 --embedding {embedding}
-tern train check train.toml story.gguf      # what was trained is what runs
+tern train check run story.gguf             # what was trained is what runs
 ```
 
 The same data, tokenizer and seed give the same weights bit for bit, whatever the number of threads or interruptions, by
@@ -134,7 +134,7 @@ def main():
     parser.add_argument("--note", default="")
     args = parser.parse_args()
     tern, keys = args.tern.resolve(), tomllib.loads(args.toml.read_text())
-    check = json.loads(run(tern, "train", "check", args.toml, args.model, "--json"))
+    check = json.loads(run(tern, "train", "check", args.toml.parent / keys["out"], args.model, "--json"))
     about = json.loads(run(tern, "inspect", args.model, "--json"))
     lines = metrics(args.toml, keys)
     steps = [line for line in lines if line["kind"] == "step" and line["step"] <= check["step"]]
@@ -146,7 +146,10 @@ def main():
     embedding = next(t["encoding"] for t in about["tensors"] if "embd" in t["name"]).lower()
 
     row = lambda name, side: f"| {name} | {side['loss']:.4f} | {side['perplexity']:.4f} | {side['bits_per_char']:.4f} |"
-    figures = [row("the trainer's own forward pass", check["trainer"]), row("this file in the engine", check["engine"])]
+    figures = [row("the trainer's own forward pass", check["trainer"])]
+    if check["rounded"] != check["trainer"]:
+        figures.append(row(f"the same with the file's {embedding} embedding", check["rounded"]))
+    figures.append(row("this file in the engine", check["engine"]))
     if args.twin:
         twin = tomllib.loads(args.twin.read_text())
         end = [line for line in metrics(args.twin, twin) if line["kind"] == "validation"][-1]
@@ -155,7 +158,7 @@ def main():
                        f"| {end['bits_per_char']:.4f} |")
     agreement = "The likeliest token is the same at every one of them." if check["other_likeliest"] == 0 else (
         f"The likeliest token is the same at all of them but {check['other_likeliest']}, where the two lie at most "
-        f"{check['widest_tie']:.1e} apart: the file's embedding is {embedding}, the trainer's f32.")
+        f"{check['widest_tie']:.1e} apart, both with the file's embedding.")
     if check["recorded_loss"] is not None:
         agreement += f" The run itself wrote down {check['recorded_loss']:.4f} nats."
 

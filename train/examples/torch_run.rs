@@ -8,18 +8,19 @@ use std::path::Path;
 
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
-use tern_train::run::{Event, Start, train};
+use tern_train::run::{Event, train};
+use tern_train::start::Start;
 use tern_train::{Result, export};
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (config, out) = (args.next().expect("CONFIG.toml"), args.next().expect("OUT"));
-    let run = Run::read(Path::new(&config), &[])?;
+    let run = Run::open(Path::new(&config), &[])?;
     let start = Start::of(&run)?;
     let out = Path::new(&out);
     std::fs::create_dir_all(out).expect("a directory to write");
-    let Start { config, layout, params, tokenizer, tokenizer_dir } = &start;
-    export::masters(&run, config, layout, params, tokenizer_dir, &out.join("masters"))?;
+    let Start { config, layout, params, tokenizer, files, .. } = &start;
+    export::masters(&run, config, layout, params, files, &out.join("masters"))?;
     let mut corpus = Corpus::open(&run, tokenizer, start.end()?, &mut |note| eprintln!("{note}"))?;
     let mut file = std::io::BufWriter::new(std::fs::File::create(out.join("tokens.bin")).expect("a file"));
     let (mut place, mut batch) = (Place::default(), Sequences::default());

@@ -1,148 +1,161 @@
 //! What a training run is told: one flat TOML file. Every key is in the one table below, which also makes the commented
-//! file of `tern train init` and the flags of `tern train`.
+//! file of `tern train init`, the flags of `tern train` and what a run keeps in its folder.
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tern::{Pairing, Rope};
 use tern_kernels::Activation;
 
 use crate::error::{Error, Result};
 use crate::schedule::{Kind, Schedule};
 
-/// A key: its name, its default as TOML (empty if it must be given or is absent), and what it means.
-pub const KEYS: &[(&str, &str, &str)] = &[
-    ("out", "", "Directory of the run: checkpoints, logs, the finished model"),
-    ("from", "", "Start from the masters of this model instead of random numbers"),
-    ("train", "", "Files to train on: .txt, .jsonl, and .zst or .gz of them"),
-    (
-        "repeats",
-        "[]",
-        "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document",
-    ),
-    ("text_key", "\"text\"", "Key of the text in JSON lines; lines with `messages` are conversations"),
-    ("separator", "\"<|endoftext|>\"", "What stands between the documents of a text file"),
-    ("join_lines", "false", "Join the lines of a paragraph, for texts that are broken as printed"),
-    ("validation", "0.01", "Share of the documents that are held out, picked by their content"),
-    ("validation_files", "[]", "Files that are held out whole"),
-    ("validation_tokens", "100000", "Most tokens that are validated on"),
-    ("tokenizer", "", "tokenizer.json, with tokenizer_config.json beside it for a chat template"),
-    ("dim", "384", "Width of the residual stream"),
-    ("layers", "6", "Blocks"),
-    ("hidden", "1024", "Width of the feed-forward layer"),
-    ("heads", "6", "Query heads"),
-    ("kv_heads", "6", "Key and value heads, a divisor of the query heads"),
-    ("head_dim", "64", "Width of a head"),
-    ("activation", "\"relu2\"", "Between gate and up: relu2 or silu"),
-    ("sub_norms", "true", "A norm before the output and down projections, as BitNet b1.58 has them"),
-    ("tied", "true", "Whether the output head is the embedding"),
-    ("rope_base", "10000.0", "Base of the rotary frequencies"),
-    ("norm_eps", "1e-5", "Epsilon of the norms"),
-    ("context", "512", "Most positions that the finished model says it can take"),
-    ("ternary", "true", "false trains the float twin, for comparisons"),
-    ("init_std", "0.02", "Deviation of fresh weights"),
-    ("length", "256", "Tokens of a training sequence"),
-    ("sequences", "8", "Sequences that go through the model together"),
-    ("accumulate", "1", "Such batches to a step"),
-    ("steps", "1000", "Steps of the whole run"),
-    ("schedule", "\"two-stage\"", "two-stage (b1.58), cosine, wsd or constant"),
-    ("warmup", "100", "Steps of linear warm-up"),
-    ("rate", "1.5e-3", "Highest learning rate"),
-    ("rate2", "1e-3", "two-stage: learning rate at the start of the second half"),
-    ("decay_steps", "200", "wsd: steps of linear decay at the end"),
-    ("final_rate", "0.0", "Learning rate at the end, as a share of `rate`"),
-    ("weight_decay", "0.1", "AdamW's; 0 in the second half of two-stage and in the decay of wsd"),
-    ("beta1", "0.9", "AdamW's"),
-    ("beta2", "0.95", "AdamW's"),
-    ("eps", "1e-8", "AdamW's"),
-    ("clip", "1.0", "Largest norm of the gradient"),
-    ("seed", "1", "Of the weights, the order of documents and the split"),
-    ("threads", "0", "0 for all physical cores"),
-    (
-        "recompute",
-        "false",
-        "Keep only the input of each layer and compute the rest again: less memory, a third slower",
-    ),
-    ("log_every", "10", "Steps between lines of metrics.jsonl"),
-    ("validate_every", "200", "Steps between validations"),
-    ("save_every", "200", "Steps between checkpoints"),
-    ("save_minutes", "0.0", "Minutes between checkpoints as well, if above 0"),
-    ("keep", "3", "Checkpoints that are kept"),
-    ("sample_every", "0", "Steps between samples of text, none if 0"),
-    ("prompt", "\"Once upon a time\"", "What samples continue"),
-    (
-        "raw_prompt",
-        "true",
-        "Say in the model that `tern run` continues texts instead of asking by the chat template",
-    ),
-];
+/// The one list of keys: name, type, default as TOML (empty if it must be given or is absent), and what it means.
+macro_rules! keys {
+    ($($key:ident: $kind:ty = $default:literal, $about:literal;)*) => {
+        /// A key: its name, its default as TOML (empty if it must be given or is absent), and what it means.
+        pub const KEYS: &[(&str, &str, &str)] = &[$((stringify!($key), $default, $about)),*];
 
-/// One run.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "KEYS says what each is")]
-pub struct Run {
-    pub out: PathBuf,
-    pub from: Option<PathBuf>,
-    pub train: Vec<PathBuf>,
-    pub repeats: Vec<f64>,
-    pub text_key: String,
-    pub separator: String,
-    pub join_lines: bool,
-    pub validation: f64,
-    pub validation_files: Vec<PathBuf>,
-    pub validation_tokens: usize,
-    pub tokenizer: Option<PathBuf>,
-    pub dim: usize,
-    pub layers: usize,
-    pub hidden: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub activation: String,
-    pub sub_norms: bool,
-    pub tied: bool,
-    pub rope_base: f32,
-    pub norm_eps: f32,
-    pub context: usize,
-    pub ternary: bool,
-    pub init_std: f32,
-    pub length: usize,
-    pub sequences: usize,
-    pub accumulate: usize,
-    pub steps: u64,
-    pub schedule: String,
-    pub warmup: u64,
-    pub rate: f32,
-    pub rate2: f32,
-    pub decay_steps: u64,
-    pub final_rate: f32,
-    pub weight_decay: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub eps: f32,
-    pub clip: f32,
-    pub seed: u64,
-    pub threads: usize,
-    pub recompute: bool,
-    pub log_every: u64,
-    pub validate_every: u64,
-    pub save_every: u64,
-    pub save_minutes: f64,
-    pub keep: usize,
-    pub sample_every: u64,
-    pub prompt: String,
-    pub raw_prompt: bool,
+        /// One run.
+        #[derive(Clone, Debug, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Run {
+            $(#[doc = $about] pub $key: $kind,)*
+        }
+
+        /// [`Run`] with every key optional, to try one key at a time.
+        #[derive(Deserialize)]
+        #[expect(dead_code, reason = "only whether it can be read matters")]
+        struct Partial { $($key: Option<$kind>,)* }
+    };
 }
 
+keys! {
+    out: PathBuf = "", "Directory of the run: checkpoints, logs, the finished model";
+    from: Option<PathBuf> = "", "Start from this model instead of random numbers: a run, a model file or directory, or `story`";
+    train: Vec<PathBuf> = "", "Files to train on: .txt, .jsonl, and .zst or .gz of them";
+    repeats: Vec<f64> = "[]", "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document";
+    text_key: String = "\"text\"", "Key of the text in JSON lines; lines with `messages` are conversations";
+    separator: String = "\"<|endoftext|>\"", "What stands between the documents of a text file; it may go over lines: \"\\n\\n\"";
+    join_lines: bool = "false", "Join the lines of a paragraph, for texts that are broken as printed";
+    validation: f64 = "0.01", "Share of the documents that are held out, picked by their content";
+    validation_files: Vec<PathBuf> = "[]", "Files that are held out whole";
+    validation_tokens: usize = "100000", "Most tokens that are validated on";
+    tokenizer: Option<PathBuf> = "", "Folder of tokenizer.json and tokenizer_config.json, as `tern train tokenizer` writes it";
+    dim: usize = "512", "Width of the residual stream; multiples of 256 fit every format";
+    layers: usize = "5", "Blocks";
+    hidden: usize = "1024", "Width of the feed-forward layer; multiples of 256 fit every format";
+    heads: usize = "8", "Query heads";
+    kv_heads: usize = "2", "Key and value heads, a divisor of the query heads";
+    head_dim: usize = "64", "Width of a head";
+    activation: String = "\"relu2\"", "Between gate and up: relu2 or silu";
+    sub_norms: bool = "true", "A norm before the output and down projections, as BitNet b1.58 has them";
+    tied: bool = "true", "Whether the output head is the embedding";
+    rope_base: f32 = "10000.0", "Base of the rotary frequencies";
+    norm_eps: f32 = "1e-5", "Epsilon of the norms";
+    context: usize = "512", "Most positions that the finished model says it can take";
+    ternary: bool = "true", "false trains the float twin, for comparisons";
+    init_std: f32 = "0.02", "Deviation of fresh weights";
+    length: usize = "256", "Tokens of a training sequence";
+    sequences: usize = "8", "Sequences that go through the model together";
+    accumulate: usize = "1", "Such batches to a step";
+    steps: u64 = "1000", "Steps of the whole run";
+    schedule: String = "\"two-stage\"", "two-stage (b1.58), cosine, wsd or constant";
+    warmup: u64 = "100", "Steps of linear warm-up";
+    rate: f32 = "1.5e-3", "Highest learning rate";
+    second_rate: f32 = "0.667", "two-stage: peak of the second half, as a share of `rate`";
+    decay_steps: u64 = "200", "wsd: steps of linear decay at the end";
+    final_rate: f32 = "0.0", "Learning rate at the end, as a share of `rate`";
+    weight_decay: f32 = "0.1", "AdamW's; 0 in the second half of two-stage and in the decay of wsd";
+    beta1: f32 = "0.9", "AdamW's";
+    beta2: f32 = "0.95", "AdamW's";
+    eps: f32 = "1e-8", "AdamW's";
+    clip: f32 = "1.0", "Largest norm of the gradient";
+    seed: u64 = "1", "Of the weights, the order of documents and the split";
+    threads: usize = "0", "0 for all physical cores";
+    recompute: bool = "false", "Keep only the input of each layer and compute the rest again: less memory, a third slower";
+    log_every: u64 = "10", "Steps between lines of metrics.jsonl";
+    validate_every: u64 = "200", "Steps between validations";
+    save_every: u64 = "200", "Steps between checkpoints";
+    save_minutes: f64 = "0.0", "Minutes between checkpoints as well, if above 0";
+    keep: usize = "3", "Checkpoints that are kept";
+    sample_every: u64 = "0", "Steps between samples of text, none if 0";
+    prompt: String = "\"Once upon a time\"", "What samples continue";
+    raw_prompt: bool = "true", "Say in the model that `tern run` continues texts instead of asking by the chat template";
+}
+
+/// Keys that name files or folders.
+const PATHS: [&str; 5] = ["out", "from", "tokenizer", "train", "validation_files"];
+
+/// The file in a run's folder that holds its configuration.
+const KEPT: &str = "train.toml";
+
 impl Run {
-    /// Reads a file, with `flags` (key and TOML value, or plain text) over it. Paths in the file are relative to it.
-    pub fn read(path: &Path, flags: &[(String, String)]) -> Result<Self> {
+    /// The run of a folder, as its last start had it, or a new one of a configuration file; `flags` (key and TOML value, or
+    /// plain text) come over it.
+    pub fn open(path: &Path, flags: &[(String, String)]) -> Result<Self> {
+        if path.is_dir() { Self::kept(path, flags) } else { Self::read(path, flags) }
+    }
+
+    /// The run of this folder, as its last start had it.
+    pub fn kept(folder: &Path, flags: &[(String, String)]) -> Result<Self> {
+        let path = folder.join(KEPT);
+        if !folder.is_dir() || !path.is_file() {
+            let what = "expected the folder of a run, which has a train.toml; `out` names it";
+            return Err(Error::file(folder, what));
+        }
+        // A folder that was moved is where it is now.
+        let mut all = vec![("out".to_owned(), folder.to_string_lossy().into_owned())];
+        all.extend_from_slice(flags);
+        Self::read(&path, &all)
+    }
+
+    /// Keeps the configuration in the run's folder, where [`Run::kept`] reads it; says what has changed since the last
+    /// start.
+    pub fn keep(&self) -> Result<Vec<String>> {
+        let path = self.out.join(KEPT);
+        let now = self.table()?;
+        let mut changes = Vec::new();
+        if path.is_file() {
+            let before = Self::kept(&self.out, &[])?.table()?;
+            for (key, ..) in KEYS.iter().filter(|(key, ..)| *key != "out") {
+                let text = |table: &toml::Table| table.get(*key).map_or("nothing".to_owned(), shown);
+                let (old, new) = (text(&before), text(&now));
+                if old != new {
+                    changes.push(format!("`{key}` is {new} from here on, it was {old}"));
+                }
+            }
+        }
+        let mut text =
+            String::from("# What this run was last started with; `tern train FOLDER` goes on with it.\n");
+        for (key, _, about) in KEYS {
+            let line = match now.get(*key) {
+                Some(value) => format!("{key} = {}", shown(value)),
+                None => format!("# {key} ="),
+            };
+            text.push_str(&format!("\n# {about}\n{line}\n"));
+        }
+        tern::file::Whole::begin(&path)?.publish(text.as_bytes())?;
+        Ok(changes)
+    }
+
+    /// The keys and their values; paths hold wherever a command is typed, and `out` is the folder of the file.
+    fn table(&self) -> Result<toml::Table> {
+        let wrong = |e: toml::ser::Error| Error::Input(format!("the configuration cannot be written: {e}"));
+        let mut table = toml::Table::try_from(self).map_err(wrong)?;
+        each_path(&mut table, |path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        table.insert("out".to_owned(), ".".into());
+        Ok(table)
+    }
+
+    /// Reads a file, with `flags` over it. Paths in the file are relative to it.
+    fn read(path: &Path, flags: &[(String, String)]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, flags, folder).map_err(|error| match error {
             Error::Key { key, what } if !flags.iter().any(|(flag, _)| *flag == key) => {
-                let line = text.lines().position(|line| line.trim_start().starts_with(&key));
+                let line =
+                    text.lines().position(|line| line.split('=').next().unwrap_or_default().trim() == key);
                 let place = line.map_or(String::new(), |line| format!("line {}, ", line + 1));
                 Error::file(path, format!("{place}key `{key}`: {what}"))
             }
@@ -157,11 +170,10 @@ impl Run {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count());
             Error::Input(format!("line {}: {}", line + 1, e.message().replace('\n', " ")))
         })?;
-        for key in ["out", "from", "tokenizer", "train", "validation_files"] {
-            if let Some(value) = table.get_mut(key) {
-                resolve(value, folder);
-            }
-        }
+        each_path(
+            &mut table,
+            |path| if path == Path::new(".") { folder.to_owned() } else { folder.join(path) },
+        );
         for (key, value) in flags {
             table.insert(key.clone(), flag(key, value));
         }
@@ -216,7 +228,7 @@ impl Run {
         }
         let rates = [
             ("rate", self.rate),
-            ("rate2", self.rate2),
+            ("second_rate", self.second_rate),
             ("final_rate", self.final_rate),
             ("weight_decay", self.weight_decay),
             ("init_std", self.init_std),
@@ -224,6 +236,11 @@ impl Run {
         for (key, value) in rates {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(Error::key(key, format!("{value}: expected a number of at least 0")));
+            }
+        }
+        for (key, value) in [("second_rate", self.second_rate), ("final_rate", self.final_rate)] {
+            if value > 1.0 {
+                return Err(Error::key(key, format!("{value}: expected a share of `rate`, at most 1")));
             }
         }
         for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
@@ -260,7 +277,7 @@ impl Run {
     /// The schedule of rates.
     pub fn schedule(&self) -> Result<Schedule> {
         let kind = match self.schedule.as_str() {
-            "two-stage" => Kind::TwoStage { second: self.rate2 },
+            "two-stage" => Kind::TwoStage { second: self.rate * self.second_rate },
             "cosine" => Kind::Cosine,
             "wsd" => Kind::StableThenDecay { decay: self.decay_steps },
             "constant" => Kind::Constant,
@@ -317,11 +334,36 @@ impl Run {
     }
 }
 
-fn resolve(value: &mut toml::Value, folder: &Path) {
+/// Changes every path of a table. The built-in model's name is none.
+fn each_path(table: &mut toml::Table, change: impl Fn(&Path) -> PathBuf) {
+    let one = |path: &mut String| *path = change(Path::new(path)).to_string_lossy().into_owned();
+    for key in PATHS {
+        match table.get_mut(key) {
+            Some(toml::Value::String(path)) if key == "from" && path == tern::STORY => {}
+            Some(toml::Value::String(path)) => one(path),
+            Some(toml::Value::Array(paths)) => {
+                paths.iter_mut().for_each(|path| {
+                    if let toml::Value::String(path) = path {
+                        one(path)
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A value as a person would write it: texts on one line, numbers as short as they are exact.
+fn shown(value: &toml::Value) -> String {
     match value {
-        toml::Value::String(path) => *path = folder.join(&*path).to_string_lossy().into_owned(),
-        toml::Value::Array(paths) => paths.iter_mut().for_each(|path| resolve(path, folder)),
-        _ => {}
+        toml::Value::String(text) => {
+            serde_json::Value::from(text.as_str()).to_string().replace('\u{7f}', "\\u007f")
+        }
+        // Most keys are f32, and in f64 their decimals are long.
+        toml::Value::Float(number) if f64::from(*number as f32) == *number => format!("{:?}", *number as f32),
+        toml::Value::Float(number) => format!("{number:?}"),
+        toml::Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
     }
 }
 
@@ -340,6 +382,10 @@ fn flag(key: &str, text: &str) -> toml::Value {
         });
         return toml::Value::Array(items.collect());
     }
+    // What stands between documents may be line ends, which a shell has no easy way to write.
+    if key == "separator" {
+        return value(&format!("\"{}\"", text.replace('"', "\\\""))).unwrap_or_else(|| text.into());
+    }
     let is_text = ["out", "from", "tokenizer"].contains(&key) || default.starts_with('"');
     match value(text).filter(|_| !is_text) {
         // `--rate 1` means 1.0.
@@ -349,25 +395,6 @@ fn flag(key: &str, text: &str) -> toml::Value {
     }
 }
 
-/// [`Run`] with every key optional, to try one key at a time.
-macro_rules! partial {
-    ($($key:ident: $kind:ty,)*) => {
-        #[derive(Deserialize)]
-        #[expect(dead_code, reason = "only whether it can be read matters")]
-        struct Partial { $($key: Option<$kind>,)* }
-    };
-}
-partial! {
-    out: PathBuf, from: PathBuf, train: Vec<PathBuf>, repeats: Vec<f64>, text_key: String, separator: String,
-    join_lines: bool, validation: f64, validation_files: Vec<PathBuf>, validation_tokens: usize, tokenizer: PathBuf,
-    dim: usize, layers: usize, hidden: usize, heads: usize, kv_heads: usize, head_dim: usize, activation: String,
-    sub_norms: bool, tied: bool, rope_base: f32, norm_eps: f32, context: usize, ternary: bool, init_std: f32,
-    length: usize, sequences: usize, accumulate: usize, steps: u64, schedule: String, warmup: u64, rate: f32,
-    rate2: f32, decay_steps: u64, final_rate: f32, weight_decay: f32, beta1: f32, beta2: f32, eps: f32, clip: f32,
-    seed: u64, threads: usize, recompute: bool, log_every: u64, validate_every: u64, save_every: u64,
-    save_minutes: f64, keep: usize, sample_every: u64, prompt: String, raw_prompt: bool,
-}
-
 /// The commented file of `tern train init`.
 pub fn template() -> String {
     let mut text = String::from("# tern train CONFIG.toml; every key is a flag too: --rate 1e-3\n");
@@ -375,7 +402,7 @@ pub fn template() -> String {
         let line = match *key {
             "out" => "out = \"run\"".to_owned(),
             "train" => "train = [\"stories.txt\"]".to_owned(),
-            "tokenizer" => "tokenizer = \"tokenizer.json\"".to_owned(),
+            "tokenizer" => "tokenizer = \"tokenizer\"".to_owned(),
             "from" => "# from = \"model/\"".to_owned(),
             _ => format!("{key} = {default}"),
         };

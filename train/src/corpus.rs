@@ -3,11 +3,10 @@
 //! `corpus.tokens` holds the tokens of all documents, 4 bytes each, the highest bit set where a token is not to be learnt
 //! (a user's turn). `corpus.index` holds where documents end and is written last: it makes the pair whole.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
-use std::hash::{Hash, Hasher};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use tern::{Message, Specials, Tokenizer};
 
@@ -17,7 +16,9 @@ use crate::error::{Error, Result};
 use crate::ops::loss::NONE;
 use crate::random::{Random, hash, scramble};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"TernDoc2");
+const MAGIC: u64 = u64::from_le_bytes(*b"TernDoc3");
+/// Files of a run: their numbers are two bytes in the index.
+const MAX_FILES: usize = 1 << 16;
 /// Not to be learnt.
 const MUTE: u32 = 1 << 31;
 
@@ -106,6 +107,12 @@ impl Corpus {
         Ok(corpus)
     }
 
+    /// Whether the run's directory has the corpus already.
+    pub fn is_there(run: &Run, tokenizer: &Tokenizer, end: u32) -> Result<bool> {
+        let index = run.out.join("corpus").join("corpus.index");
+        Ok(read_index(&index, key(run, tokenizer, end)?).is_some())
+    }
+
     /// Documents and tokens to train on (each once), or held out.
     pub fn size(&self, held_out: bool) -> Size {
         let spans = self.spans.iter().filter(|span| span.held_out == held_out);
@@ -146,6 +153,24 @@ impl Corpus {
         self.epoch.ends.last().map_or(0, |end| end / length as u64)
     }
 
+    /// What to say when there is not one sequence to train on.
+    fn too_few(&self, length: usize) -> Error {
+        let Size { tokens, documents } = self.size(false);
+        let fits = (tokens.checked_ilog2()).map(|power| 1u64 << power).filter(|fits| *fits >= 8);
+        let shorter = fits.map_or(String::new(), |fits| format!(" or shorter sequences (`--length {fits}`)"));
+        let what = format!(
+            "{length}: one sequence is more than the {tokens} tokens in {documents} documents that an epoch trains on; \
+             expected more text{shorter}"
+        );
+        Error::key("length", what)
+    }
+
+    /// Whether there is a sequence of `length` tokens to train on.
+    pub fn check_length(&mut self, length: usize) -> Result<()> {
+        let all = self.repeats.iter().all(|repeats| *repeats >= 1.0);
+        if all && self.sequences(0, length) == 0 { Err(self.too_few(length)) } else { Ok(()) }
+    }
+
     /// The next `count` sequences of `length` tokens from `place` on, which moves behind them.
     pub fn next(
         &mut self,
@@ -163,9 +188,7 @@ impl Corpus {
                 *place = Place { epoch: place.epoch + 1, sequence: 0 };
                 tries += 1;
                 if tries > 1000 {
-                    let what =
-                        format!("fewer than {length} tokens to train on: expected a sequence at least");
-                    return Err(Error::file(&self.path, what));
+                    return Err(self.too_few(length));
                 }
             }
             self.begin(place.epoch);
@@ -244,22 +267,27 @@ impl Corpus {
     }
 }
 
-/// What a corpus depends on.
+/// What a corpus depends on, as a number that is the same with every compiler: it is kept on the disk.
 fn key(run: &Run, tokenizer: &Tokenizer, end: u32) -> Result<u64> {
-    let mut hasher = DefaultHasher::new();
-    (MAGIC, end, tokenizer.size(), run.seed, run.validation.to_bits()).hash(&mut hasher);
-    (&run.text_key, &run.separator, run.join_lines, run.train.len()).hash(&mut hasher);
+    let mut sum = MAGIC;
+    let mut text = |text: &str| sum = hash(sum, text.as_bytes());
+    text(&format!("{end} {} {} {:x}", tokenizer.size(), run.seed, run.validation.to_bits()));
+    text(&run.text_key);
+    text(&run.separator);
+    text(&format!("{} {}", run.join_lines, run.train.len()));
     for id in 0..tokenizer.size() as u32 {
-        tokenizer.token_text(id).hash(&mut hasher);
+        text(&tokenizer.token_text(id).unwrap_or_default());
     }
-    tokenizer.template().map(|template| template.source().to_owned()).hash(&mut hasher);
+    text(tokenizer.template().map_or("", |template| template.source()));
     for path in run.train.iter().chain(&run.validation_files) {
         let about = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         // Whatever directory the command was typed in.
         let path = path.canonicalize().map_err(|e| Error::io(path, e))?;
-        (path, about.len(), about.modified().ok()).hash(&mut hasher);
+        text(&path.to_string_lossy());
+        let changed = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        text(&format!("{} {:?}", about.len(), changed));
     }
-    Ok(hasher.finish())
+    Ok(sum)
 }
 
 fn read_index(path: &Path, key: u64) -> Option<Vec<Span>> {
@@ -307,10 +335,17 @@ fn build(
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&aside).map_err(io)?);
     let (mut spans, mut start) = (Vec::new(), 0u64);
     let rules = Rules { text_key: &run.text_key, separator: &run.separator, join_lines: run.join_lines };
+    let files = run.train.len() + run.validation_files.len();
+    if files > MAX_FILES {
+        let what =
+            format!("{files} files with those to validate on: expected at most {MAX_FILES}; join some");
+        return Err(Error::key("train", what));
+    }
     for (source, path_in) in run.train.iter().chain(&run.validation_files).enumerate() {
+        let number = u16::try_from(source).expect("as few files as were checked for");
         note(format!("reading {}", path_in.display()));
         let is_held_out = source >= run.train.len();
-        let (before, mut empty) = (spans.len(), 0u64);
+        let (before, mut empty, mut unanswered) = (spans.len(), 0u64, 0u64);
         data::documents(path_in, rules, |document, line| {
             let wrong = |e: tern::Error| Error::line(path_in, line, e.to_string());
             let mut mark = 0;
@@ -333,7 +368,7 @@ fn build(
                 }
             };
             if tokens.is_empty() {
-                empty += 1;
+                unanswered += 1;
                 return Ok(());
             }
             let len = u32::try_from(tokens.len());
@@ -342,16 +377,25 @@ fn build(
             // By content, so that copies of a document fall on the same side.
             let chance = scramble(mark ^ run.seed) as f64 / u64::MAX as f64;
             let held_out = is_held_out || chance < run.validation;
-            spans.push(Span { start, len, chars: chars as u32, source: source as u16, held_out });
+            spans.push(Span { start, len, chars: chars as u32, source: number, held_out });
             start += u64::from(len);
             let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
             out.write_all(&bytes).map_err(io)
         })?;
-        if spans.len() == before {
-            return Err(Error::file(path_in, "expected documents, found none"));
-        }
+        let mut left_out = Vec::new();
         if empty > 0 {
-            note(format!("{}: left out {empty} empty documents", path_in.display()));
+            left_out.push(format!("{empty} empty documents"));
+        }
+        if unanswered > 0 {
+            left_out.push(format!("{unanswered} conversations in which no `assistant` speaks"));
+        }
+        let left_out = left_out.join(" and ");
+        if spans.len() == before {
+            let found = if left_out.is_empty() { "none" } else { &left_out };
+            return Err(Error::file(path_in, format!("expected documents to learn, found {found}")));
+        }
+        if !left_out.is_empty() {
+            note(format!("{}: left out {left_out}", path_in.display()));
         }
     }
     out.flush().map_err(io)?;

@@ -10,7 +10,7 @@ use tern::Message;
 
 use crate::error::{Error, Result};
 
-/// The longest line; a document of plain text is cut at the end of the line that makes it longer than this.
+/// The longest line. A document of plain text that grows longer than this is cut there, at the end of a line.
 pub const MAX_LINE: usize = 64 << 20;
 
 /// One document.
@@ -27,27 +27,33 @@ pub enum Document {
 pub struct Rules<'a> {
     /// Key of the text in a JSON line.
     pub text_key: &'a str,
-    /// What stands between the documents of a text file.
+    /// What stands between the documents of a text file, over line ends too; nothing where a file is one document.
     pub separator: &'a str,
     /// Whether the lines of a paragraph become one.
     pub join_lines: bool,
 }
 
-/// Calls `each` with every document of a file and the line it begins in, counted from 1.
-pub fn documents(path: &Path, rules: Rules, mut each: impl FnMut(Document, u64) -> Result<()>) -> Result<()> {
+/// Opens a file of text, unpacked where its name ends in `.zst` or `.gz`; with it its name in small letters without that.
+pub fn open(path: &Path) -> Result<(Box<dyn Read>, String)> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     if file.metadata().map_err(|e| Error::io(path, e))?.is_dir() {
         return Err(Error::file(path, "is a directory, expected a file of text or JSON lines"));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let (reader, name): (Box<dyn Read>, &str) = if let Some(name) = name.strip_suffix(".zst") {
+    Ok(if let Some(name) = name.strip_suffix(".zst") {
         let decoder = ruzstd::decoding::StreamingDecoder::new(BufReader::new(file));
-        (Box::new(decoder.map_err(|e| Error::file(path, format!("expected zstd: {e}")))?), name)
+        let decoder = decoder.map_err(|e| Error::file(path, format!("expected zstd: {e}")))?;
+        (Box::new(decoder), name.to_owned())
     } else if let Some(name) = name.strip_suffix(".gz") {
-        (Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))), name)
+        (Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))), name.to_owned())
     } else {
-        (Box::new(file), &*name)
-    };
+        (Box::new(file), name)
+    })
+}
+
+/// Calls `each` with every document of a file and the line it begins in, counted from 1.
+pub fn documents(path: &Path, rules: Rules, mut each: impl FnMut(Document, u64) -> Result<()>) -> Result<()> {
+    let (reader, name) = open(path)?;
     let mut lines =
         Lines { path, reader: BufReader::with_capacity(1 << 18, reader), number: 0, bytes: Vec::new() };
     if name.ends_with(".jsonl") || name.ends_with(".json") {
@@ -64,30 +70,41 @@ pub fn documents(path: &Path, rules: Rules, mut each: impl FnMut(Document, u64) 
 
 /// Plain text: documents end at the separator, wherever it stands, and at the end of the file.
 fn texts(lines: &mut Lines, rules: Rules, mut each: impl FnMut(Document, u64) -> Result<()>) -> Result<()> {
-    let (mut text, mut first) = (String::new(), 1);
-    let mut finish = |text: &mut String, first: u64| {
-        let whole = if rules.join_lines { joined(text) } else { text.trim().to_owned() };
-        text.clear();
+    // Lines end in one way here, so the separator's do too.
+    let separator = rules.separator.replace("\r\n", "\n");
+    // `seen` bytes of the text hold no beginning of a separator; `first` is the line where the text begins.
+    let (mut text, mut seen, mut first) = (String::new(), 0, 1);
+    let mut finish = |part: &str, first: u64| {
+        let whole = if rules.join_lines { joined(part) } else { part.trim().to_owned() };
+        // What a person calls the beginning is the first line with something on it.
+        let blank = &part[..part.len() - part.trim_start().len()];
+        let first = first + blank.matches('\n').count() as u64;
         if whole.is_empty() { Ok(()) } else { each(Document::Text(whole), first) }
     };
-    while let Some((number, line)) = lines.next()? {
-        let mut parts = line.split(rules.separator);
-        if rules.separator.is_empty() {
-            parts = line.split("\0");
-        }
-        text.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            finish(&mut text, first)?;
-            first = number;
-            text.push_str(part);
-        }
+    while let Some((_, line)) = lines.next()? {
+        text.push_str(line);
         text.push('\n');
+        let mut done = 0;
+        while !separator.is_empty() {
+            let Some(at) = text[done.max(seen)..].find(&separator) else { break };
+            let at = done.max(seen) + at;
+            finish(&text[done..at], first)?;
+            first += text[done..at + separator.len()].matches('\n').count() as u64;
+            (done, seen) = (at + separator.len(), 0);
+        }
+        text.drain(..done);
         if text.len() > MAX_LINE {
-            finish(&mut text, first)?;
-            first = number + 1;
+            finish(&text, first)?;
+            first += text.matches('\n').count() as u64;
+            text.clear();
+        }
+        // A separator may have begun, but not further back than its own length.
+        seen = (text.len() + 1).saturating_sub(separator.len().max(1));
+        while !text.is_char_boundary(seen) {
+            seen -= 1;
         }
     }
-    finish(&mut text, first)
+    finish(&text, first)
 }
 
 /// Paragraphs, which empty lines part, on one line each.
@@ -105,6 +122,9 @@ fn joined(text: &str) -> String {
     paragraphs.retain(|paragraph| !paragraph.is_empty());
     paragraphs.join("\n\n")
 }
+
+/// Who speaks in a conversation; what a template makes of each is its own business.
+const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
 /// A line of JSON: `{text_key: ...}` or `{"messages": [{"role": ..., "content": ...}]}`.
 fn record(line: &str, rules: Rules) -> Result<Document, String> {
@@ -128,10 +148,16 @@ fn record(line: &str, rules: Rules) -> Result<Document, String> {
     let messages = messages.as_array().ok_or("key `messages`: expected a list")?;
     let message = |message: &Value| {
         let part = |key: &str| message.get(key).and_then(Value::as_str).map(str::to_owned);
-        Some(Message { role: part("role")?, content: part("content")? })
+        let (Some(role), Some(content)) = (part("role"), part("content")) else {
+            return Err("key `messages`: expected `role` and `content` in each".to_owned());
+        };
+        if !ROLES.contains(&&*role) {
+            let role: String = role.chars().take(40).collect();
+            return Err(format!("key `messages`: the role `{role}`: expected {}", ROLES.join(", ")));
+        }
+        Ok(Message { role, content })
     };
-    let messages: Option<Vec<Message>> = messages.iter().map(message).collect();
-    messages.map(Document::Chat).ok_or_else(|| "key `messages`: expected `role` and `content` in each".into())
+    messages.iter().map(message).collect::<Result<_, _>>().map(Document::Chat)
 }
 
 /// Lines of at most `MAX_LINE` bytes.
@@ -203,6 +229,51 @@ mod tests {
     }
 
     #[test]
+    fn a_separator_may_go_over_lines_and_an_empty_one_never_stands() {
+        for (separator, bytes, wanted) in [
+            ("\n\n", "one\ntwo\n\nthree\n\n\nfour\n", &["one\ntwo", "three", "four"][..]),
+            ("\n\n", "one\r\ntwo\r\n\r\nthree", &["one\ntwo", "three"]),
+            ("\r\n\r\n", "one\n\ntwo", &["one", "two"]),
+            ("\n---\n", "a---\n---\nb\n---\n---\nc", &["a---", "b", "---\nc"]),
+            ("b\nb", "ab\nbb\nba", &["a", "a"]),
+            ("é\né", "aé\néü", &["a", "ü"]),
+            ("\n", "one\ntwo", &["one", "two"]),
+            ("", "one\0\n\ntwo", &["one\0\n\ntwo"]),
+        ] {
+            let all = read("a.txt", bytes.as_bytes(), Rules { separator, ..RULES }).unwrap();
+            assert_eq!(
+                all,
+                wanted.iter().map(|part| text(part)).collect::<Vec<_>>(),
+                "{separator:?} in {bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn documents_know_the_line_in_which_they_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        std::fs::write(&path, "one\n\n\ntwo\n2\n\nthree\n").unwrap();
+        let mut lines = Vec::new();
+        documents(&path, Rules { separator: "\n\n", ..RULES }, |_, line| {
+            lines.push(line);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(lines, [1, 4, 7]);
+    }
+
+    #[test]
+    fn a_text_without_separators_is_cut_into_documents_that_memory_holds() {
+        let line = "x".repeat(1 << 20) + "\n";
+        let all = read("a.txt", line.repeat(100).as_bytes(), RULES).unwrap();
+        let lengths: Vec<usize> =
+            all.iter().map(|d| if let Document::Text(t) = d { t.len() } else { 0 }).collect();
+        assert!(lengths.len() == 2 && lengths.iter().all(|len| *len <= MAX_LINE + (2 << 20)), "{lengths:?}");
+        assert_eq!(lengths.iter().sum::<usize>() + 2, 100 * line.len(), "nothing is lost");
+    }
+
+    #[test]
     fn gzip_zstd_and_json_lines() {
         let lines = b"{\"text\": \"hi\"}\n\n{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n";
         let chat = Document::Chat(vec![Message { role: "user".into(), content: "x".into() }]);
@@ -230,6 +301,11 @@ mod tests {
             ("a.jsonl", b"{\"text\": \n", "line 1: expected JSON"),
             ("a.jsonl", b"[]\n", "line 1: expected a JSON object"),
             ("a.jsonl", b"{\"messages\": [{\"role\": 1}]}\n", "key `messages`"),
+            (
+                "a.jsonl",
+                b"{\"messages\": [{\"role\": \"usr\", \"content\": \"x\"}]}\n",
+                "line 1: key `messages`: the role `usr`: expected system, user, assistant, tool",
+            ),
             ("a.txt.zst", b"no zstd", "zstd"),
             ("a.txt.gz", b"no gzip", "line 1"),
         ] {

@@ -12,17 +12,16 @@ use crate::error::{Error, Result};
 use crate::ops::Machine;
 use crate::ops::linear::{absmean, trits};
 use crate::params::{Kind, Layout};
-use crate::run::{Start, checkpoints, prompt_ids};
+use crate::run::{checkpoints, prompt_ids};
+use crate::start::{Files, Start};
 
-/// Files that belong to a tokenizer.
-const TOKENIZER: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "generation_config.json",
-];
+/// Where a run leaves its finished model.
+pub(crate) const FINISHED: &str = "masters";
+
+/// The finished model of a run.
+pub fn finished(run: &Run) -> PathBuf {
+    run.out.join(FINISHED)
+}
 
 /// Writes a Hugging Face directory of masters, in the place of an older one.
 pub fn masters(
@@ -30,26 +29,18 @@ pub fn masters(
     config: &tern::Config,
     layout: &Layout,
     params: &[f32],
-    tokenizer_dir: &Path,
+    files: &Files,
     out: &Path,
 ) -> Result<()> {
     if !run.ternary {
         // A float twin is for comparison; no ternary engine can run it.
         return Ok(());
     }
-    let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
-    for name in TOKENIZER {
-        let path = tokenizer_dir.join(name);
-        if path.exists() {
-            files.push((name, std::fs::read(&path).map_err(|e| Error::io(&path, e))?));
-        }
-    }
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
     let more = if run.raw_prompt { vec![("tern.prompt", json!("raw"))] } else { Vec::new() };
     if out.join("config.json").exists() {
         std::fs::remove_dir_all(out).map_err(|e| Error::io(out, e))?;
     }
-    Ok(write_masters(out, config, &layout.masters(params), &more, &files)?)
+    Ok(write_masters(out, config, &layout.masters(params), &more, files)?)
 }
 
 /// A run's model with the parameters of its latest checkpoint, and the step they are from.
@@ -73,8 +64,8 @@ pub fn trained(run: &Run, note: &mut dyn FnMut(String)) -> Result<(Start, u64)> 
 
 /// Writes the masters of a run's latest checkpoint; the step they are from.
 pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64> {
-    let (Start { config, layout, params, tokenizer_dir, .. }, step) = trained(run, note)?;
-    masters(run, &config, &layout, &params, &tokenizer_dir, out)?;
+    let (Start { config, layout, params, files, .. }, step) = trained(run, note)?;
+    masters(run, &config, &layout, &params, &files, out)?;
     Ok(step)
 }
 
@@ -84,11 +75,11 @@ pub fn sample(
     config: &tern::Config,
     layout: &Layout,
     params: &[f32],
-    tokenizer_dir: &Path,
+    files: &Files,
 ) -> Result<String> {
     const TOKENS: usize = 100;
     let dir: PathBuf = run.out.join("sample-model");
-    masters(run, config, layout, params, tokenizer_dir, &dir)?;
+    masters(run, config, layout, params, files, &dir)?;
     let text = (|| {
         let model = Model::open(&dir, &Options::default())?;
         let tokenizer = model.tokenizer()?;

@@ -11,15 +11,18 @@ pub mod corpus;
 pub mod data;
 pub mod error;
 pub mod export;
+pub mod lock;
 pub mod metrics;
 pub mod network;
 pub mod ops;
 pub mod optimiser;
 pub mod params;
 pub mod random;
+pub mod rebuilt;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod start;
 pub mod tensorboard;
 pub mod tokenizer;
 

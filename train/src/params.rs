@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use tern::Config;
 
+use crate::error::{Error, Result};
 use crate::random::Random;
+use crate::rebuilt;
 
 /// What a slice is, which decides how it is initialised and whether it decays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,12 +151,23 @@ impl Layout {
         self.slices.iter().map(master).collect()
     }
 
-    /// The numbers of a model that has masters.
-    pub fn read(&self, from: &tern::masters::Masters) -> tern::Result<Vec<f32>> {
-        let mut values = vec![0f32; self.len];
+    /// The numbers of a model, and how many matrices had only their trits, of which masters were [made
+    /// again](crate::rebuilt).
+    pub fn read(&self, from: &tern::masters::Masters) -> Result<(Vec<f32>, usize)> {
+        let (mut values, mut rebuilt, mut trits) = (vec![0f32; self.len], 0, Vec::new());
         for slice in &self.slices {
-            from.read(&slice.name, slice.rows, &mut values[slice.range.clone()])?;
+            let out = &mut values[slice.range.clone()];
+            if slice.kind == Kind::Matrix {
+                trits.resize(out.len(), 0i8);
+                if let Some(scale) = from.trits(&slice.name, slice.rows, &mut trits)? {
+                    rebuilt::masters(&trits, scale, out)
+                        .map_err(|what| Error::Input(format!("tensor {}: {what}", slice.name)))?;
+                    rebuilt += 1;
+                    continue;
+                }
+            }
+            from.read(&slice.name, slice.rows, out)?;
         }
-        Ok(values)
+        Ok((values, rebuilt))
     }
 }

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tern::masters::Masters;
 use tern::{Specials, Tokenizer};
 use tern_kernels::{Cpu, Pool, default_threads};
 
@@ -13,13 +12,15 @@ use crate::config::Run;
 use crate::corpus::{Corpus, Sequences, Size};
 use crate::error::{Error, Result};
 use crate::export;
+use crate::lock::Lock;
 use crate::metrics::{Metrics, Step, Validation};
 use crate::network::{Batch, Gradients, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
 use crate::optimiser::{AdamW, Rates, squares};
-use crate::params::{Kind, Layout};
+use crate::params::Kind;
 use crate::report;
+use crate::start::Start;
 use crate::tensorboard::Events;
 
 /// What a run tells whoever watches.
@@ -28,6 +29,8 @@ use crate::tensorboard::Events;
 pub enum Event {
     /// A sentence.
     Note(String),
+    /// A sentence about what may make the run worth less than it costs.
+    Warning(String),
     /// The first step is about to begin.
     Begin {
         step: u64,
@@ -57,72 +60,6 @@ pub enum End {
     Stopped(PathBuf),
 }
 
-/// The model of a run before its first step.
-#[derive(Debug)]
-pub struct Start {
-    /// The architecture.
-    pub config: tern::Config,
-    /// Where the parameters lie.
-    pub layout: Layout,
-    /// Their numbers.
-    pub params: Vec<f32>,
-    /// Of the run, or of the model it starts from.
-    pub tokenizer: Tokenizer,
-    /// The directory of the tokenizer's files, to be copied beside the finished model.
-    pub tokenizer_dir: PathBuf,
-}
-
-impl Start {
-    /// From random numbers, or from another model's masters.
-    pub fn of(run: &Run) -> Result<Self> {
-        let dir_of = |path: &Path| {
-            if path.is_dir() { path.to_owned() } else { path.parent().unwrap_or(Path::new("")).to_owned() }
-        };
-        let (tokenizer_path, source) = match (&run.tokenizer, &run.from) {
-            (Some(path), _) => (path, "tokenizer"),
-            (None, Some(path)) => (path, "from"),
-            (None, None) => return Err(Error::key("tokenizer", "missing")),
-        };
-        // A file alone does not bring the template that lies beside it.
-        let dir = dir_of(tokenizer_path);
-        let whole = if dir.join("tokenizer_config.json").exists() && source == "tokenizer" {
-            &dir
-        } else {
-            tokenizer_path
-        };
-        let tokenizer = Tokenizer::open(whole)?;
-        if let Some(from) = &run.from {
-            let file = tern::file::open(from, tern::file::OpenOptions::default())?;
-            let masters = Masters::of(&file)?;
-            let config = masters.config().clone();
-            if tokenizer.size() > config.vocab {
-                let what = format!("{} tokens, but the model has {}", tokenizer.size(), config.vocab);
-                return Err(Error::key("tokenizer", what));
-            }
-            let layout = Layout::new(&config, !masters.has_head());
-            let params = layout.read(&masters)?;
-            return Ok(Self { config, layout, params, tokenizer, tokenizer_dir: dir });
-        }
-        let config = run.model(tokenizer.size())?;
-        let layout = Layout::new(&config, run.tied);
-        let params = layout.initial(run.init_std, run.seed);
-        Ok(Self { config, layout, params, tokenizer, tokenizer_dir: dir })
-    }
-
-    /// The token that ends a document.
-    pub fn end(&self) -> Result<u32> {
-        let path = self.tokenizer_dir.join("tokenizer_config.json");
-        let json = std::fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-        let named = json.as_ref().map(|json| &json["eos_token"]);
-        let named = named.and_then(|eos| eos.as_str().or(eos["content"].as_str()));
-        let id = named.and_then(|name| self.tokenizer.token_id(name));
-        id.or(self.tokenizer.stops().first().copied())
-            .ok_or_else(|| Error::key("tokenizer", "has no token that ends a text; `eos_token` names one"))
-    }
-}
-
 /// Where a run keeps its checkpoints.
 pub fn checkpoints(run: &Run) -> PathBuf {
     run.out.join("checkpoints")
@@ -132,9 +69,12 @@ pub fn checkpoints(run: &Run) -> PathBuf {
 pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<End> {
     let start = Start::of(run)?;
     let end_token = start.end()?;
-    let Start { config, layout, mut params, tokenizer, tokenizer_dir } = start;
-    std::fs::create_dir_all(&run.out).map_err(|e| Error::io(&run.out, e))?;
+    // From here on the folder is written to.
+    let _lock = Lock::take(&run.out)?;
+    let Start { config, layout, mut params, tokenizer, files, notes } = start;
+    notes.into_iter().for_each(|note| watch(Event::Note(note)));
     let mut corpus = Corpus::open(run, &tokenizer, end_token, &mut |note| watch(Event::Note(note)))?;
+    corpus.check_length(run.length)?;
     let threads = if run.threads == 0 { default_threads() } else { run.threads };
     let pool = Pool::new(threads);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
@@ -146,6 +86,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
     let fresh =
         State { step: 0, tokens: 0, place: Default::default(), params: layout.len, seconds: 0.0, best: None };
     let mut state = saved.unwrap_or(fresh);
+    run.keep()?.into_iter().for_each(|change| watch(Event::Note(change)));
     let mut metrics = Metrics::open(&run.out, state.step)?;
     let mut events = Events::begin(&run.out.join("tensorboard"), state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
@@ -163,6 +104,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         cpu: on.cpu.name(),
         threads: pool.threads(),
     });
+    warnings(run, &corpus, layout.len).into_iter().for_each(|warning| watch(Event::Warning(warning)));
     let mut last_save = Instant::now();
     let save = |state: &State, params: &[f32], m: &[f32], v: &[f32], watch: &mut dyn FnMut(Event)| {
         let path = checkpoint::save(&dir, state, [params, m, v], run.keep)?;
@@ -245,7 +187,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
             watch(Event::Validation(validation));
         }
         if run.ternary && due(run.sample_every) {
-            let text = export::sample(run, &config, &layout, &params, &tokenizer_dir)?;
+            let text = export::sample(run, &config, &layout, &params, &files)?;
             metrics.sample(state.step, &text)?;
             watch(Event::Sample { step: state.step, text });
         }
@@ -264,10 +206,34 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
             }
         }
     }
-    let model = run.out.join("masters");
-    export::masters(run, &config, &layout, &params, &tokenizer_dir, &model)?;
+    let model = export::finished(run);
+    export::masters(run, &config, &layout, &params, &files, &model)?;
     report::write(run)?;
     Ok(End::Done(model))
+}
+
+/// What may make a run worth less than it costs.
+fn warnings(run: &Run, corpus: &Corpus, params: usize) -> Vec<String> {
+    let (train, held_out) = (corpus.size(false), corpus.size(true));
+    let mut all = Vec::new();
+    if held_out.documents == 0 {
+        let Size { documents, .. } = train;
+        all.push(format!(
+            "none of the {documents} documents is held out, so nothing will show when the model learns them by heart; \
+             `validation` sets a share aside, `validation_files` whole files"
+        ));
+    }
+    // A model that knows its language already may learn from few.
+    if run.from.is_none() && train.tokens < params as u64 {
+        let millions = |count: f64| format!("{:.2} M", count / 1e6);
+        all.push(format!(
+            "{} tokens to train on are few for {} parameters (twenty for each is a common measure): it will learn them \
+             by heart; a smaller model (`dim`, `layers`, `hidden`) or more text helps",
+            millions(train.tokens as f64),
+            millions(params as f64)
+        ));
+    }
+    all
 }
 
 /// What to say when the numbers have left the range; nothing is saved.

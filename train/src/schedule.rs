@@ -20,10 +20,10 @@ pub struct Schedule {
 /// Shapes of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// BitNet b1.58: the rate falls linearly towards the end; in the middle it drops onto the line from `second` to the end,
-    /// and weight decay ends.
+    /// BitNet b1.58: the rate falls linearly from its peak towards the end; in the middle it drops onto the line from
+    /// a lower peak at the same beginning to the same end, and weight decay ends.
     TwoStage {
-        /// The rate after the drop.
+        /// The peak of the lower line.
         second: f32,
     },
     /// A cosine from the highest rate to the last.
@@ -56,7 +56,7 @@ impl Schedule {
                 let weight = 0.5 + 0.5 * (std::f64::consts::PI * share(warmup)).cos();
                 ((f64::from(last) + (f64::from(rate) - f64::from(last)) * weight) as f32, decay)
             }
-            Kind::TwoStage { second } if step >= steps / 2 => (line(second, share(steps / 2)), 0.0),
+            Kind::TwoStage { second } if step >= steps / 2 => (line(second, share(warmup)), 0.0),
             Kind::TwoStage { .. } => (line(rate, share(warmup)), decay),
             Kind::StableThenDecay { decay: length } => {
                 let from = steps.saturating_sub(length).max(warmup);
@@ -81,8 +81,13 @@ mod tests {
         assert_eq!(s.at(10), (1.0, 0.1));
         let (before, after) = (s.at(49), s.at(50));
         assert!(before.0 > 0.5 && before.1 == 0.1, "{before:?}");
-        assert_eq!(after, (0.3, 0.0));
+        assert!((after.0 - 0.3 * before.0).abs() < 0.01 && after.1 == 0.0, "{before:?} {after:?}");
         assert!(s.at(99).0 < 0.01);
+        // After the warm-up it never rises, up to the least of drops.
+        for second in [0.0, 0.3, 0.667, 1.0] {
+            let s = schedule(Kind::TwoStage { second });
+            assert!((10..100).all(|step| s.at(step + 1).0 <= s.at(step).0), "{second}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn golden() -> Golden {
     let masters = Masters::of(&file).unwrap();
     let config = masters.config().clone();
     let layout = Layout::new(&config, true);
-    let params = layout.read(&masters).unwrap();
+    let params = layout.read(&masters).unwrap().0;
     let ids = std::fs::read(folder().join("golden.safetensors")).unwrap();
     let ids = SafeTensors::deserialize(&ids).unwrap();
     let ids = ids.tensor("input_ids").unwrap();

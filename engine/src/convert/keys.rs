@@ -1,6 +1,7 @@
 //! A [`Config`] written out again: as GGUF keys and as `config.json`.
 
 use super::Target;
+use super::tokens::GENERATION;
 use crate::config::Config;
 use crate::error::Result;
 use crate::family::{Detected, FAMILIES, Family};
@@ -268,6 +269,12 @@ fn number(value: f32) -> f64 {
 /// The configuration of the same model with packed weights and multiplying scales.
 pub(crate) fn packed(mut config: Json) -> Json {
     let kept = config.get("quantization_config").and_then(|q| q.get("modules_to_not_convert")).cloned();
+    // No number is written in f16; see `plan`.
+    for key in ["torch_dtype", "dtype"] {
+        if config.get(key) == Some(&json!("float16")) {
+            config[key] = "float32".into();
+        }
+    }
     config["quantization_config"] = json!({
         "quant_method": "bitnet",
         "linear_class": "autobitlinear",
@@ -275,6 +282,19 @@ pub(crate) fn packed(mut config: Json) -> Json {
         "modules_to_not_convert": kept.filter(|kept| !kept.is_null()).unwrap_or(json!(["lm_head"])),
     });
     config
+}
+
+/// The tokens that begin and end a text, where a configuration does not name them: transformers takes those of another model
+/// then.
+pub(crate) fn ends(config: &mut Json, files: &[(&str, Vec<u8>)]) {
+    let generation = files.iter().find(|(name, _)| *name == GENERATION);
+    let generation = generation.and_then(|(_, bytes)| serde_json::from_slice::<Json>(bytes).ok());
+    for key in ["bos_token_id", "eos_token_id"] {
+        let found = generation.as_ref().and_then(|json| json.get(key)).filter(|id| !id.is_null());
+        if let (None, Some(found)) = (config.get(key), found) {
+            config[key] = found.clone();
+        }
+    }
 }
 
 /// JSON as people write it.

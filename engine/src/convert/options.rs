@@ -95,7 +95,8 @@ impl Engine {
 /// How the embedding or the output head is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Floats {
-    /// As the input has it, where the target can hold that; else as f32, which loses nothing.
+    /// As the input has it, where the target can hold that; else as f32, which loses nothing. A Hugging Face directory
+    /// gets f32 for f16 too, which PyTorch does not multiply on a CPU.
     #[default]
     Keep,
     /// 32 bits a number.

@@ -45,7 +45,7 @@ impl Item<'_> {
 /// How the rows of q and k are permuted. Rotary positions turn pairs of a head's elements: GGUFs of architecture
 /// `llama` keep the two of a pair side by side, everything else half a head apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     Same,
     /// From halves to neighbours.
     Interleave {
@@ -59,7 +59,7 @@ pub(super) enum Order {
 
 impl Order {
     /// The row of the input that becomes row `row` of the output.
-    pub(super) fn source(self, row: usize) -> usize {
+    pub(crate) fn source(self, row: usize) -> usize {
         match self {
             Self::Same => row,
             Self::Interleave { head_dim } => {
@@ -258,6 +258,8 @@ impl<'a> Plan<'a, '_> {
                 ));
             }
             Some(encoding) => encoding,
+            // PyTorch on a CPU adds and multiplies f32 and bf16, and not f16 with either.
+            None if self.options.to == Target::Hf && tensor.encoding == Encoding::F16 => Encoding::F32,
             None => Some(tensor.encoding).filter(holds).unwrap_or(Encoding::F32),
         };
         let item =

@@ -8,8 +8,7 @@ use crate::Tokenizer;
 use crate::error::{Error, Result};
 use crate::file::gguf::{Pairs, Value};
 use crate::file::hf::bytes_beside;
-use crate::file::hf_write;
-use crate::file::write::Draft;
+use crate::file::{File, Metadata};
 use crate::tokenizer::{self, template_beside};
 use arrays::Vocabulary;
 use serde_json::{Map, Value as Json, json};
@@ -19,6 +18,7 @@ use std::path::Path;
 const WHOLE: &str = "tokenizer.huggingface.json";
 const TEMPLATE: &str = "tokenizer.chat_template";
 const FILE: &str = "tokenizer.json";
+pub(crate) const GENERATION: &str = "generation_config.json";
 /// SentencePiece's own form, or tiktoken's.
 const PIECES: &str = "tokenizer.model";
 
@@ -26,7 +26,7 @@ const PIECES: &str = "tokenizer.model";
 const COPIED: [&str; 9] = [
     FILE,
     "tokenizer_config.json",
-    "generation_config.json",
+    GENERATION,
     "special_tokens_map.json",
     "added_tokens.json",
     PIECES,
@@ -43,38 +43,58 @@ pub(super) struct Hf<'a> {
     pub(super) generation_config: &'a Option<Json>,
 }
 
-/// Copies the text files of a directory.
-pub(super) fn copied(dir: &Path, draft: &Draft) -> Result<Vec<String>> {
-    for name in COPIED {
-        let path = dir.join(name);
-        if !path.exists() {
-            continue;
+/// Names and bytes of small files.
+pub(crate) type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// What belongs to a model's text beside its weights in a Hugging Face directory, and what the user should know.
+pub(crate) fn files(file: &File) -> Result<(Files, Vec<String>)> {
+    match &file.metadata {
+        Metadata::Gguf(pairs) => from_gguf(pairs),
+        Metadata::Hf { dir, .. } => {
+            let (mut files, notes) = copied(dir)?;
+            // Without its ids, transformers writes on behind the end of a text.
+            if !files.iter().any(|(name, _)| *name == GENERATION)
+                && let Ok(Some(tokenizer)) = Tokenizer::from_file(file)
+            {
+                files.push((GENERATION, generation(&tokenizer)));
+            }
+            Ok((files, notes))
         }
-        let mut from = std::fs::File::open(&path).map_err(|e| Error::io(&path, e))?;
-        let mut out = draft.create(name)?;
-        let to = draft.path().join(name);
-        std::io::copy(&mut from, &mut out).map_err(|e| Error::io(&to, e))?;
-        out.finish().map_err(|e| Error::io(&to, e))?;
     }
-    Ok(match dir.join(FILE).exists() || dir.join(PIECES).exists() {
-        true => Vec::new(),
-        false => vec!["the input has no tokenizer, so the output has none".into()],
-    })
 }
 
-/// Writes the text files that a GGUF's keys amount to.
-pub(super) fn from_gguf(pairs: &Pairs, draft: &Draft) -> Result<Vec<String>> {
-    let put = |name: &str, bytes: &[u8]| hf_write::put(draft, name, bytes);
+/// `generation_config.json`: where a text begins, and what ends it.
+pub(crate) fn generation(tokenizer: &Tokenizer) -> Vec<u8> {
+    let json = json!({ "bos_token_id": tokenizer.bos(), "eos_token_id": tokenizer.stops() });
+    super::keys::pretty(&json).into_bytes()
+}
+
+/// The text files of a directory.
+fn copied(dir: &Path) -> Result<(Files, Vec<String>)> {
+    let mut files = Files::new();
+    for name in COPIED {
+        if let Some(bytes) = bytes_beside(&dir.join(name))? {
+            files.push((name, bytes));
+        }
+    }
+    let notes = match files.iter().any(|(name, _)| [FILE, PIECES].contains(name)) {
+        true => Vec::new(),
+        false => vec!["the input has no tokenizer, so the output has none".into()],
+    };
+    Ok((files, notes))
+}
+
+/// The text files that a GGUF's keys amount to.
+fn from_gguf(pairs: &Pairs) -> Result<(Files, Vec<String>)> {
+    let none = |note: String| Ok((Files::new(), vec![note]));
     let tokenizer = match Tokenizer::from_keys(pairs) {
         Ok(Some(tokenizer)) => tokenizer,
-        Ok(None) => return Ok(vec!["the input has no tokenizer, so the output has none".into()]),
+        Ok(None) => return none("the input has no tokenizer, so the output has none".into()),
         Err(e) => {
-            return Ok(vec![format!("the output has no tokenizer, for the input's cannot be used: {e}")]);
+            return none(format!("the output has no tokenizer, for the input's cannot be used: {e}"));
         }
     };
     let (bos, eos) = (tokenizer.bos(), pairs.u32("tokenizer.ggml.eos_token_id")?);
-    let generation = json!({ "bos_token_id": bos, "eos_token_id": tokenizer.stops() });
-    put("generation_config.json", super::keys::pretty(&generation).as_bytes())?;
     let mut config = Map::new();
     config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
     for (key, id) in [("bos_token", bos), ("eos_token", eos)] {
@@ -85,12 +105,13 @@ pub(super) fn from_gguf(pairs: &Pairs, draft: &Draft) -> Result<Vec<String>> {
     if let Some(template) = tokenizer::template_of(pairs)? {
         config.insert("chat_template".into(), template.into());
     }
-    put("tokenizer_config.json", super::keys::pretty(&Json::Object(config)).as_bytes())?;
-    match pairs.str(WHOLE)? {
-        Some(whole) => put(FILE, whole.as_bytes())?,
-        None => put(FILE, json::write(pairs, &tokenizer)?.as_bytes())?,
-    }
-    Ok(Vec::new())
+    let json = match pairs.str(WHOLE)? {
+        Some(whole) => whole.as_bytes().to_vec(),
+        None => json::write(pairs, &tokenizer)?.into_bytes(),
+    };
+    let config = super::keys::pretty(&Json::Object(config)).into_bytes();
+    let files = vec![(GENERATION, generation(&tokenizer)), ("tokenizer_config.json", config), (FILE, json)];
+    Ok((files, Vec::new()))
 }
 
 /// Puts the tokenizer and the chat template of a directory into keys.
@@ -175,10 +196,12 @@ mod tests {
             pairs.insert("tokenizer.ggml.eos_token_id", Value::U32(7));
             pairs.insert(TEMPLATE, Value::String("{{ messages[0].content }}".into()));
             let dir = tempfile::tempdir().unwrap();
-            let draft = Draft::directory(&dir.path().join(name)).unwrap();
-            assert!(from_gguf(&pairs, &draft).unwrap().is_empty());
-            draft.publish().unwrap();
-            let again = Tokenizer::open(&dir.path().join(name)).unwrap();
+            let (files, notes) = from_gguf(&pairs).unwrap();
+            assert!(notes.is_empty(), "{notes:?}");
+            for (name, bytes) in files {
+                fs::write(dir.path().join(name), bytes).unwrap();
+            }
+            let again = Tokenizer::open(dir.path()).unwrap();
             same(&arrays, &again, &texts(), name);
             assert!(again.stops().contains(&7) && again.template().is_some(), "{:?}", again.stops());
         }

@@ -1,6 +1,5 @@
 //! `tern eval ppl`: how well a model predicts a text.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -38,7 +37,7 @@ Examples:
 pub(super) struct Ppl {
     /// The model: a file, a directory, or `story` (built in)
     model: PathBuf,
-    /// The text
+    /// The text; .zst and .gz are unpacked
     file: PathBuf,
     /// Tokens in a window [default: 512, or the model's context where that is less]
     #[arg(short = 'c', long, alias = "context", value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
@@ -238,10 +237,10 @@ pub(super) fn listed(path: &Path, text: &str) -> Outcome<Vec<u32>> {
     serde_json::from_str(text).map_err(wrong)
 }
 
-/// The text of a file.
+/// The text of a file, unpacked as for training where its name ends in `.zst` or `.gz`.
 pub(super) fn read(path: &Path) -> Outcome<String> {
     let name = path.display().to_string();
-    let file = File::open(path).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
+    let (file, _) = tern_train::data::open(path)?;
     let text = terminal::read_text(file, &name)?;
     if text.is_empty() {
         Err(Failure::failed(format!("{name}: expected text, found an empty file")))

@@ -130,17 +130,14 @@ impl Tasks {
     /// A task and its items.
     fn load(&self, word: &str) -> Outcome<Loaded> {
         let (task, beside) = definition(word)?;
-        let inside = |dir: &Path| Some(dir.join(&task.file)).filter(|path| path.is_file());
+        let inside = |dir: &Path| {
+            let names = ["", ".zst", ".gz"].map(|packed| dir.join(format!("{}{packed}", task.file)));
+            names.into_iter().find(|path| path.is_file())
+        };
         let data = inside(&self.data).or_else(|| beside.as_deref().and_then(inside)).ok_or_else(|| {
             let path = self.data.join(&task.file);
-            let failure =
-                Failure::failed(format!("{}: no such file of items for {}", path.display(), task.name));
-            match path.with_extension("jsonl.zst").is_file() {
-                true => failure.hint("it is there compressed: `zstd -d` makes the file"),
-                false => failure.hint(
-                    "--data DIR says where the files of items are; `tern eval tasks --list` names them",
-                ),
-            }
+            Failure::failed(format!("{}: no such file of items for {}", path.display(), task.name))
+                .hint("--data DIR says where the files of items are; `tern eval tasks --list` names them")
         })?;
         let text = super::ppl::read(&data)?;
         let mut read = eval::read(&task, &text);

@@ -91,6 +91,7 @@ impl Board {
     pub(super) fn tell(&mut self, event: Event) {
         match event {
             Event::Note(note) => self.note = note,
+            Event::Warning(warning) => self.note = format!("warning: {warning}"),
             Event::Begin { step, steps, params, train, cpu, threads, .. } => {
                 self.steps = steps;
                 // What a run wrote beyond its last checkpoint comes again.

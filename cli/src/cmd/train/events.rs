@@ -12,6 +12,7 @@ pub(super) fn event(event: Event) -> Value {
     };
     match event {
         Event::Note(text) => json!({"kind": "note", "text": text}),
+        Event::Warning(text) => json!({"kind": "warning", "text": text}),
         Event::Begin { step, steps, params, train, held_out, cpu, threads } => json!({
             "kind": "begin",
             "step": step,

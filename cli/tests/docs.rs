@@ -1,0 +1,281 @@
+//! Every shell block of the README and of the manuals, run as it stands on small data: a command in a document that does
+//! not work fails here. Lines are commands for `sh` with this build's `tern` on its path, one folder for a document, one
+//! after another. What is different from a person's run is in the tables below, and nowhere else.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{PAGE, run, testdata};
+
+/// Words in capitals that stand for a reader's own files.
+const PLACEHOLDERS: [(&str, &str); 5] = [
+    ("MODEL", "model.gguf"),
+    ("FILE", "wiki.test.raw"),
+    ("DIR", "items"),
+    ("IN", "model.gguf"),
+    ("OUT.gguf", "out.gguf"),
+];
+
+/// Words of a command that ask for more than a test has time for, and what stands for them.
+const SMALLER: [(&str, &str); 2] = [
+    ("--shape bitnet-2b-4t", "--shape tiny"), // a file of a gigabyte
+    ("-d 0,4096", "-d 0,64"),                 // the small model's context is 512
+];
+
+/// What is put behind the commands that begin so, to make them quick: the first entry that fits.
+const QUICKER: [(&str, &str); 11] = [
+    ("tern train tokenizer", ""),
+    ("tern train init", ""),
+    ("tern train check", ""),
+    ("tern train export", ""),
+    ("tern train --from", "--steps 2 --sequences 1 --length 32 --threads 1 --validation 0.2"),
+    (
+        "tern train ",
+        "--steps 3 --sequences 1 --length 64 --validation 0.2 --threads 1 --dim 256 --layers 1 --hidden 256 --heads 4",
+    ),
+    ("tern run ", "-n 8"),
+    ("tern bench ", "-p 16 -n 4 -r 1 --probe 1"),
+    ("tern eval tasks", "--limit 2"),
+    ("tern eval compare", "-c 64 --windows 1"),
+    ("tern eval needle", "--lengths 64 --repeat 1"),
+];
+
+/// Lines that are not run here, and why.
+const ELSEWHERE: [(&str, &str); 2] = [
+    ("cargo test --workspace", "it is what runs this test"),
+    (
+        "cargo install --path cli",
+        "it builds for minutes what CI has built; the binary is the one tested here",
+    ),
+];
+
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The documents and how many commands each has at least: a parser that finds none must not pass.
+const DOCUMENTS: [(&str, usize); 4] =
+    [("README.md", 20), ("docs/serve.md", 2), ("docs/train.md", 8), ("docs/eval.md", 4)];
+
+#[test]
+fn every_command_of_the_readme_works() {
+    document(DOCUMENTS[0]);
+}
+
+#[test]
+fn every_command_of_the_manual_of_serving_works() {
+    document(DOCUMENTS[1]);
+}
+
+#[test]
+fn every_command_of_the_manual_of_training_works() {
+    document(DOCUMENTS[2]);
+}
+
+#[test]
+fn every_command_of_the_manual_of_evaluation_works() {
+    document(DOCUMENTS[3]);
+}
+
+/// The files that a reader of the documents has.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let words = ["the", "tern", "flies", "over", "a", "cold", "sea", "and", "sleeps", "on", "warm", "sand"];
+    let text = |nth: usize| {
+        (0..20 + nth % 30).map(|i| words[(i * i + nth) % words.len()]).collect::<Vec<_>>().join(" ")
+    };
+    let stories: Vec<String> = (0..60).map(text).collect();
+    fs::write(path("stories.txt"), stories.join("\n<|endoftext|>\n")).unwrap();
+    let chat = |nth: usize| {
+        let turn = |role: &str, text: String| format!("{{\"role\": \"{role}\", \"content\": \"{text}\"}}");
+        format!("{{\"messages\": [{}, {}]}}\n", turn("user", text(nth)), turn("assistant", text(nth + 7)))
+    };
+    fs::write(path("chats.jsonl"), (0..40).map(chat).collect::<String>()).unwrap();
+    fs::copy(PAGE, path("model.gguf")).unwrap();
+    fs::copy(testdata("golden/eval/wikitext-slice.txt"), path("wiki.test.raw")).unwrap();
+    fs::create_dir(path("items")).unwrap();
+    for task in ["arc_easy", "piqa", "mmlu"] {
+        let name = format!("{task}.jsonl");
+        fs::copy(testdata(&format!("golden/eval/{name}")), path("items").join(name)).unwrap();
+    }
+    // What `tern eval report` makes a page of: results that were printed with --json before.
+    let (model, items) = (path("model.gguf"), path("items"));
+    let (model, items) = (model.to_str().unwrap(), items.to_str().unwrap());
+    let tasks = run(&["eval", "tasks", model, "arc_easy", "--data", items, "--limit", "2", "--json"]).ok();
+    fs::write(path("tasks.json"), tasks).unwrap();
+    let bench = run(&["bench", model, "-p", "8", "-n", "2", "-r", "1", "--probe", "1", "-o", "json"]).ok();
+    fs::write(path("bench.json"), bench).unwrap();
+    dir
+}
+
+/// The lines of the shell blocks of a document: those without a language, or with `sh`.
+fn commands(text: &str) -> Vec<String> {
+    let (mut found, mut block) = (Vec::new(), None);
+    for line in text.lines() {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            block = if block.is_some() { None } else { Some(["", "sh"].contains(&language.trim())) };
+        } else if block == Some(true) && !line.trim().is_empty() {
+            found.push(line.to_owned());
+        }
+    }
+    assert!(block.is_none(), "a block without an end");
+    found
+}
+
+/// A line as it is run here; `None` where it is run elsewhere.
+fn prepared(line: &str) -> Option<String> {
+    // What stands behind a ` #` is for the reader.
+    let line = line.split(" #").next().unwrap().trim();
+    if let Some((_, why)) = ELSEWHERE.iter().find(|(command, _)| *command == line) {
+        println!("not run: {line}: {why}");
+        return None;
+    }
+    let mut line =
+        line.strip_prefix("cargo run --release -- ").map_or(line.to_owned(), |rest| format!("tern {rest}"));
+    for (word, file) in PLACEHOLDERS {
+        let words = line.split(' ').map(|found| if found == word { file } else { found });
+        line = words.collect::<Vec<_>>().join(" ");
+    }
+    for (much, little) in SMALLER {
+        line = line.replace(much, little);
+    }
+    if let Some((_, more)) = QUICKER.iter().find(|(begin, _)| line.starts_with(begin)) {
+        line = format!("{line} {more}").trim_end().to_owned();
+    }
+    Some(line)
+}
+
+/// A server that is killed when the next one starts or the document ends.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn shell(dir: &Path, line: &str) -> Command {
+    let tern = PathBuf::from(env!("CARGO_BIN_EXE_tern"));
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", line])
+        .current_dir(dir)
+        .env("PATH", format!("{}:{path}", tern.parent().unwrap().display()))
+        .env("HOME", dir)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Starts a server on a port that is free, and waits until it listens.
+fn serve(dir: &Path, line: &str) -> Server {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    if let Some(at) = words.iter().position(|word| *word == "--port") {
+        words.drain(at..at + 2);
+    }
+    let mut child = shell(dir, &format!("exec {} --port 0", words.join(" "))).spawn().unwrap();
+    let mut said = String::new();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let url = loop {
+        let before = said.len();
+        assert!(errors.read_line(&mut said).unwrap() > 0, "{line}: it ended: {said}");
+        if let Some((_, url)) = said[before..].split_once("listening on ") {
+            break url.trim().to_owned();
+        }
+    };
+    // Whoever does not read makes it wait.
+    std::thread::spawn(move || errors.read_to_end(&mut Vec::new()));
+    let server = Server { child, url };
+    let begun = Instant::now();
+    while !finish(dir, &format!("curl -sf {}/health", server.url)).0 {
+        assert!(begun.elapsed() < PATIENCE, "{line}: it never was ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server
+}
+
+/// Runs a command to its end: whether it succeeded, and what it showed.
+fn finish(dir: &Path, line: &str) -> (bool, String) {
+    let mut child = shell(dir, line).spawn().unwrap();
+    let (mut out, mut errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        errors.read_to_end(&mut text).map(|_| text)
+    });
+    // A command that hangs is ended, so that what it showed is told.
+    let (id, (done, ended)) = (child.id(), std::sync::mpsc::channel::<()>());
+    let guard = std::thread::spawn(move || {
+        if ended.recv_timeout(PATIENCE).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").args(["-9", "--", &format!("-{id}")]).status();
+        }
+    });
+    let mut text = Vec::new();
+    out.read_to_end(&mut text).unwrap();
+    text.extend(reader.join().unwrap().unwrap());
+    let status = child.wait().unwrap();
+    drop(done);
+    guard.join().unwrap();
+    (status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn document((name, least): (&str, usize)) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    let lines = commands(&fs::read_to_string(path).unwrap());
+    assert!(lines.len() >= least, "{name}: {} commands", lines.len());
+    let dir = folder();
+    let mut server: Option<Server> = None;
+    for line in &lines {
+        let Some(line) = prepared(line) else { continue };
+        if line.starts_with("tern serve ") {
+            drop(server.take());
+            server = Some(serve(dir.path(), &line));
+        } else if line.starts_with("curl ") {
+            let running = server.as_ref().unwrap_or_else(|| panic!("{name}: {line}: no server runs"));
+            let line = line.replace("http://127.0.0.1:8080", &running.url).replacen("curl ", "curl -sSf ", 1);
+            let (success, text) = finish(dir.path(), &line);
+            assert!(success && text.contains("\"content\""), "{name}: {line}\n{text}");
+        } else {
+            assert!(line.starts_with("tern "), "{name}: nobody knows how to run `{line}` here");
+            // Whoever chats says something.
+            let said = if line.starts_with("tern chat ") { "echo 'Hello!' | " } else { "" };
+            let (success, text) = finish(dir.path(), &format!("{said}{line}"));
+            assert!(success, "{name}: {line}\n{text}");
+            assert!(!text.trim().is_empty(), "{name}: {line}: it showed nothing");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_not_understood_is_seen() {
+    let text = "a\n```\ntern doctor   # checks\n\ncargo test --workspace\n```\n```json\n{}\n```\n```sh\nmake it\n```\n";
+    let lines = commands(text);
+    assert_eq!(lines, ["tern doctor   # checks", "cargo test --workspace", "make it"]);
+    let lines: Vec<_> = lines.iter().map(|line| prepared(line)).collect();
+    assert_eq!(lines, [Some("tern doctor".to_owned()), None, Some("make it".to_owned())]);
+    let line = prepared("cargo run --release -- eval ppl MODEL FILE").unwrap();
+    assert_eq!(line, "tern eval ppl model.gguf wiki.test.raw");
+    let failed = std::panic::catch_unwind(|| run_line("tern convert nothing.gguf out.gguf"));
+    assert!(failed.is_err(), "a command that fails is a failure");
+}
+
+/// One command in an empty folder.
+fn run_line(line: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (success, text) = finish(dir.path(), line);
+    assert!(success, "{line}\n{text}");
+}

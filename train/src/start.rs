@@ -1,0 +1,151 @@
+//! What a run begins with: random numbers in a new architecture, or another model's.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tern::Tokenizer;
+use tern::file::{File, OpenOptions};
+use tern::masters::Masters;
+
+use crate::config::Run;
+use crate::error::{Error, Result};
+use crate::params::Layout;
+
+/// The files of a tokenizer that are copied from its folder.
+const TOKENIZER: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    GENERATION,
+];
+const GENERATION: &str = "generation_config.json";
+
+/// Names and bytes of the files that lie beside a model's weights.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// The model of a run before its first step.
+#[derive(Debug)]
+pub struct Start {
+    /// The architecture.
+    pub config: tern::Config,
+    /// Where the parameters lie.
+    pub layout: Layout,
+    /// Their numbers.
+    pub params: Vec<f32>,
+    /// Of the run, or of the model it starts from.
+    pub tokenizer: Tokenizer,
+    /// The tokenizer's files, to lie beside the finished model.
+    pub files: Files,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Start {
+    /// From random numbers, or from another model.
+    pub fn of(run: &Run) -> Result<Self> {
+        let mut start = match &run.from {
+            Some(from) => Self::from(run, from)?,
+            None => Self::fresh(run)?,
+        };
+        // Without its ids, transformers writes on behind the end of a text.
+        if !start.files.iter().any(|(name, _)| *name == GENERATION) {
+            let end = start.end()?;
+            let others = start.tokenizer.stops().iter().copied().filter(|id| *id != end);
+            let ends: Vec<u32> = std::iter::once(end).chain(others).collect();
+            let json = json!({ "bos_token_id": start.tokenizer.bos(), "eos_token_id": ends });
+            start.files.push((GENERATION, format!("{json:#}\n").into_bytes()));
+        }
+        Ok(start)
+    }
+
+    fn fresh(run: &Run) -> Result<Self> {
+        let path = run.tokenizer.as_ref().ok_or_else(|| Error::key("tokenizer", "missing"))?;
+        let (tokenizer, files) = tokenizer(path)?;
+        let config = run.model(tokenizer.size())?;
+        let layout = Layout::new(&config, run.tied);
+        let params = layout.initial(run.init_std, run.seed);
+        Ok(Self { config, layout, params, tokenizer, files, notes: Vec::new() })
+    }
+
+    /// The sizes and the tokenizer are the model's.
+    fn from(run: &Run, path: &Path) -> Result<Self> {
+        let file = open(path)?;
+        let masters = Masters::of(&file)?;
+        let config = masters.config().clone();
+        let mut notes = Vec::new();
+        let (tokenizer, files) = match (Tokenizer::from_file(&file)?, &run.tokenizer) {
+            (Some(own), given) => {
+                if given.is_some() {
+                    notes.push("the tokenizer is that of `from`; `tokenizer` is not read".to_owned());
+                }
+                (own, masters.tokenizer_files()?)
+            }
+            (None, Some(given)) => tokenizer(given)?,
+            (None, None) => {
+                let what = "has no tokenizer; `tokenizer` names the one that it was trained with";
+                return Err(Error::file(path, what));
+            }
+        };
+        if tokenizer.size() > config.vocab {
+            let what = format!("{} tokens, but the model has {}", tokenizer.size(), config.vocab);
+            return Err(Error::key("tokenizer", what));
+        }
+        let layout = Layout::new(&config, !masters.has_head());
+        let (params, rebuilt) = layout.read(&masters)?;
+        if rebuilt > 0 {
+            notes.push(format!(
+                "{} holds trits and no masters: those of {rebuilt} matrices were made again, to the same trits and scales",
+                path.display()
+            ));
+        }
+        Ok(Self { config, layout, params, tokenizer, files, notes })
+    }
+
+    /// The token that ends a document.
+    pub fn end(&self) -> Result<u32> {
+        let bytes = self.files.iter().find(|(name, _)| *name == "tokenizer_config.json");
+        let json = bytes.and_then(|(_, bytes)| serde_json::from_slice::<Value>(bytes).ok());
+        let named = json.as_ref().map(|json| &json["eos_token"]);
+        let named = named.and_then(|eos| eos.as_str().or(eos["content"].as_str()));
+        let id = named.and_then(|name| self.tokenizer.token_id(name));
+        id.or(self.tokenizer.stops().first().copied())
+            .ok_or_else(|| Error::key("tokenizer", "has no token that ends a text; `eos_token` names one"))
+    }
+}
+
+/// Opens the model that `from` names: a run's folder stands for its finished model.
+fn open(path: &Path) -> Result<File> {
+    if path == Path::new(tern::STORY) {
+        return Ok(tern::story_file()?);
+    }
+    let finished = path.join(crate::export::FINISHED);
+    let path = if finished.is_dir() { &finished } else { path };
+    Ok(tern::file::open(path, OpenOptions::default())?)
+}
+
+/// A tokenizer, by the folder of its files or one of these.
+fn tokenizer(path: &Path) -> Result<(Tokenizer, Files)> {
+    let wrong = |what: &str| {
+        Error::key("tokenizer", format!("{}: {what}; `tern train tokenizer` makes one", path.display()))
+    };
+    if !path.exists() {
+        return Err(wrong("no such file or directory"));
+    }
+    let dir = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    // A file alone does not bring the template that lies beside it.
+    let whole = if dir.join("tokenizer_config.json").exists() { dir } else { path };
+    if whole.is_dir() && !["tokenizer.json", "tokenizer.model"].iter().any(|name| whole.join(name).exists()) {
+        return Err(wrong("has no tokenizer.json in it"));
+    }
+    let tokenizer = Tokenizer::open(if whole == Path::new("") { Path::new(".") } else { whole })?;
+    let mut files = Files::new();
+    for name in TOKENIZER {
+        let path = dir.join(name);
+        if path.exists() {
+            files.push((name, std::fs::read(&path).map_err(|e| Error::io(&path, e))?));
+        }
+    }
+    Ok((tokenizer, files))
+}
