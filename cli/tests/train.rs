@@ -378,7 +378,8 @@ fn json_lines_tell_what_people_are_told() {
     assert_eq!(last["kind"], "done");
     assert!(Path::new(last["model"].as_str().unwrap()).join("config.json").is_file(), "{last}");
     let out = dir.path().join("out").to_str().unwrap().to_owned();
-    let export = run(&["train", "export", &config(dir.path()), &out, "--json"]).json();
+    let folder = dir.path().join("run").to_str().unwrap().to_owned();
+    let export = run(&["train", "export", &folder, &out, "--json"]).json();
     assert_eq!((&export["output"], &export["step"]), (&serde_json::json!(out), &serde_json::json!(3)));
 }
 

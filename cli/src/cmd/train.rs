@@ -329,8 +329,8 @@ impl Check {
             Ok(())
         } else {
             Err(Failure::failed(format!(
-                "the perplexities differ by more than {}, though the weights are the same: please report this",
-                check::TOLERANCE
+                "the perplexities differ by more than {:.1e} of them, though the weights are the same: please report this",
+                found.tolerance()
             )))
         }
     }
