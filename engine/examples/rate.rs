@@ -17,11 +17,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 7919 + 11) % model.config().vocab as u32).collect();
     let mut rates = Vec::new();
     // The first round warms up.
-    for _ in 0..=rounds {
+    for _ in 0..=rounds.max(1) {
         let sampling = Sampling { seed: 1, temperature: 0.8, ..Sampling::default() };
         let mut generation = Generation::new(&model, model.config().context, sampling)?;
         let decodes = what == "decode";
-        let prompt = if decodes { &ids[..8.min(tokens)] } else { &ids[..] };
+        let prompt = if decodes { &ids[..tokens.min(8)] } else { &ids[..] };
         let mut start = Instant::now();
         generation.prompt(prompt)?;
         if decodes {
@@ -36,8 +36,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let rates = &mut rates[1..];
     rates.sort_by(f64::total_cmp);
-    if let (Some(least), Some(most)) = (rates.first(), rates.last()) {
-        println!("{:.2} ({least:.2} to {most:.2})", rates[rates.len() / 2]);
-    }
+    println!("{:.2} ({:.2} to {:.2})", rates[rates.len() / 2], rates[0], rates[rates.len() - 1]);
     Ok(())
 }
