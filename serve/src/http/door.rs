@@ -20,6 +20,9 @@ use crate::page;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What of a request's schema is not kept.
+const WARNING: HeaderName = HeaderName::from_static("x-tern-warning");
+
 /// What anybody may see: whether the server lives, and the page, which knows nothing by itself.
 fn open(path: &str) -> bool {
     matches!(path, "/health" | "/v1/health") || page::FILES.iter().any(|(file, ..)| *file == path)
@@ -68,11 +71,16 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
+    let warnings: String =
+        line.note.warnings().chars().filter(|c| (' '..='~').contains(c)).take(1000).collect();
+    if let Some(value) = HeaderValue::from_str(&warnings).ok().filter(|value| !value.is_empty()) {
+        headers.insert(WARNING, value);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(origin) = origin.filter(|origin| allowed_origin(&app, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        let exposed = HeaderValue::from_static("x-request-id, retry-after");
+        let exposed = HeaderValue::from_static("x-request-id, x-tern-warning, retry-after");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
     app.metrics.response(response.status().as_u16());

@@ -32,6 +32,8 @@ struct Known {
     tokens: usize,
     first: Option<Duration>,
     end: Option<End>,
+    /// What of its schema is not kept.
+    warnings: Vec<String>,
 }
 
 /// How a text ended. Of several texts the last of these counts.
@@ -58,8 +60,18 @@ impl End {
 
 impl Note {
     pub(crate) fn new(memory: Hold) -> Self {
-        let (text, body, prompt, cached, tokens) = (false, 0, 0, 0, 0);
-        Self(Mutex::new(Known { memory, body, text, prompt, cached, tokens, first: None, end: None }))
+        let (text, body, prompt, cached, tokens, warnings) = (false, 0, 0, 0, 0, Vec::new());
+        Self(Mutex::new(Known {
+            memory,
+            body,
+            text,
+            prompt,
+            cached,
+            tokens,
+            first: None,
+            end: None,
+            warnings,
+        }))
     }
 
     /// The request takes so many bytes of memory now, if there is room.
@@ -86,6 +98,15 @@ impl Note {
         let mut known = self.known();
         let bytes = known.body * PER_BYTE;
         known.memory.grow(bytes)
+    }
+
+    /// The head of the answer is to say this.
+    pub(crate) fn warn(&self, warnings: &[String]) {
+        self.known().warnings = warnings.to_vec();
+    }
+
+    pub(crate) fn warnings(&self) -> String {
+        self.known().warnings.join("; ")
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
