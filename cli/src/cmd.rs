@@ -28,6 +28,9 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     Eval(eval::Eval),
     Doctor(doctor::Doctor),
+    /// Compile the grammars that `tern serve` sends, to see whether they can be
+    #[command(hide = true)]
+    TryGrammars,
 }
 
 impl Command {
@@ -45,6 +48,7 @@ impl Command {
             Self::Bench(bench) => bench.run(),
             Self::Eval(eval) => eval.run(),
             Self::Doctor(doctor) => doctor.run(),
+            Self::TryGrammars => serve::try_grammars(),
         }
     }
 }

@@ -132,6 +132,8 @@ pub enum Finish {
     Complete,
     /// As many tokens as were wanted, or as the context holds.
     Length,
+    /// Its guide cannot go on.
+    Astray(String),
     /// It could not go on.
     Failed(String),
 }
@@ -722,9 +724,9 @@ fn score(logits: &[f32], id: u32, top: Option<usize>) -> Scored {
 
 /// Chooses a text's next token.
 fn next(model: &Model, text: &mut Text, logits: &[f32]) -> Vec<Output> {
-    let failed = |what: String| vec![Output::Done(Finish::Failed(what))];
+    let astray = |what: String| vec![Output::Done(Finish::Astray(what))];
     if let Some(what) = text.lost.take() {
-        return failed(what);
+        return astray(what);
     }
     let past = Past { tokens: &text.tokens, said: text.said() };
     let allowed = text.job.guide.is_some().then_some(Allowed(&text.allowed));
@@ -737,7 +739,7 @@ fn next(model: &Model, text: &mut Text, logits: &[f32]) -> Vec<Output> {
         return vec![Output::Done(Finish::Stop(scored))];
     }
     if let Some(Err(what)) = text.job.guide.as_mut().map(|guide| guide.accept(id)) {
-        return failed(what);
+        return astray(what);
     }
     text.tokens.push(id);
     let mut outputs = vec![Output::Token(scored)];

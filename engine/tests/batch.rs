@@ -341,7 +341,7 @@ fn guides_are_followed_and_their_failures_told() {
     let mut tale = Tale::new();
     finish(&mut batch, &model, &mut tale);
     assert_eq!((tale[&good].ids(), &tale[&good].done), (vec![70, 71, 72, 73, 74], &Some(Finish::Complete)));
-    assert_eq!(tale[&bad].done, Some(Finish::Failed("not beyond 99".to_owned())));
+    assert_eq!(tale[&bad].done, Some(Finish::Astray("not beyond 99".to_owned())));
 }
 
 #[test]

@@ -9,11 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::error::Refusal;
+use crate::grammar::Found;
 use crate::http::note::Note;
-use crate::limits::{EVENTS, PREPARING, PROMPTS};
+use crate::limits::{COMPILING, EVENTS, PREPARING, PROMPTS};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::prepare::{Kind, Prepared, Shape, prepare};
+use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Work};
@@ -41,7 +42,8 @@ pub(crate) struct App {
     places: Arc<Semaphore>,
     /// Those of each key, where there are several: no key may take all of them.
     shares: Vec<Arc<Semaphore>>,
-    preparing: Semaphore,
+    preparing: Arc<Semaphore>,
+    compiling: Arc<Semaphore>,
     /// Memory of all requests together.
     pub(crate) budget: Arc<Budget>,
     /// Open connections.
@@ -95,7 +97,8 @@ impl App {
             ready: OnceLock::new(),
             places,
             shares,
-            preparing: Semaphore::new(PREPARING),
+            preparing: Arc::new(Semaphore::new(PREPARING)),
+            compiling: Arc::new(Semaphore::new(COMPILING)),
             connections: Arc::default(),
             ids: AtomicU64::new(0),
         }
@@ -141,11 +144,23 @@ impl App {
         self: &Arc<Self>,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.apart_among(&self.preparing, job).await
+    }
+
+    /// As one of so many. Its permit is free again when the work has ended, even if nobody waits for it any more.
+    async fn apart_among<T: Send + 'static>(
+        self: &Arc<Self>,
+        permits: &Arc<Semaphore>,
+        job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
         self.ready()?;
-        let permit = self.preparing.acquire().await;
+        let permit = permits.clone().acquire_owned().await;
         let app = self.clone();
-        let done = tokio::task::spawn_blocking(move || job(app.ready()?)).await;
-        drop(permit);
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            job(app.ready()?)
+        });
+        let done = done.await;
         done.unwrap_or_else(|_| {
             Err(Refusal::internal("the server made a mistake while reading this request"))
         })
@@ -166,6 +181,30 @@ impl App {
             return Err(Refusal::busy(self.active()));
         };
         let (realm, owner, note) = (caller.realm, caller.owner, caller.note.clone());
+        // Whoever leaves, the place is taken until the work for it has ended: each job hands it on.
+        let (request, place, grammar) = match has_grammar(&request) {
+            false => (request, place, None),
+            true => {
+                let find = move |ready: &Ready| {
+                    let found = grammar(&request, kind)?.map(|grammar| ready.grammars()?.find(grammar));
+                    Ok((request, place, found.transpose()?))
+                };
+                match self.apart(find).await? {
+                    (request, place, None) => (request, place, None),
+                    (request, place, Some(Found::Known(compiled))) => (request, place, Some(compiled)),
+                    (request, place, Some(Found::New(grammar))) => {
+                        // Those who bring new grammars wait for each other, and nobody for them.
+                        let compile = move |ready: &Ready| {
+                            Ok((request, place, Some(ready.grammars()?.compile(grammar)?)))
+                        };
+                        self.apart_among(&self.compiling, compile).await?
+                    }
+                }
+            }
+        };
+        if let Some(compiled) = &grammar {
+            compiled.warnings.iter().for_each(|warning| note.warn(warning));
+        }
         let prepare = {
             let note = note.clone();
             move |ready: &Ready| {
@@ -175,14 +214,14 @@ impl App {
                         "this model's chat template leaves system messages out: the model does not read them",
                     );
                 }
-                let mut prepared = prepare(ready, &request, kind, realm)?;
+                let mut prepared = prepare(ready, &request, kind, realm, grammar.as_deref())?;
                 drop(request);
                 prepared.jobs.iter_mut().for_each(|wanted| wanted.job.owner = owner);
                 note.holds(prepared.bytes())?;
-                Ok(prepared)
+                Ok((prepared, place))
             }
         };
-        let Prepared { jobs, shape } = self.apart(prepare).await?;
+        let (Prepared { jobs, shape }, place) = self.apart(prepare).await?;
         note.asked(shape.prompt_tokens.iter().sum());
         let (sender, events) = tokio::sync::mpsc::channel(EVENTS + Event::PER_STEP * jobs.len());
         let deadline = received + self.options.request_time;

@@ -11,7 +11,7 @@ mod budget;
 mod dialect;
 mod error;
 pub mod fuzzing;
-mod guide;
+mod grammar;
 mod http;
 mod json;
 mod limits;
@@ -30,6 +30,7 @@ mod tools;
 mod wire;
 mod worker;
 
+pub use grammar::{Start, try_grammars};
 pub use http::tls;
 pub use log::Log;
 pub use options::Options;

@@ -44,10 +44,48 @@ pub(crate) const BREAKERS: usize = 16;
 pub(crate) const BREAKER_BYTES: usize = 64;
 /// Tools of one request.
 pub(crate) const TOOLS: usize = 128;
+/// Bytes of text to tokenize at once.
+pub(crate) const TEXT: usize = 4 << 20;
+/// Prompts that are tokenized at the same time.
+pub(crate) const PREPARING: usize = 4;
+
 /// Bytes of a schema or grammar, and levels of a schema.
 pub(crate) const GRAMMAR: usize = 256 << 10;
 pub(crate) const SCHEMA_DEPTH: usize = 64;
-/// Bytes of text to tokenize at once.
-pub(crate) const TEXT: usize = 4 << 20;
-/// Grammars that are compiled, or prompts that are tokenized, at the same time.
-pub(crate) const PREPARING: usize = 4;
+/// Properties of one object in a schema, and names that it requires.
+pub(crate) const PROPERTIES: usize = 400;
+/// Members of one `anyOf`, `oneOf` or `enum`; alternatives of one rule.
+pub(crate) const ALTERNATIVES: usize = 1000;
+/// Members of one `allOf`.
+pub(crate) const MEMBERS: usize = 32;
+/// Patterns of a schema, and those for names of properties in one object.
+pub(crate) const PATTERNS: usize = 256;
+pub(crate) const PATTERN_PROPERTIES: usize = 16;
+/// References of a schema, and how many can lie within each other.
+pub(crate) const REFERENCES: usize = 2000;
+pub(crate) const REFERENCE_DEPTH: usize = 64;
+/// Times that something can be repeated, outside of regular expressions.
+pub(crate) const TIMES: usize = 1 << 20;
+/// Rules of a grammar, and how many can lie within each other.
+pub(crate) const RULES: usize = 4000;
+pub(crate) const RULE_DEPTH: usize = 256;
+/// Characters of a regular expression with its repetitions written out, and repetitions in it.
+pub(crate) const REGEX_SIZE: usize = 20_000;
+pub(crate) const REGEX_REPEATS: usize = 1000;
+/// What a process that tries a grammar may take for it: time of work, time by the clock, memory, stack.
+pub(crate) const TRIAL_CPU: Duration = Duration::from_millis(300);
+pub(crate) const TRIAL_TIME: Duration = Duration::from_millis(1500);
+pub(crate) const TRIAL_BYTES: usize = 96 << 20;
+pub(crate) const TRIAL_STACK: usize = 8 << 20;
+/// The stack on which the server compiles what could be compiled on that one.
+pub(crate) const GRAMMAR_STACK: usize = 64 << 20;
+/// What one answer's grammar may hold, and what those of all answers may hold together.
+pub(crate) const LEXER_BYTES: usize = 32 << 20;
+pub(crate) const LEXERS_BYTES: usize = 192 << 20;
+/// Bytes that the place of one rule in an answer takes.
+pub(crate) const ITEM_BYTES: usize = 16;
+/// Compiled grammars that are kept, and their bytes.
+pub(crate) const KEPT_GRAMMARS: usize = 256;
+pub(crate) const KEPT_BYTES: usize = 32 << 20;
+/// Grammars that are compiled at the same time.
+pub(crate) const COMPILING: usize = 2;

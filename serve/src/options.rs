@@ -45,6 +45,9 @@ pub struct Options {
     pub grace: Duration,
     /// How long a step may take for prompts while others wait for their next token.
     pub pause: Duration,
+    /// How a process is started that does nothing but call [`crate::try_grammars`]. Grammars and schemas are compiled there
+    /// first, because compiling has no bounds of time, memory and stack by itself; without it they are only counted.
+    pub try_grammars: Option<crate::Start>,
     /// Serve TLS with this certificate.
     pub tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
     /// Gets a JSON object at the end of each request, and for what else happens.
@@ -72,6 +75,7 @@ impl Default for Options {
             request_time: Duration::from_secs(1800),
             grace: Duration::from_secs(30),
             pause: Duration::from_millis(200),
+            try_grammars: None,
             tls: None,
             log: Log::default(),
             started: now(),

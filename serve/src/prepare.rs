@@ -6,7 +6,7 @@ use serde_json::Value;
 use tern::{Dry, Job, Message, Sampling, Scored, Specials, Tokenizer};
 
 use crate::error::Refusal;
-use crate::guide::Grammar;
+use crate::grammar::{Compiled, Grammar, Layout};
 use crate::json::short;
 use crate::limits::{
     BIASES, BREAKER_BYTES, BREAKERS, CHOICES, EVENTS, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT,
@@ -68,7 +68,13 @@ pub(crate) struct Shape {
 const COMPLETION_TOKENS: usize = 16;
 
 /// Checks a request and turns its texts into tokens. It may take a while: not for the threads that serve.
-pub(crate) fn prepare(ready: &Ready, request: &Request, kind: Kind, realm: u64) -> Result<Prepared, Refusal> {
+pub(crate) fn prepare(
+    ready: &Ready,
+    request: &Request,
+    kind: Kind,
+    realm: u64,
+    grammar: Option<&Compiled>,
+) -> Result<Prepared, Refusal> {
     let n = request.n.unwrap_or(1);
     if !(1..=CHOICES).contains(&n) {
         return Err(Refusal::field("n", format!("expected 1 to {CHOICES}, found {n}")));
@@ -82,11 +88,7 @@ pub(crate) fn prepare(ready: &Ready, request: &Request, kind: Kind, realm: u64) 
             "this server's models write on, they do not fill in: leave it out",
         ));
     }
-    let tools = match kind {
-        Kind::Chat => Tools::of(request)?,
-        Kind::Completion => None,
-    };
-    let grammar = grammar(request, tools.as_ref())?;
+    let tools = tools(request, kind)?;
     let stops = stops(request)?;
     let (logprobs, echo) = (logprobs(request, kind)?, kind == Kind::Completion && request.echo == Some(true));
     let (prompts, fresh) = match kind {
@@ -115,9 +117,9 @@ pub(crate) fn prepare(ready: &Ready, request: &Request, kind: Kind, realm: u64) 
             return Err(Refusal::field("prompt", format!("expected token ids below {vocab}, found {id}")));
         }
         for choice in 0..n as u64 {
-            let guide = match &grammar {
+            let guide = match grammar {
                 None => None,
-                Some(grammar) => Some(ready.guides()?.guide(grammar)?),
+                Some(compiled) => Some(ready.grammars()?.follow(compiled)),
             };
             let sampling = Sampling { seed: sampling.seed.wrapping_add(choice), ..sampling.clone() };
             let job = Job {
@@ -394,17 +396,39 @@ fn new_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-fn grammar(request: &Request, tools: Option<&Tools>) -> Result<Option<Grammar>, Refusal> {
+fn tools(request: &Request, kind: Kind) -> Result<Option<Tools>, Refusal> {
+    match kind {
+        Kind::Chat => Tools::of(request),
+        Kind::Completion => Ok(None),
+    }
+}
+
+/// Whether a request may have a grammar.
+pub(crate) fn has_grammar(request: &Request) -> bool {
+    let Request { response_format, json_schema, grammar, regex, tools, .. } = request;
+    response_format.is_some()
+        || json_schema.is_some()
+        || grammar.is_some()
+        || regex.is_some()
+        || tools.is_some()
+}
+
+/// What a request's answers must be texts of.
+pub(crate) fn grammar(request: &Request, kind: Kind) -> Result<Option<Grammar>, Refusal> {
+    let tools = tools(request, kind)?;
     let mut asked = Vec::new();
     if let Some(format) = request.response_format.as_ref().filter(|format| !format.is_null()) {
+        // As at OpenAI: what cannot be kept of a schema is refused where it is to be kept strictly.
+        let strict = format["json_schema"]["strict"] == true || format["strict"] == true;
+        let layout = if strict { Layout::Strict } else { Layout::Lenient };
         let schema = |at: &Value| match at {
             Value::Null => None,
-            schema => Some(Grammar::Schema(schema.clone())),
+            schema => Some(Grammar::Schema(schema.clone(), layout)),
         };
         let wrong = |what: &str| Err(Refusal::field("response_format", what));
         match format["type"].as_str() {
             Some("text") => {}
-            Some("json_object") => asked.push(schema(&format["schema"]).unwrap_or(Grammar::Object)),
+            Some("json_object") => asked.push(schema(&format["schema"]).unwrap_or_else(Grammar::object)),
             // The chat's place for the schema, and that of `/v1/responses`.
             Some("json_schema") => {
                 match schema(&format["json_schema"]["schema"]).or_else(|| schema(&format["schema"])) {
@@ -416,14 +440,25 @@ fn grammar(request: &Request, tools: Option<&Tools>) -> Result<Option<Grammar>, 
         }
     }
     let schema = request.json_schema.as_ref().filter(|schema| !schema.is_null());
-    asked.extend(schema.map(|schema| Grammar::Schema(schema.clone())));
-    asked.extend(
-        request.grammar.as_ref().filter(|text| !text.is_empty()).map(|text| Grammar::Lark(text.clone())),
-    );
+    asked.extend(schema.map(|schema| Grammar::Schema(schema.clone(), Layout::Strict)));
+    if let Some(text) = request.grammar.as_deref().filter(|text| !text.is_empty()) {
+        asked.push(Grammar::text(text)?);
+    }
     asked.extend(request.regex.as_ref().map(|text| Grammar::Regex(text.clone())));
-    asked.extend(tools.map(Tools::grammar));
+    if let Some(tools) = tools {
+        // A schema is for answers without a call.
+        let answer = match asked.as_slice() {
+            [Grammar::Schema(schema, layout)] => Some((schema, *layout)),
+            _ => None,
+        };
+        let (both, grammar) = (answer.is_some(), tools.grammar(answer));
+        if both {
+            asked.clear();
+        }
+        asked.push(grammar);
+    }
     if asked.len() > 1 {
-        let what = "expected one of `response_format`, `json_schema`, `grammar`, `regex` and `tools`";
+        let what = "expected one of `response_format`, `json_schema`, `grammar` and `regex`, the first two with `tools`";
         return Err(Refusal::bad(format!("{what}: an answer can follow one grammar only")));
     }
     Ok(asked.pop())

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tern::{Model, Sampling};
 
 use crate::error::Refusal;
-use crate::guide::Guides;
+use crate::grammar::Grammars;
 use crate::worker::Message;
 
 /// The server's life.
@@ -26,7 +26,9 @@ pub(crate) struct Ready {
     pub(crate) sampling: Sampling,
     pub(crate) loaded: u64,
     pub(crate) worker: mpsc::Sender<Message>,
-    pub(crate) guides: OnceLock<Option<Guides>>,
+    /// How the process is started that tries grammars.
+    pub(crate) try_grammars: Option<crate::grammar::Start>,
+    pub(crate) grammars: OnceLock<Option<Grammars>>,
     /// Whether the chat template shows system messages to the model; asked once.
     pub(crate) reads_system: OnceLock<bool>,
 }
@@ -39,10 +41,11 @@ impl Ready {
     }
 
     /// What compiles grammars, made when it is first needed.
-    pub(crate) fn guides(&self) -> Result<&Guides, Refusal> {
-        let make = || Guides::new(self.model.tokenizer().ok()?, self.model.config().vocab);
-        let guides = self.guides.get_or_init(make).as_ref();
-        guides.ok_or_else(|| {
+    pub(crate) fn grammars(&self) -> Result<&Grammars, Refusal> {
+        let vocab = self.model.config().vocab;
+        let make = || Grammars::new(self.model.tokenizer().ok()?, vocab, self.try_grammars.clone());
+        let grammars = self.grammars.get_or_init(make).as_ref();
+        grammars.ok_or_else(|| {
             Refusal::bad("this model cannot follow a grammar: it has no tokenizer or no stop token")
         })
     }

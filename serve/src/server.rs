@@ -225,7 +225,8 @@ fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, 
         sampling,
         loaded: now(),
         worker: sender,
-        guides: std::sync::OnceLock::new(),
+        try_grammars: options.try_grammars.clone(),
+        grammars: std::sync::OnceLock::new(),
         reads_system: std::sync::OnceLock::new(),
     };
     let _ = app.ready.set(ready);

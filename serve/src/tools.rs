@@ -7,8 +7,8 @@
 use serde_json::{Value, json};
 
 use crate::error::Refusal;
-use crate::guide::{Grammar, laid_out};
-use crate::limits::TOOLS;
+use crate::grammar::{Grammar, Layout, laid_out};
+use crate::limits::{SCHEMA_DEPTH, TOOLS};
 use crate::wire;
 
 const OPEN: &str = "<tool_call>";
@@ -101,42 +101,88 @@ impl Tools {
         text
     }
 
-    /// What the answer must be a text of.
-    pub(crate) fn grammar(&self) -> Grammar {
+    /// What the answer must be a text of. Where no call is forced, it is free beside its calls, or follows this schema
+    /// if it has none.
+    pub(crate) fn grammar(&self, answer: Option<(&Value, Layout)>) -> Grammar {
         let only = match &self.choice {
             Choice::Forced(Some(name)) => Some(name),
             _ => None,
         };
-        let calls: Vec<Value> = self
-            .list
-            .iter()
-            .filter(|tool| only.is_none_or(|name| *name == tool.name))
-            .map(|tool| {
-                let mut arguments =
-                    tool.parameters.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
-                if arguments.get("type").is_none() && arguments.get("$ref").is_none() {
-                    arguments["type"] = json!("object");
-                }
-                json!({
-                    "type": "object",
-                    "properties": {"name": {"const": tool.name}, "arguments": arguments},
-                    "required": ["name", "arguments"],
-                    "additionalProperties": false,
-                })
-            })
-            .collect();
-        let call = laid_out(match calls.len() {
+        let list = self.list.iter().filter(|tool| only.is_none_or(|name| *name == tool.name));
+        let strict = list.clone().all(|tool| tool.strict == Some(true));
+        let calls: Vec<Value> = list.map(call_schema).collect();
+        let call = match calls.len() {
             1 => calls[0].clone(),
             _ => json!({ "anyOf": calls }),
-        });
+        };
+        let call = laid_out(&call, if strict { Layout::Strict } else { Layout::Lenient });
         let call = format!("call: %json {call}\n");
-        Grammar::Lark(match self.choice {
-            Choice::Forced(_) => format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\n{call}"),
-            Choice::Auto => format!(
+        Grammar::Lark(match (&self.choice, answer) {
+            (Choice::Forced(_), _) => format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\n{call}"),
+            (Choice::Auto, None) => format!(
                 "start: (open call \"\\n{CLOSE}\" /\\n?/)* rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
                  TEXT: /(.|\\n)*/\n{call}"
             ),
+            (Choice::Auto, Some((schema, layout))) => format!(
+                "start: calls | answer\ncalls: \"{OPEN}\\n\" call \"\\n{CLOSE}\" (\"\\n{OPEN}\\n\" call \"\\n{CLOSE}\")*\n\
+                 answer: %json {}\n{call}",
+                laid_out(schema, layout)
+            ),
         })
+    }
+}
+
+/// A call of one tool, as JSON.
+fn call_schema(tool: &wire::Function) -> Value {
+    // No parameters: none can be given.
+    let none = || json!({"type": "object", "properties": {}});
+    let mut arguments = tool.parameters.clone().filter(Value::is_object).unwrap_or_else(none);
+    if arguments.get("type").is_none() && arguments.get("$ref").is_none() {
+        arguments["type"] = json!("object");
+    }
+    close(&mut arguments, 0);
+    json!({
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, "arguments": arguments},
+        "required": ["name", "arguments"],
+        "additionalProperties": false,
+    })
+}
+
+/// Lets objects end: one that names its properties and does not say whether there may be others has no others, because a
+/// small model that may invent them does so until its answer is cut.
+fn close(schema: &mut Value, level: usize) {
+    // What nests deeper is refused before it is compiled.
+    if level > SCHEMA_DEPTH {
+        return;
+    }
+    let Value::Object(members) = schema else { return };
+    let says = [
+        "additionalProperties",
+        "patternProperties",
+        "unevaluatedProperties",
+        "minProperties",
+        "propertyNames",
+    ];
+    // In a union the others may be another member's.
+    let alone = !["allOf", "anyOf", "oneOf", "$ref"].iter().any(|key| members.contains_key(*key));
+    if alone
+        && members.get("properties").is_some_and(Value::is_object)
+        && !says.iter().any(|key| members.contains_key(*key))
+    {
+        members.insert("additionalProperties".to_owned(), json!(false));
+    }
+    for (key, value) in members.iter_mut() {
+        match (key.as_str(), value) {
+            ("properties" | "$defs" | "definitions", Value::Object(named)) => {
+                named.values_mut().for_each(|schema| close(schema, level + 1));
+            }
+            ("items", schema @ Value::Object(_)) => close(schema, level + 1),
+            ("anyOf" | "oneOf" | "prefixItems", Value::Array(list)) => {
+                list.iter_mut().for_each(|schema| close(schema, level + 1));
+            }
+            _ => {}
+        }
     }
 }
 

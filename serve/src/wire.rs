@@ -142,6 +142,9 @@ pub(crate) struct Function {
     pub(crate) description: Option<String>,
     #[serde(default)]
     pub(crate) parameters: Option<Value>,
+    /// Refuse the schema where it cannot be kept.
+    #[serde(default)]
+    pub(crate) strict: Option<bool>,
 }
 
 impl Content {

@@ -337,6 +337,11 @@ impl<'m> Worker<'m> {
                     (None, Finish::Stop(token)) => Reason::Stop(token),
                     (None, Finish::Complete) => Reason::Complete,
                     (None, Finish::Length) => Reason::Length,
+                    // The request's fault: to send it again would not help.
+                    (None, Finish::Astray(what)) => {
+                        self.metrics.failed.add(1);
+                        return send(&live, Event::Failed(Refusal::bad(what)));
+                    }
                     (None, Finish::Failed(what)) => {
                         self.metrics.failed.add(1);
                         live.note.ended(End::Error);

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -217,9 +218,26 @@ impl Serve {
             pause: Duration::from_millis(room.pause as u64),
             tls,
             log: log::written(form),
+            try_grammars: Some(Arc::new(this_program)),
             ..usual
         })
     }
+}
+
+/// What `tern serve` runs beside itself: tries the grammars of requests until its input ends.
+pub(crate) fn try_grammars() -> Outcome {
+    tern_serve::try_grammars().map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// This program again, even if its file was replaced meanwhile.
+fn this_program() -> std::process::Command {
+    let file = match cfg!(target_os = "linux") {
+        true => PathBuf::from("/proc/self/exe"),
+        false => std::env::current_exe().unwrap_or_else(|_| PathBuf::from("tern")),
+    };
+    let mut command = std::process::Command::new(file);
+    command.arg("try-grammars");
+    command
 }
 
 /// A file that people write: of settings, of keys. What is no such file (a device, a disk image) is not read on and on.

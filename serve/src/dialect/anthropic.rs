@@ -47,6 +47,8 @@ struct Tool {
     description: Option<String>,
     #[serde(default)]
     input_schema: Option<Value>,
+    #[serde(default)]
+    strict: Option<bool>,
 }
 
 impl Request {
@@ -77,6 +79,7 @@ impl Request {
                     name: tool.name,
                     description: tool.description,
                     parameters: tool.input_schema,
+                    strict: tool.strict,
                 },
             };
             tools.into_iter().map(tool).collect()

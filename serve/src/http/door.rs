@@ -20,7 +20,7 @@ use crate::page;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What a client should know about its answer: a system message that the model does not get to read.
+/// What a client should know about its answer: a system message that the model does not read, what of a schema is not kept.
 const WARNING: HeaderName = HeaderName::from_static("x-tern-warning");
 
 /// What anybody may see: whether the server lives, and the page, which knows nothing by itself.
@@ -71,8 +71,10 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    if let Some(warning) = line.note.warning().and_then(|warning| HeaderValue::from_str(&warning).ok()) {
-        headers.insert(WARNING, warning);
+    let warnings: String =
+        line.note.warnings().chars().filter(|c| (' '..='~').contains(c)).take(1000).collect();
+    if let Some(value) = HeaderValue::from_str(&warnings).ok().filter(|value| !value.is_empty()) {
+        headers.insert(WARNING, value);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(origin) = origin.filter(|origin| allowed_origin(&app, origin)) {

@@ -34,7 +34,7 @@ struct Known {
     first: Option<Duration>,
     end: Option<End>,
     /// What the client should know about its answer.
-    warning: Option<String>,
+    warnings: Vec<String>,
 }
 
 /// How a text ended. Of several texts the last of these counts.
@@ -61,7 +61,7 @@ impl End {
 
 impl Note {
     pub(crate) fn new(memory: Hold) -> Self {
-        let (text, body, prompt, cached, tokens) = (false, 0, 0, 0, 0);
+        let (text, body, prompt, cached, tokens, warnings) = (false, 0, 0, 0, 0, Vec::new());
         Self(Mutex::new(Known {
             memory,
             body,
@@ -71,7 +71,7 @@ impl Note {
             tokens,
             first: None,
             end: None,
-            warning: None,
+            warnings,
         }))
     }
 
@@ -101,6 +101,15 @@ impl Note {
         known.memory.grow(bytes)
     }
 
+    /// Tells the client something about its answer, in the header `x-tern-warning`.
+    pub(crate) fn warn(&self, warning: impl Into<String>) {
+        self.known().warnings.push(warning.into());
+    }
+
+    pub(crate) fn warnings(&self) -> String {
+        self.known().warnings.join("; ")
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -114,15 +123,6 @@ impl Note {
     /// So many tokens of a prompt were there already.
     pub(crate) fn cached(&self, tokens: usize) {
         self.known().cached += tokens;
-    }
-
-    /// Tells the client something about its answer, in a header; the first warning counts.
-    pub(crate) fn warn(&self, what: impl Into<String>) {
-        self.known().warning.get_or_insert_with(|| what.into());
-    }
-
-    pub(crate) fn warning(&self) -> Option<String> {
-        self.known().warning.clone()
     }
 
     /// Another token of an answer, so long after the request.
@@ -181,8 +181,8 @@ impl Line {
             entry["key"] = json!(key);
         }
         let known = self.note.known();
-        if let Some(warning) = &known.warning {
-            entry["warning"] = json!(warning);
+        if !known.warnings.is_empty() {
+            entry["warning"] = json!(known.warnings.join("; "));
         }
         if known.text {
             entry["model"] = json!(self.app.options.name);

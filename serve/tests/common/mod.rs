@@ -1,6 +1,8 @@
 //! A server in this process, and a client that is small enough to send anything at all.
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+pub(crate) mod bombs;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -28,6 +30,16 @@ pub(crate) fn options() -> Options {
         request_memory: 1 << 30,
         ..Options::default()
     }
+}
+
+/// With this program as the process that tries grammars; its `main` must know `try-grammars`.
+pub(crate) fn with_trials(options: Options) -> Options {
+    let this = || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.arg("try-grammars");
+        command
+    };
+    Options { try_grammars: Some(Arc::new(this)), ..options }
 }
 
 /// A small model with known answers (testdata/models/page).
