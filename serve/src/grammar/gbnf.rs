@@ -1,8 +1,9 @@
 //! GBNF, the grammars of llama.cpp, as Lark.
 //!
 //! llama.cpp follows a grammar character by character, `llguidance` word by word, where a word is the longest text that
-//! fits. So all that has no recursion becomes one word: then both allow the same texts. What recursion separates is cut
-//! into words at the names of recursive rules.
+//! fits. A grammar without recursion becomes one word: then both allow the same texts. What recursion separates is cut
+//! into words at the names of recursive rules; what may be empty at the end of such a word is written by character, so
+//! that a word does not swallow what follows white space.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -35,13 +36,30 @@ pub(super) fn to_lark(text: &str) -> Result<String, String> {
         .zip(&name_of)
         .map(|(body, name)| body.ok_or_else(|| format!("GBNF: there is no rule `{}`", short(name))));
     let bodies = bodies.collect::<Result<Vec<Part>, _>>()?;
-    let mut writer = Writer { regular: regular(&bodies), words: 0, out: String::new() };
+    let order = regular(&bodies);
+    let mut writer = Writer {
+        bodies: &bodies,
+        regular: vec![false; bodies.len()],
+        empty: vec![false; bodies.len()],
+        words: 0,
+        loose: Vec::new(),
+        is_loose: vec![false; bodies.len()],
+        out: String::new(),
+    };
+    for at in order {
+        writer.empty[at] = writer.may_be_empty(&bodies[at]);
+        writer.regular[at] = true;
+    }
     let start = writer.reference(root);
     let _ = writeln!(writer.out, "start: {start}");
     for (at, body) in bodies.iter().enumerate() {
         let name = writer.reference(at);
         let body = if writer.regular[at] { writer.word(body) } else { writer.rule(body) };
         let _ = writeln!(writer.out, "{name}: {body}");
+    }
+    while let Some(at) = writer.loose.pop() {
+        let body = writer.characters(&bodies[at]);
+        let _ = writeln!(writer.out, "c{at}: {body}");
     }
     Ok(writer.out)
 }
@@ -307,8 +325,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Which rules reach no rule that reaches itself.
-fn regular(rules: &[Part]) -> Vec<bool> {
+/// The rules that reach no rule that reaches itself, each after those that it uses.
+fn regular(rules: &[Part]) -> Vec<usize> {
     fn uses(part: &Part, used: &mut Vec<usize>) {
         match part {
             Part::Text(_) | Part::Class(_) => {}
@@ -330,9 +348,9 @@ fn regular(rules: &[Part]) -> Vec<bool> {
     // From the rules that use none upwards; what is in a circle, or above one, is never reached.
     let mut left: Vec<usize> = open.iter().map(Vec::len).collect();
     let mut next: Vec<usize> = (0..rules.len()).filter(|at| left[*at] == 0).collect();
-    let mut regular = vec![false; rules.len()];
+    let mut regular = Vec::new();
     while let Some(at) = next.pop() {
-        regular[at] = true;
+        regular.push(at);
         for user in &users[at] {
             left[*user] -= 1;
             if left[*user] == 0 {
@@ -343,14 +361,21 @@ fn regular(rules: &[Part]) -> Vec<bool> {
     regular
 }
 
-struct Writer {
+struct Writer<'a> {
+    bodies: &'a [Part],
+    /// Whether a rule has no recursion.
     regular: Vec<bool>,
+    /// Whether a rule without recursion may be empty.
+    empty: Vec<bool>,
     /// Words that were written for parts of rules.
     words: usize,
+    /// Rules that are to be written by character, and those that were or will be.
+    loose: Vec<usize>,
+    is_loose: Vec<bool>,
     out: String,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
     fn reference(&self, rule: usize) -> String {
         if self.regular[rule] { format!("W{rule}") } else { format!("r{rule}") }
     }
@@ -361,6 +386,17 @@ impl Writer {
             Part::Rule(at) => self.regular[*at],
             Part::All(list) | Part::Any(list) => list.iter().all(|part| self.is_regular(part)),
             Part::Times(part, ..) => self.is_regular(part),
+        }
+    }
+
+    fn may_be_empty(&self, part: &Part) -> bool {
+        match part {
+            Part::Text(text) => text.is_empty(),
+            Part::Class(_) => false,
+            Part::Rule(at) => self.empty[*at],
+            Part::All(list) => list.iter().all(|part| self.may_be_empty(part)),
+            Part::Any(list) => list.iter().any(|part| self.may_be_empty(part)),
+            Part::Times(part, least, _) => *least == 0 || self.may_be_empty(part),
         }
     }
 
@@ -378,16 +414,16 @@ impl Writer {
     }
 
     /// A part with recursion, as a rule's body; its other parts become words.
-    fn rule(&mut self, part: &Part) -> String {
+    fn rule(&mut self, part: &'a Part) -> String {
         match part {
-            _ if self.is_regular(part) => self.new_word(std::slice::from_ref(part)),
+            _ if self.is_regular(part) => self.run(vec![part]),
             Part::All(list) => {
                 let mut parts = Vec::new();
                 let mut from = 0;
                 while from < list.len() {
                     let run = list[from..].iter().take_while(|part| self.is_regular(part)).count();
                     if run > 0 {
-                        parts.push(self.new_word(&list[from..from + run]));
+                        parts.push(self.run(list[from..from + run].iter().collect()));
                     } else {
                         parts.push(self.rule(&list[from]));
                     }
@@ -405,12 +441,61 @@ impl Writer {
         }
     }
 
-    fn new_word(&mut self, parts: &[Part]) -> String {
-        let body = joined(parts.iter().map(|part| self.word(part)), " ");
-        let at = self.words;
-        self.words += 1;
-        let _ = writeln!(self.out, "P{at}: {body}");
-        format!("P{at}")
+    /// Parts without recursion between others: a word, and after it character by character what may be empty at its
+    /// end (white space, as a rule). A word takes all that fits, also what is to follow it; a character does not.
+    fn run(&mut self, mut run: Vec<&'a Part>) -> String {
+        let mut end = Vec::new();
+        while let Some(&last) = run.last() {
+            let inside = match last {
+                _ if self.may_be_empty(last) => {
+                    end.push(last);
+                    &[]
+                }
+                Part::All(list) => &list[..],
+                Part::Rule(at) => match &self.bodies[*at] {
+                    Part::All(list) => &list[..],
+                    _ => break,
+                },
+                _ => break,
+            };
+            run.pop();
+            run.extend(inside);
+        }
+        let mut parts = Vec::new();
+        if !run.is_empty() {
+            let body = joined(run.into_iter().map(|part| self.word(part)), " ");
+            let at = self.words;
+            self.words += 1;
+            let _ = writeln!(self.out, "P{at}: {body}");
+            parts.push(format!("P{at}"));
+        }
+        parts.extend(end.into_iter().rev().map(|part| self.characters(part)));
+        joined(parts.into_iter(), " ")
+    }
+
+    /// A part without recursion as a rule's body, of which each character is a word.
+    fn characters(&mut self, part: &Part) -> String {
+        match part {
+            Part::Text(text) if text.is_empty() => "\"\"".to_owned(),
+            Part::Text(text) => joined(text.chars().map(|c| quoted(c.encode_utf8(&mut [0; 4]))), " "),
+            Part::Class(class) => format!("/{class}/"),
+            Part::Rule(at) => {
+                if !std::mem::replace(&mut self.is_loose[*at], true) {
+                    self.loose.push(*at);
+                }
+                format!("c{at}")
+            }
+            Part::All(list) if list.is_empty() => "\"\"".to_owned(),
+            Part::All(list) => {
+                let parts: Vec<String> = list.iter().map(|part| self.characters(part)).collect();
+                joined(parts.into_iter(), " ")
+            }
+            Part::Any(list) => {
+                let parts: Vec<String> = list.iter().map(|part| self.characters(part)).collect();
+                format!("({})", joined(parts.into_iter(), " | "))
+            }
+            Part::Times(part, least, most) => format!("({}){}", self.characters(part), times(*least, *most)),
+        }
     }
 }
 

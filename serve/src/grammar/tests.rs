@@ -81,6 +81,11 @@ fn gbnf_allows_what_llama_cpp_allows() {
         &["{}", "{\"a\": [1, -2.5e3, \"\\u00e9\\n\"],\n  \"b\": {\"c\": null}}", "{ \"x\":[]}"],
         &["[]", "{a:1}", "{\"a\":01}", "{\"a\"  : 1}", "{\"a\":1,}", "{\"a\":\"\t\"}"],
     );
+    let sums = "root ::= (expr \"=\" ws term \"\\n\")+\nexpr ::= term ([-+*/] term)*\nterm ::= name ws | num ws | \"(\" ws expr \")\" ws\n\
+                name ::= [a-z] [a-z0-9_]*\nnum ::= [0-9]+\nws ::= [ \\t\\n]*\n";
+    check(gbnf(sums), &["a = 1\n", "a = 1\n\n", "(a+b1)*3=c\n", "a=1\nb=2\n"], &["a = 1", "a+=1\n", "=1\n"]);
+    let ends = "root ::= x \"a\"\nx ::= \"(\" x \")\" | \"b\" \"a\"*\n";
+    check(gbnf(ends), &["ba", "baaa", "(b)a", "(baa)a"], &["b", "(b)"]);
 }
 
 #[test]
