@@ -47,6 +47,9 @@ pub(crate) const TOOLS: usize = 128;
 /// Bytes of a schema or grammar, and levels of a schema.
 pub(crate) const GRAMMAR: usize = 256 << 10;
 pub(crate) const SCHEMA_DEPTH: usize = 64;
+/// Answers of `/v1/responses` that are kept, and bytes of them.
+pub(crate) const RESPONSES: usize = 1000;
+pub(crate) const RESPONSES_BYTES: usize = 64 << 20;
 /// Bytes of text to tokenize at once.
 pub(crate) const TEXT: usize = 4 << 20;
 /// Grammars that are compiled, or prompts that are tokenized, at the same time.

@@ -222,9 +222,11 @@ fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, 
         model: model.clone(),
         context,
         sampling,
+        seed: options.seed,
         loaded: now(),
         worker: sender,
         guides: std::sync::OnceLock::new(),
+        keeps_system: std::sync::OnceLock::new(),
     };
     let _ = app.ready.set(ready);
     app.phase.send_if_modified(|phase| {
