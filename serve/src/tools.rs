@@ -19,6 +19,8 @@ pub(crate) const CLOSE: &str = "</tool_call>";
 pub(crate) struct Tools {
     list: Vec<wire::Function>,
     choice: Choice,
+    /// More than one call in an answer.
+    several: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +84,8 @@ impl Tools {
                 Choice::Forced(_) => Err(Refusal::field("tool_choice", "there are no tools to choose from")),
             };
         }
-        Ok(Some(Self { list: list.iter().map(|tool| tool.function.clone()).collect(), choice }))
+        let several = request.parallel_tool_calls != Some(false);
+        Ok(Some(Self { list: list.iter().map(|tool| tool.function.clone()).collect(), choice, several }))
     }
 
     /// Whether the model may answer without them.
@@ -135,10 +138,11 @@ impl Tools {
             _ => json!({ "anyOf": calls }),
         });
         let call = format!("call: %json {call}\n");
+        let times = if self.several { "*" } else { "?" };
         Grammar::Lark(match self.choice {
             Choice::Forced(_) => format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\n{call}"),
             Choice::Auto => format!(
-                "start: (open call \"\\n{CLOSE}\" /\\n?/)* rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
+                "start: (open call \"\\n{CLOSE}\" /\\n?/){times} rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
                  TEXT: /(.|\\n)*/\n{call}"
             ),
         })

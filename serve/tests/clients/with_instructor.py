@@ -6,10 +6,12 @@ import anthropic
 import instructor
 import openai
 from common import CITIES, HELLO, URL
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Weather(BaseModel):
+    # As OpenAI's strict schemas have it: this model would invent members without an end.
+    model_config = ConfigDict(extra="forbid")
     city: Literal["Oslo", "Bergen"]
 
 

@@ -77,7 +77,7 @@ parsed = respond(text={"format": {"type": "json_schema", "name": "x", "schema": 
 assert json.loads(parsed.output_text).keys() == {"ok"}
 # What was said before need not be sent again.
 output = {"type": "function_call_output", "call_id": called.output[0].call_id, "output": "rain"}
-more = respond(previous_response_id=called.id, input=[output], max_output_tokens=16)
+more = respond(previous_response_id=called.id, input=[output], tools=[tool], max_output_tokens=16)
 assert more.usage.input_tokens > called.usage.input_tokens, more
 with refused(openai.BadRequestError, "previous_response_not_found"):
     respond(previous_response_id=respond(store=False).id)
