@@ -75,6 +75,11 @@ pub(crate) struct SamplingArgs {
 static USUAL: LazyLock<Sampling> = LazyLock::new(Sampling::default);
 
 impl SamplingArgs {
+    /// The seed, if one was chosen.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
     /// For any model: [`Dry::breakers`] are its own.
     pub(crate) fn sampling(&self) -> Sampling {
         Sampling {

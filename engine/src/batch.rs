@@ -110,6 +110,13 @@ pub struct Scored {
 /// What happened to a job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// A piece of its prompt was read, and it is not the last.
+    Reading {
+        /// Tokens whose keys and values were there already.
+        cached: usize,
+        /// Tokens that are there now, those included.
+        read: usize,
+    },
     /// Its prompt was read. The first token of a text has no probability.
     Read {
         /// Tokens whose keys and values were there already.
@@ -665,6 +672,9 @@ impl Batch {
             text.scored.extend(next.iter().zip(logits).map(|(&id, logits)| score(logits, id, Some(top))));
         }
         if fed < text.tokens.len() {
+            if !text.read {
+                out.push((text.ticket, Output::Reading { cached: text.cached, read: fed }));
+            }
             return;
         }
         if !text.read {

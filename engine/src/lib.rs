@@ -76,7 +76,7 @@ pub use rope::{Pairing, Rope, Scaling, Yarn};
 pub use sampler::{Allowed, Dry, Past, Sampler, Sampling};
 pub use score::{Item, Likelihood, LogSum, Scorer, Summary};
 pub use sequence::Sequence;
-pub use story::{STORY, story_file};
+pub use story::{STORY, story_bytes, story_file};
 pub use template::{Message, Template};
 // What the types above take and give: nobody needs the crate of the kernels to name it.
 pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool, give_back};

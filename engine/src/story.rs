@@ -15,6 +15,11 @@ pub const STORY: &str = "story";
 /// A GGUF, as `tern convert` wrote it. Any good model can take its place: what tests compare with is `testdata/models/page`.
 static GGUF: &[u8] = include_bytes!("../../models/story/story.gguf");
 
+/// Bytes of the built-in model's file.
+pub fn story_bytes() -> u64 {
+    GGUF.len() as u64
+}
+
 /// The built-in model's file.
 pub fn story_file() -> Result<File> {
     let bytes = Bytes::new(Arc::new(GGUF), 0..GGUF.len()).expect("the range is the whole");

@@ -9,7 +9,6 @@ use tern::{Model, Scored};
 use crate::app::App;
 use crate::prepare::Shape;
 use crate::ready::now;
-use crate::tools::{Call, Calls, Part};
 use crate::worker::{Reason, Times};
 
 /// What every object of one answer carries.
@@ -108,40 +107,17 @@ impl Envelope {
     }
 }
 
-/// What was said and what was called; no text at all where there are calls only.
-pub(crate) fn spoken(tools: bool, text: &str) -> (Option<String>, Vec<Call>) {
-    if !tools {
-        return (Some(text.to_owned()), Vec::new());
-    }
-    let mut calls = Calls::default();
-    let mut parts = calls.push(text);
-    parts.extend(calls.finish());
-    let (mut said, mut called) = (String::new(), Vec::new());
-    for part in parts {
-        match part {
-            Part::Text(text) => said.push_str(&text),
-            Part::Call(call) => called.push(call),
-        }
-    }
-    let said = if called.is_empty() {
-        Some(said)
-    } else {
-        Some(said.trim().to_owned()).filter(|said| !said.is_empty())
-    };
-    (said, called)
-}
-
 /// One answer's id is unique, and so are its calls'.
 pub(crate) fn call_id(id: &str, choice: usize, at: usize) -> String {
     format!("call_{}{choice:02}{at:02}", id.rsplit('-').next().unwrap_or(id))
 }
 
-/// `stop`, `length` or `tool_calls`.
+/// `stop`, `length` or `tool_calls`. What the limit cut is not finished, calls or no calls.
 pub(crate) fn finish_reason(reason: &Reason, calls: usize) -> &'static str {
     match reason {
+        Reason::Length => "length",
         _ if calls > 0 => "tool_calls",
         Reason::Stop(_) | Reason::Text(_) | Reason::Complete => "stop",
-        Reason::Length => "length",
     }
 }
 
@@ -179,21 +155,71 @@ impl Usage {
 
     /// Times of the answer that ended last.
     pub(crate) fn timings(&self) -> Value {
-        let Times { prompt_tokens, cached_tokens, tokens, first, rest } = self.last;
-        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
-        let per_second = |count: usize, time: Duration| match time.as_secs_f64() {
-            0.0 => 0.0,
-            seconds => count as f64 / seconds,
+        timings(&self.last)
+    }
+}
+
+/// llama.cpp's `timings`.
+pub(crate) fn timings(times: &Times) -> Value {
+    let &Times { prompt_tokens, cached_tokens, tokens, first, rest } = times;
+    let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let (read, later) = (prompt_tokens - cached_tokens, tokens.saturating_sub(1));
+    let per_second = |count: usize, time: Duration| match ms(time) {
+        0.0 => 0.0,
+        ms => 1e3 / ms * count as f64,
+    };
+    let per_token = |count: usize, time: Duration| if count == 0 { 0.0 } else { ms(time) / count as f64 };
+    json!({
+        "cache_n": cached_tokens,
+        "prompt_n": read,
+        "prompt_ms": ms(first),
+        "prompt_per_token_ms": per_token(read, first),
+        "prompt_per_second": per_second(read, first),
+        "predicted_n": tokens,
+        "predicted_ms": ms(rest),
+        // The first token comes out of the prompt's last step.
+        "predicted_per_token_ms": per_token(later, rest),
+        "predicted_per_second": per_second(later, rest),
+    })
+}
+
+/// llama.cpp's `prompt_progress`: what is told of the reading of prompts.
+pub(crate) struct Progress {
+    begun: Vec<bool>,
+}
+
+impl Progress {
+    pub(crate) fn new(shape: &Shape) -> Self {
+        Self { begun: vec![false; shape.choices] }
+    }
+
+    /// The objects that tell how far an answer's prompt was read, if that was asked for; the first one says what was
+    /// known before. All of it if `read` is `None`.
+    pub(crate) fn objects(
+        &mut self,
+        shape: &Shape,
+        choice: usize,
+        (cached, read, spent): (usize, Option<usize>, Duration),
+        frame: &Value,
+    ) -> Vec<Value> {
+        if !shape.progress {
+            return Vec::new();
+        }
+        let total = shape.prompt_tokens[choice / shape.n];
+        let first = !std::mem::replace(&mut self.begun[choice], true);
+        let known = first.then_some((cached, Duration::ZERO));
+        let object = |(read, spent): (usize, Duration)| {
+            let mut object = frame.clone();
+            let ms = spent.as_millis() as u64;
+            object["prompt_progress"] =
+                json!({"total": total, "cache": cached, "processed": read, "time_ms": ms});
+            if shape.timings {
+                let times =
+                    Times { prompt_tokens: read, cached_tokens: cached, first: spent, ..Times::default() };
+                object["timings"] = timings(&times);
+            }
+            object
         };
-        let read = prompt_tokens - cached_tokens;
-        json!({
-            "cache_n": cached_tokens,
-            "prompt_n": read,
-            "prompt_ms": ms(first),
-            "prompt_per_second": per_second(read, first),
-            "predicted_n": tokens,
-            "predicted_ms": ms(rest),
-            "predicted_per_second": per_second(tokens.saturating_sub(1), rest),
-        })
+        known.into_iter().chain([(read.unwrap_or(total), spent)]).map(object).collect()
     }
 }

@@ -8,11 +8,13 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::budget::Budget;
+use crate::dialect::openai::responses::store::Store;
 use crate::error::Refusal;
 use crate::grammar::Found;
 use crate::http::note::Note;
 use crate::limits::{COMPILING, EVENTS, PREPARING, PROMPTS};
 use crate::metrics::Metrics;
+use crate::names;
 use crate::options::Options;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
@@ -32,6 +34,13 @@ pub(crate) struct Caller {
     pub(crate) note: Arc<Note>,
 }
 
+impl Caller {
+    /// Whose kept answers it may go on from: those of its key.
+    pub(crate) fn holder(&self) -> u64 {
+        self.key.map_or(0, |key| key as u64 + 1)
+    }
+}
+
 /// What all requests share.
 pub(crate) struct App {
     pub(crate) options: Options,
@@ -48,6 +57,8 @@ pub(crate) struct App {
     pub(crate) budget: Arc<Budget>,
     /// Open connections.
     pub(crate) connections: Arc<AtomicUsize>,
+    /// Answers that can be gone on from.
+    pub(crate) responses: Store,
     ids: AtomicU64,
 }
 
@@ -63,6 +74,7 @@ fn answers(request: &Request) -> usize {
     let prompts = match &request.prompt {
         Some(Prompt::Texts(texts)) => texts.len(),
         Some(Prompt::Lists(lists)) => lists.len(),
+        Some(Prompt::Mixed(items)) => items.len(),
         _ => 1,
     };
     prompts.saturating_mul(request.n.unwrap_or(1)).clamp(1, PROMPTS)
@@ -100,6 +112,7 @@ impl App {
             preparing: Arc::new(Semaphore::new(PREPARING)),
             compiling: Arc::new(Semaphore::new(COMPILING)),
             connections: Arc::default(),
+            responses: Store::default(),
             ids: AtomicU64::new(0),
         }
     }
@@ -169,12 +182,13 @@ impl App {
     /// Takes a request in: from here on it runs until it ends or the events are dropped.
     pub(crate) async fn start(
         self: &Arc<Self>,
-        request: Request,
+        mut request: Request,
         kind: Kind,
         caller: &Caller,
     ) -> Result<Running, Refusal> {
         let received = Instant::now();
         self.ready()?;
+        names::unify(&mut request)?;
         // The place comes first: a full server does no work for those it turns away.
         let Some(place) = self.place(caller, answers(&request)) else {
             self.metrics.refused_busy.add(1);
@@ -209,7 +223,7 @@ impl App {
             let note = note.clone();
             move |ready: &Ready| {
                 note.encodes()?;
-                if kind == Kind::Chat && gives_system(&request) && ready.loses_system() {
+                if kind == Kind::Chat && gives_system(&request) && !ready.keeps_system() {
                     note.warn(
                         "this model's chat template leaves system messages out: the model does not read them",
                     );

@@ -40,7 +40,7 @@ impl Refusal {
 
     pub(crate) fn prompt_too_long(tokens: usize, context: usize) -> Self {
         let message = format!(
-            "the prompt has {tokens} tokens, which leaves no room for an answer in the context of {context}"
+            "the prompt has {tokens} tokens, which exceeds the available context size of {context}, the answer included"
         );
         Self {
             kind: "exceed_context_size_error",
@@ -140,6 +140,16 @@ impl Refusal {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl Refusal {
+    /// In the shape of the dialect to which this path belongs.
+    pub(crate) fn response_for(&self, path: &str) -> Response {
+        if path.starts_with("/api/") {
+            return self.response_with(&json!({"error": self.message}));
+        }
+        self.response_with(&self.json())
     }
 }
 

@@ -3,14 +3,15 @@
 use tern::Guide;
 
 use crate::grammar::{Found, Grammar, Grammars, Layout, Start};
-use crate::tools::{Calls, Tools};
+use crate::parts::{Format, Parts, Thoughts};
+use crate::tools::Tools;
 use crate::{json, prepare, wire};
 
 /// A body of the chat or the completions, as far as it is read without a model.
 pub fn request(bytes: &[u8]) {
     if let Ok(request) = json::parse::<wire::Request>(bytes) {
         let tools = Tools::of(&request).ok().flatten();
-        let _ = prepare::conversation(&request, tools.as_ref());
+        let _ = prepare::conversation(&request, tools.as_ref(), true);
         if let Some(tools) = &tools {
             let _ = (tools.explained(), tools.grammar(None));
         }
@@ -20,8 +21,10 @@ pub fn request(bytes: &[u8]) {
 /// An answer in which calls of tools are looked for, in two pieces.
 pub fn calls(text: &str, cut: usize) {
     let cut = (0..=cut.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    let mut calls = Calls::default();
-    let _ = (calls.push(&text[..cut]), calls.push(&text[cut..]), calls.finish());
+    for thoughts in [Thoughts::Text, Thoughts::Marked, Thoughts::Open] {
+        let mut parts = Parts::new(Format { tools: true, thoughts });
+        let _ = (parts.push(&text[..cut]), parts.push(&text[cut..]), parts.finish(cut % 2 == 0));
+    }
 }
 
 /// What compiles grammars, for one model.

@@ -3,20 +3,29 @@
 use std::future::poll_fn;
 use std::pin::pin;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::app::Caller;
 use crate::error::Refusal;
 use crate::http::note::Note;
 use crate::limits::{BODY, BODY_PAUSE, BODY_TIME};
+use crate::refused::{self, Setting};
 
 /// A body that was read as JSON.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+/// What a body can be read as.
+pub(crate) trait Body: DeserializeOwned {
+    /// Settings that it must not have.
+    const REFUSED: &'static [Setting] = &[];
+}
+
+impl Body for Value {}
+
+impl<T: Body, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
@@ -24,7 +33,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
         let note = head.extensions.get::<Caller>().map(|caller| caller.note.clone());
         let bytes = read(body, note.as_deref()).await?;
         note.map_or(Ok(()), |note| note.body(bytes.len(), values(&bytes)))?;
-        parse(&bytes).map(Self)
+        let parsed = parse(&bytes)?;
+        refused::check(&bytes, T::REFUSED)?;
+        Ok(Self(parsed))
     }
 }
 
@@ -94,7 +105,7 @@ pub(crate) fn short(text: &str) -> String {
     short
 }
 
-async fn read(body: Body, note: Option<&Note>) -> Result<Vec<u8>, Refusal> {
+async fn read(body: axum::body::Body, note: Option<&Note>) -> Result<Vec<u8>, Refusal> {
     let too_large = || Refusal::too_large(format!("the body is larger than {BODY} bytes"));
     if body.size_hint().lower() > BODY as u64 {
         return Err(too_large());

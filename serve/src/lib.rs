@@ -7,6 +7,7 @@
 
 mod answer;
 mod app;
+mod asked;
 mod budget;
 mod dialect;
 mod error;
@@ -18,10 +19,13 @@ mod limits;
 mod log;
 mod memory;
 mod metrics;
+mod names;
 mod options;
 mod page;
+mod parts;
 mod prepare;
 mod ready;
+mod refused;
 mod run;
 mod server;
 mod stops;

@@ -89,3 +89,6 @@ pub(crate) const KEPT_GRAMMARS: usize = 256;
 pub(crate) const KEPT_BYTES: usize = 32 << 20;
 /// Grammars that are compiled at the same time.
 pub(crate) const COMPILING: usize = 2;
+/// Answers of `/v1/responses` that are kept, and bytes of them.
+pub(crate) const RESPONSES: usize = 1000;
+pub(crate) const RESPONSES_BYTES: usize = 64 << 20;

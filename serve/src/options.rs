@@ -14,6 +14,12 @@ use crate::ready::now;
 pub struct Options {
     /// The model's name, as clients see it.
     pub name: String,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// The model's file, as it is told to clients.
+    pub file: String,
+    /// Its bytes.
+    pub file_bytes: u64,
     /// Sequences that run at the same time.
     pub parallel: usize,
     /// Requests that may wait beside those that run.
@@ -26,12 +32,16 @@ pub struct Options {
     pub request_memory: usize,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
+    /// The seed of requests that do not say; a new one for each if `None`.
+    pub seed: Option<u64>,
     /// Texts across which no repeated sequence goes, see [`tern::Dry`]; the tokens in `sampling` are found by them.
     pub breakers: Vec<String>,
     /// Keys of which every request must bring one; anybody may come if there are none.
     pub keys: Vec<String>,
     /// Whether prompts are remembered for each key apart.
     pub isolate: bool,
+    /// Whether people get a page to chat on.
+    pub page: bool,
     /// Origins whose pages may use the server; `*` for all.
     pub cors: Vec<String>,
     /// Names that the server goes by, beside addresses and those that only a private network has; `*` for all. Where
@@ -60,15 +70,20 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             name: "tern".to_owned(),
+            aliases: Vec::new(),
+            file: String::new(),
+            file_bytes: 0,
             parallel: 16,
             queue: 128,
             context: None,
             kv_memory: None,
             request_memory: memory::for_requests(),
             sampling: Sampling::default(),
+            seed: None,
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),
             keys: Vec::new(),
             isolate: false,
+            page: true,
             cors: Vec::new(),
             hosts: Vec::new(),
             metrics_open: false,

@@ -1,10 +1,12 @@
 //! From a request to jobs: every check that can be made before the model is asked.
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tern::{Dry, Job, Message, Sampling, Scored, Specials, Tokenizer};
 
+use crate::asked::Asked;
 use crate::error::Refusal;
 use crate::grammar::{Compiled, Grammar, Layout};
 use crate::json::short;
@@ -12,9 +14,12 @@ use crate::limits::{
     BIASES, BREAKER_BYTES, BREAKERS, CHOICES, EVENTS, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT,
     TOP_LOGPROBS,
 };
+use crate::parts::{Format, THINK, Thoughts};
 use crate::ready::Ready;
 use crate::tools::{Tools, call_text, response_text};
-use crate::wire::{Logprobs, OneOrMany, Prompt, Request};
+use crate::wire::{
+    Bias, BiasKey, Biases, Logprobs, OneOrMany, Prompt, PromptAtom, PromptItem, PromptObject, Request,
+};
 use crate::worker::{Event, Wanted};
 
 /// Which of the two kinds of text is wanted.
@@ -41,7 +46,8 @@ impl Prepared {
             ids + waiting + stops.iter().map(String::len).sum::<usize>() + 1024
         };
         let echo: usize = self.shape.echo.iter().flatten().map(String::len).sum();
-        self.jobs.iter().map(of).sum::<usize>() + EVENTS * 256 + echo
+        let asked: usize = self.shape.asked.iter().flat_map(|asked| &asked.prompts).map(String::len).sum();
+        self.jobs.iter().map(of).sum::<usize>() + EVENTS * 256 + echo + 2 * asked
     }
 }
 
@@ -59,9 +65,16 @@ pub(crate) struct Shape {
     pub(crate) logprobs: Option<usize>,
     /// The prompts' texts, where they are to be repeated.
     pub(crate) echo: Option<Vec<String>>,
-    pub(crate) tools: bool,
+    /// How the answer's text is told apart.
+    pub(crate) format: Format,
     pub(crate) stream: bool,
     pub(crate) usage: bool,
+    /// Times are told with every piece.
+    pub(crate) timings: bool,
+    /// It is told how far the prompt was read.
+    pub(crate) progress: bool,
+    /// What was asked for, where that is to be told.
+    pub(crate) asked: Option<Arc<Asked>>,
 }
 
 /// The default for completions, as OpenAI has it.
@@ -88,6 +101,11 @@ pub(crate) fn prepare(
             "this server's models write on, they do not fill in: leave it out",
         ));
     }
+    let both = request.add_generation_prompt == Some(true) && request.continue_final_message == Some(true);
+    if both {
+        let what = "expected either this or `add_generation_prompt`, found both";
+        return Err(Refusal::field("continue_final_message", what));
+    }
     let tools = tools(request, kind)?;
     let stops = stops(request)?;
     let (logprobs, echo) = (logprobs(request, kind)?, kind == Kind::Completion && request.echo == Some(true));
@@ -104,6 +122,9 @@ pub(crate) fn prepare(
     let most = most(request, kind)?;
     let sampling = sampling(ready, request)?;
     let context = ready.context;
+    // A realm of its own shares nothing.
+    let realm = if request.cache_prompt == Some(false) { new_seed() | 1 << 63 } else { realm };
+    let progress = request.return_progress == Some(true);
     let mut jobs = Vec::new();
     for (ids, _) in &prompts {
         if ids.is_empty() {
@@ -130,24 +151,66 @@ pub(crate) fn prepare(
                 realm,
                 ..Job::new(ids.clone(), sampling, most.unwrap_or(context))
             };
-            jobs.push(Wanted { job, stops: stops.clone(), fresh });
+            jobs.push(Wanted { job, stops: stops.clone(), fresh, progress });
         }
     }
     let text = |(ids, text): &Read| match text {
         Some(text) => text.clone(),
         None => ready.model.tokenizer().map(|tokenizer| tokenizer.decode(ids, true)).unwrap_or_default(),
     };
+    let thoughts = match (kind, prompts.first()) {
+        (Kind::Chat, Some((ids, _))) => thoughts(ready, request, tools.as_ref(), grammar.is_some(), ids),
+        _ => Thoughts::Text,
+    };
+    let asked = (request.verbose == Some(true)).then(|| {
+        let tokenizer = ready.model.tokenizer();
+        let text = |(ids, _): &Read| tokenizer.as_ref().map(|t| t.decode(ids, true)).unwrap_or_default();
+        let ends = tokenizer.as_ref().map(|tokenizer| tokenizer.stops().to_vec()).unwrap_or_default();
+        let ignored = if request.ignore_eos == Some(true) { ends } else { Vec::new() };
+        Arc::new(Asked {
+            prompts: prompts.iter().map(text).collect(),
+            sampling,
+            most,
+            stops,
+            ignored,
+            context,
+        })
+    });
     let shape = Shape {
         choices,
         n,
         prompt_tokens: prompts.iter().map(|(ids, _)| ids.len()).collect(),
         logprobs,
         echo: echo.then(|| prompts.iter().map(text).collect()),
-        tools: tools.is_some(),
+        format: Format { tools: tools.is_some(), thoughts },
+        timings: request.timings_per_token == Some(true),
+        progress,
+        asked,
         stream: request.stream == Some(true),
         usage: request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true)),
     };
     Ok(Prepared { jobs, shape })
+}
+
+/// Where the answer's thoughts will stand.
+fn thoughts(
+    ready: &Ready,
+    request: &Request,
+    tools: Option<&Tools>,
+    guided: bool,
+    prompt: &[u32],
+) -> Thoughts {
+    // Tools that may be called leave the rest of the answer free; any other grammar begins at once.
+    let formed = request.response_format.as_ref().is_some_and(|format| !format.is_null());
+    let free = !guided || tools.is_some_and(Tools::may) && !formed;
+    if !free || request.reasoning_format.as_deref() == Some("none") {
+        return Thoughts::Text;
+    }
+    /// Tokens of the longest mark.
+    const LAST: usize = 16;
+    let last = &prompt[prompt.len().saturating_sub(LAST)..];
+    let text = ready.model.tokenizer().map(|tokenizer| tokenizer.decode(last, true)).unwrap_or_default();
+    if text.trim_end().ends_with(THINK) { Thoughts::Open } else { Thoughts::Marked }
 }
 
 fn field(kind: Kind) -> &'static str {
@@ -156,7 +219,7 @@ fn field(kind: Kind) -> &'static str {
 
 /// The ids of a conversation.
 pub(crate) fn chat(ready: &Ready, request: &Request, tools: Option<&Tools>) -> Result<Vec<u32>, Refusal> {
-    let (messages, continued) = conversation(request, tools)?;
+    let (messages, continued) = conversation(request, tools, ready.keeps_system())?;
     let tokenizer = chatting(ready)?;
     Ok(tokenizer.encode_chat(&messages, continued)?)
 }
@@ -174,6 +237,7 @@ pub(crate) fn chatting(ready: &Ready) -> Result<&Tokenizer, Refusal> {
 pub(crate) fn conversation(
     request: &Request,
     tools: Option<&Tools>,
+    keeps_system: bool,
 ) -> Result<(Vec<Message>, bool), Refusal> {
     let list = request.messages.as_deref().unwrap_or_default();
     if list.is_empty() {
@@ -193,6 +257,9 @@ pub(crate) fn conversation(
                 Refusal::field(format!("{place}.content"), what)
             })?,
         };
+        if message.images.as_ref().is_some_and(|images| !images.is_empty()) {
+            return Err(Refusal::field(format!("{place}.images"), "this server's models read text"));
+        }
         let role = match message.role.as_str() {
             "system" | "developer" => "system",
             "user" => "user",
@@ -222,26 +289,55 @@ pub(crate) fn conversation(
     }
     if let Some(tools) = tools {
         let explained = tools.explained();
-        match messages.first_mut().filter(|first| first.role == "system") {
-            Some(system) => system.content = format!("{}\n\n{explained}", system.content),
-            None => messages.insert(0, Message { role: "system".to_owned(), content: explained }),
+        let first = messages.first_mut().filter(|first| first.role == "system");
+        match (keeps_system, first) {
+            (true, Some(system)) => system.content = format!("{}\n\n{explained}", system.content),
+            (true, None) => messages.insert(0, Message { role: "system".to_owned(), content: explained }),
+            // Where the model would not see them, they stand before the first question.
+            (false, _) => match messages.iter_mut().find(|message| message.role == "user") {
+                Some(user) => user.content = format!("{explained}\n{}", user.content),
+                None => messages.insert(0, Message { role: "user".to_owned(), content: explained }),
+            },
         }
     }
     let last = messages.last().is_some_and(|last| last.role == "assistant");
-    Ok((messages, last && request.add_generation_prompt == Some(false)))
+    let continued =
+        request.continue_final_message == Some(true) || request.add_generation_prompt == Some(false);
+    if request.continue_final_message == Some(true) && !last {
+        let what = "expected the last message to be the assistant's";
+        return Err(Refusal::field("continue_final_message", what));
+    }
+    Ok((messages, last && continued))
 }
 
 /// A prompt's ids, and its text where it was a text.
 type Read = (Vec<u32>, Option<String>);
 
 fn completion(ready: &Ready, request: &Request) -> Result<Vec<Read>, Refusal> {
-    let encode = |text: &String| {
+    let ids_of = |text: &str, first: bool| {
         if text.len() > TEXT {
             return Err(Refusal::too_large(format!("the prompt has more than {TEXT} bytes")));
         }
         let tokenizer = ready.model.tokenizer()?;
-        let ids = tokenizer.encode(text, tokenizer.adds_bos(), Specials::Parse)?;
-        Ok((ids, Some(text.clone())))
+        Ok(tokenizer.encode(text, first && tokenizer.adds_bos(), Specials::Parse)?)
+    };
+    let encode = |text: &String| Ok::<_, Refusal>((ids_of(text, true)?, Some(text.clone())));
+    let object = |object: &PromptObject| match &object.multimodal_data {
+        Some(data) if data.as_array().is_none_or(|list| !list.is_empty()) && !data.is_null() => {
+            Err(Refusal::field("prompt.multimodal_data", "this server's models read text"))
+        }
+        _ => encode(&object.prompt_string),
+    };
+    // Texts and ids in one sequence.
+    let mixed = |atoms: &mut dyn Iterator<Item = &PromptAtom>| -> Result<Read, Refusal> {
+        let mut all = Vec::new();
+        for (at, atom) in atoms.enumerate() {
+            match atom {
+                PromptAtom::Id(id) => all.push(*id),
+                PromptAtom::Text(text) => all.extend(ids_of(text, at == 0)?),
+            }
+        }
+        Ok((all, None))
     };
     let prompts = match &request.prompt {
         None => return Err(Refusal::field("prompt", "expected a prompt, found none")),
@@ -252,6 +348,29 @@ fn completion(ready: &Ready, request: &Request) -> Result<Vec<Read>, Refusal> {
         }
         Some(Prompt::Lists(lists)) if lists.len() <= PROMPTS => {
             lists.iter().map(|ids| (ids.clone(), None)).collect()
+        }
+        Some(Prompt::Object(one)) => vec![object(one)?],
+        // With an id among them they are one prompt.
+        Some(Prompt::Mixed(items)) if items.iter().any(|item| matches!(item, PromptItem::Id(_))) => {
+            let atom = |item: &PromptItem| match item {
+                PromptItem::Id(id) => Ok(PromptAtom::Id(*id)),
+                PromptItem::Text(text) => Ok(PromptAtom::Text(text.clone())),
+                _ => Err(Refusal::field(
+                    "prompt",
+                    "expected texts and token ids in one list, found a list in it",
+                )),
+            };
+            let atoms: Vec<PromptAtom> = items.iter().map(atom).collect::<Result<_, _>>()?;
+            vec![mixed(&mut atoms.iter())?]
+        }
+        Some(Prompt::Mixed(items)) if items.len() <= PROMPTS => {
+            let one = |item: &PromptItem| match item {
+                PromptItem::Id(id) => Ok((vec![*id], None)),
+                PromptItem::Text(text) => encode(text),
+                PromptItem::List(atoms) => mixed(&mut atoms.iter()),
+                PromptItem::Object(one) => object(one),
+            };
+            items.iter().map(one).collect::<Result<_, _>>()?
         }
         Some(_) => return Err(Refusal::field("prompt", format!("expected at most {PROMPTS} prompts"))),
     };
@@ -324,27 +443,10 @@ fn sampling(ready: &Ready, request: &Request) -> Result<Sampling, Refusal> {
         Some(k) => usize::try_from(k)
             .map_err(|_| Refusal::field("top_k", format!("expected at least 0, found {k}")))?,
     };
-    let bias = request.logit_bias.as_ref();
-    if bias.is_some_and(|bias| bias.len() > BIASES) {
-        return Err(Refusal::field("logit_bias", format!("expected at most {BIASES} tokens")));
-    }
-    let vocab = ready.model.config().vocab;
-    let mut logit_bias = Vec::new();
-    for (id, bias) in bias.into_iter().flatten() {
-        let parsed = id.parse::<u32>().ok().filter(|&id| (id as usize) < vocab);
-        let id = parsed.ok_or_else(|| {
-            let what = format!("expected token ids below {vocab}, found `{}`", short(id));
-            Refusal::field("logit_bias", what)
-        })?;
-        if !(-100.0..=100.0).contains(bias) {
-            return Err(Refusal::field("logit_bias", format!("expected -100 to 100, found {bias}")));
-        }
-        logit_bias.push((id, *bias));
-    }
-    if bias.is_none() {
-        logit_bias.clone_from(&usual.logit_bias);
-    }
-    logit_bias.sort_unstable_by_key(|(id, _)| *id);
+    let logit_bias = match &request.logit_bias {
+        None => usual.logit_bias.clone(),
+        Some(biases) => logit_bias(ready, biases)?,
+    };
     let sampling = Sampling {
         temperature: request.temperature.unwrap_or(usual.temperature),
         top_k,
@@ -357,10 +459,76 @@ fn sampling(ready: &Ready, request: &Request) -> Result<Sampling, Refusal> {
         frequency_penalty: request.frequency_penalty.unwrap_or(usual.frequency_penalty),
         dry: dry(ready, request)?,
         logit_bias,
-        seed: request.seed.filter(|seed| *seed != -1).map_or_else(new_seed, i64::cast_unsigned),
+        seed: request
+            .seed
+            .filter(|seed| *seed != -1)
+            .map(i64::cast_unsigned)
+            .or(ready.seed)
+            .unwrap_or_else(new_seed),
     };
     sampling.check()?;
     Ok(sampling)
+}
+
+/// Tokens and what is added to their logits, in order.
+fn logit_bias(ready: &Ready, biases: &Biases) -> Result<Vec<(u32, f32)>, Refusal> {
+    let vocab = ready.model.config().vocab;
+    let mut list = Vec::new();
+    let mut add = |id: Option<u32>, text: Option<&str>, bias: f32| {
+        if !(-100.0..=100.0).contains(&bias) {
+            return Err(Refusal::field("logit_bias", format!("expected -100 to 100, found {bias}")));
+        }
+        let ids = match (id, text) {
+            (Some(id), _) => vec![id],
+            (None, Some(text)) if text.len() <= STOP_BYTES => {
+                ready.model.tokenizer()?.encode(text, false, Specials::Text)?
+            }
+            _ => {
+                return Err(Refusal::field(
+                    "logit_bias",
+                    format!("expected at most {STOP_BYTES} bytes of text"),
+                ));
+            }
+        };
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(Refusal::field(
+                "logit_bias",
+                format!("expected token ids below {vocab}, found `{id}`"),
+            ));
+        }
+        list.extend(ids.into_iter().map(|id| (id, bias)));
+        if list.len() > BIASES {
+            return Err(Refusal::field("logit_bias", format!("expected at most {BIASES} tokens")));
+        }
+        Ok(())
+    };
+    match biases {
+        // A number that is no token's id is not meant as a text.
+        Biases::Map(map) => map.iter().try_for_each(|(key, bias)| match key.parse::<f64>() {
+            Ok(_) => add(Some(key.parse().unwrap_or(u32::MAX)), None, *bias),
+            Err(_) => add(None, Some(key), *bias),
+        })?,
+        Biases::List(list) => list.iter().try_for_each(|(key, bias)| {
+            let bias = match bias {
+                Bias::Number(bias) => *bias,
+                Bias::Flag(false) => -100.0,
+                Bias::Flag(true) => {
+                    return Err(Refusal::field(
+                        "logit_bias",
+                        "expected numbers, or false for never, found true",
+                    ));
+                }
+            };
+            match key {
+                BiasKey::Id(id) => add(Some(*id), None, bias),
+                BiasKey::Text(text) => add(None, Some(text), bias),
+            }
+        })?,
+    }
+    list.sort_unstable_by_key(|(id, _)| *id);
+    // A token that several texts share gets one of their biases.
+    list.dedup_by_key(|(id, _)| *id);
+    Ok(list)
 }
 
 fn dry(ready: &Ready, request: &Request) -> Result<Dry, Refusal> {

@@ -24,6 +24,7 @@ pub(crate) struct Ready {
     /// Tokens of one sequence.
     pub(crate) context: usize,
     pub(crate) sampling: Sampling,
+    pub(crate) seed: Option<u64>,
     pub(crate) loaded: u64,
     pub(crate) worker: mpsc::Sender<Message>,
     /// How the process is started that tries grammars.
@@ -34,10 +35,10 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Whether a system message would be lost.
-    pub(crate) fn loses_system(&self) -> bool {
+    /// Whether the model has a template and that shows system messages to the model. Some drop them, some refuse them.
+    pub(crate) fn keeps_system(&self) -> bool {
         let template = self.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());
-        template.is_some_and(|template| !self.reads_system.get_or_init(|| template.reads_system()))
+        template.is_some_and(|template| *self.reads_system.get_or_init(|| template.reads_system()))
     }
 
     /// What compiles grammars, made when it is first needed.

@@ -178,7 +178,7 @@ pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal
                         running.note.takes(told(&scored))?;
                         part.prompt = scored;
                     }
-                    Event::Piece { text, tokens } => {
+                    Event::Piece { text, tokens, .. } => {
                         running.note.takes(2 * text.len() + told(&tokens))?;
                         part.text.push_str(&text);
                         part.tokens.extend(tokens);
@@ -187,7 +187,7 @@ pub(crate) async fn collect(mut running: Running) -> Result<Vec<Answer>, Refusal
                         part.done = Some(done);
                         left -= 1;
                     }
-                    Event::Failed(_) => {}
+                    Event::Reading { .. } | Event::Failed(_) => {}
                 }
             }
             None => return Err(Refusal::unavailable("the server stopped in the middle of this answer")),

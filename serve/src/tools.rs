@@ -1,4 +1,4 @@
-//! Tools: how they are offered to the model, how its calls are forced or found, how they come out of its text.
+//! Tools: how they are offered to the model, how its calls are forced or found. `parts` takes them out of its text.
 //!
 //! Ternary models' templates do not know tools, so there is one way for all: the system message lists them, a call is
 //! `<tool_call>` JSON `</tool_call>`, an answer of a tool is `<tool_response>` in the next user's turn. A grammar
@@ -11,14 +11,16 @@ use crate::grammar::{Grammar, Layout, laid_out};
 use crate::limits::{SCHEMA_DEPTH, TOOLS};
 use crate::wire;
 
-const OPEN: &str = "<tool_call>";
-const CLOSE: &str = "</tool_call>";
+pub(crate) const OPEN: &str = "<tool_call>";
+pub(crate) const CLOSE: &str = "</tool_call>";
 
 /// The tools of a request and how they may be used.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
     list: Vec<wire::Function>,
     choice: Choice,
+    /// More than one call in an answer.
+    several: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +84,13 @@ impl Tools {
                 Choice::Forced(_) => Err(Refusal::field("tool_choice", "there are no tools to choose from")),
             };
         }
-        Ok(Some(Self { list: list.iter().map(|tool| tool.function.clone()).collect(), choice }))
+        let several = request.parallel_tool_calls != Some(false);
+        Ok(Some(Self { list: list.iter().map(|tool| tool.function.clone()).collect(), choice, several }))
+    }
+
+    /// Whether the model may answer without them.
+    pub(crate) fn may(&self) -> bool {
+        self.choice == Choice::Auto
     }
 
     /// What the system message says about them.
@@ -117,10 +125,11 @@ impl Tools {
         };
         let call = laid_out(&call, if strict { Layout::Strict } else { Layout::Lenient });
         let call = format!("call: %json {call}\n");
+        let times = if self.several { "*" } else { "?" };
         Grammar::Lark(match (&self.choice, answer) {
             (Choice::Forced(_), _) => format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\n{call}"),
             (Choice::Auto, None) => format!(
-                "start: (open call \"\\n{CLOSE}\" /\\n?/)* rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
+                "start: (open call \"\\n{CLOSE}\" /\\n?/){times} rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
                  TEXT: /(.|\\n)*/\n{call}"
             ),
             (Choice::Auto, Some((schema, layout))) => format!(
@@ -206,126 +215,4 @@ pub(crate) fn call_text(name: &str, arguments: &Value) -> String {
 /// How a tool's answer is.
 pub(crate) fn response_text(content: &str) -> String {
     format!("<tool_response>\n{content}\n</tool_response>")
-}
-
-/// A call in an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Call {
-    /// Its number in the answer.
-    pub(crate) at: usize,
-    pub(crate) name: String,
-    /// JSON.
-    pub(crate) arguments: String,
-}
-
-/// What an answer's text turned out to be.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Part {
-    Text(String),
-    Call(Call),
-}
-
-/// Takes calls out of a text that comes in pieces.
-#[derive(Debug, Default)]
-pub(crate) struct Calls {
-    pending: String,
-    inside: bool,
-    pub(crate) found: usize,
-}
-
-impl Calls {
-    pub(crate) fn push(&mut self, piece: &str) -> Vec<Part> {
-        self.pending.push_str(piece);
-        let mut parts = Vec::new();
-        loop {
-            let mark = if self.inside { CLOSE } else { OPEN };
-            let Some(at) = self.pending.find(mark) else { break };
-            let rest = self.pending.split_off(at + mark.len());
-            let mut before = std::mem::replace(&mut self.pending, rest);
-            before.truncate(at);
-            if self.inside {
-                parts.push(self.part(before));
-                // What a model writes between calls to lay them out.
-                let start = self.pending.len() - self.pending.trim_start().len();
-                self.pending.drain(..start);
-            } else if !before.trim().is_empty() {
-                parts.push(Part::Text(before));
-            }
-            self.inside = !self.inside;
-        }
-        if !self.inside {
-            let held = (1..OPEN.len()).rev().find(|&len| self.pending.ends_with(&OPEN[..len])).unwrap_or(0);
-            let text: String = self.pending.drain(..self.pending.len() - held).collect();
-            if !text.is_empty() && (self.found == 0 || !text.trim().is_empty()) {
-                parts.push(Part::Text(text));
-            }
-        }
-        parts
-    }
-
-    /// What is left at the end; a call that was cut short is text.
-    pub(crate) fn finish(&mut self) -> Option<Part> {
-        let rest = std::mem::take(&mut self.pending);
-        if self.inside {
-            // Without its end it may be a whole call all the same: a stop text can be `</tool_call>`.
-            return Some(self.call(&rest).map_or_else(|| Part::Text(format!("{OPEN}{rest}")), Part::Call));
-        }
-        (!rest.is_empty()).then_some(Part::Text(rest))
-    }
-
-    fn part(&mut self, inside: String) -> Part {
-        self.call(&inside).map_or_else(|| Part::Text(format!("{OPEN}{inside}{CLOSE}")), Part::Call)
-    }
-
-    fn call(&mut self, inside: &str) -> Option<Call> {
-        let value: Value = serde_json::from_str(inside).ok()?;
-        let name = value["name"].as_str()?;
-        self.found += 1;
-        let arguments = match &value["arguments"] {
-            Value::Null => "{}".to_owned(),
-            other => other.to_string(),
-        };
-        Some(Call { at: self.found - 1, name: name.to_owned(), arguments })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parts(text: &str, size: usize) -> Vec<Part> {
-        let mut calls = Calls::default();
-        let mut parts = Vec::new();
-        let letters: Vec<char> = text.chars().collect();
-        for piece in letters.chunks(size) {
-            for part in calls.push(&piece.iter().collect::<String>()) {
-                match (parts.last_mut(), part) {
-                    (Some(Part::Text(all)), Part::Text(more)) => all.push_str(&more),
-                    (_, part) => parts.push(part),
-                }
-            }
-        }
-        match (parts.last_mut(), calls.finish()) {
-            (Some(Part::Text(all)), Some(Part::Text(more))) => all.push_str(&more),
-            (_, part) => parts.extend(part),
-        }
-        parts
-    }
-
-    #[test]
-    fn calls_are_found_in_pieces_of_any_size() {
-        let call = |at, name: &str, arguments: &str| {
-            Part::Call(Call { at, name: name.into(), arguments: arguments.into() })
-        };
-        let text = |text: &str| Part::Text(text.into());
-        for size in [1, 2, 7, 1000] {
-            assert_eq!(parts("a < b <tool> é", size), [text("a < b <tool> é")]);
-            let two = "Let me. <tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call>\n\
-                       <tool_call>{\"name\":\"g\"}</tool_call>";
-            assert_eq!(parts(two, size), [text("Let me. "), call(0, "f", "{\"x\":1}"), call(1, "g", "{}")]);
-            assert_eq!(parts("<tool_call>{\"na", size), [text("<tool_call>{\"na")]);
-            assert_eq!(parts("<tool_call>no</tool_call>", size), [text("<tool_call>no</tool_call>")]);
-            assert_eq!(parts("end <tool_c", size), [text("end <tool_c")]);
-        }
-    }
 }

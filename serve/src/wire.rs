@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::json;
+use crate::refused::{self, Setting};
+
 /// The body of `/v1/chat/completions` and `/v1/completions`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -43,7 +46,7 @@ pub(crate) struct Request {
     pub(crate) repetition_penalty: Option<f32>,
     /// llama.cpp's.
     pub(crate) repeat_penalty: Option<f32>,
-    pub(crate) logit_bias: Option<HashMap<String, f32>>,
+    pub(crate) logit_bias: Option<Biases>,
     pub(crate) logprobs: Option<Logprobs>,
     pub(crate) top_logprobs: Option<usize>,
     pub(crate) ignore_eos: Option<bool>,
@@ -55,8 +58,65 @@ pub(crate) struct Request {
     pub(crate) json_schema: Option<Value>,
     pub(crate) tools: Option<Vec<Tool>>,
     pub(crate) tool_choice: Option<Value>,
+    pub(crate) parallel_tool_calls: Option<bool>,
     pub(crate) add_generation_prompt: Option<bool>,
+    /// vLLM's name for an answer that goes on where the last message ends.
+    pub(crate) continue_final_message: Option<bool>,
     pub(crate) cache_prompt: Option<bool>,
+    /// llama.cpp's: `none` leaves thoughts in the text.
+    pub(crate) reasoning_format: Option<String>,
+    /// llama.cpp's: tell the prompt's text and what was set, in `__verbose`.
+    pub(crate) verbose: Option<bool>,
+    /// llama.cpp's, for its own completions: probabilities of so many tokens, answers, ids, fields of the answer.
+    pub(crate) n_probs: Option<usize>,
+    pub(crate) n_cmpl: Option<usize>,
+    pub(crate) return_tokens: Option<bool>,
+    pub(crate) response_fields: Option<Vec<String>>,
+    pub(crate) timings_per_token: Option<bool>,
+    pub(crate) return_progress: Option<bool>,
+    /// vLLM's names for grammars, the older and the newer.
+    pub(crate) guided_json: Option<Value>,
+    pub(crate) guided_regex: Option<String>,
+    pub(crate) guided_choice: Option<Vec<String>>,
+    pub(crate) guided_grammar: Option<String>,
+    pub(crate) structured_outputs: Option<Structured>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Structured {
+    pub(crate) json: Option<Value>,
+    pub(crate) regex: Option<String>,
+    pub(crate) choice: Option<Vec<String>>,
+    pub(crate) grammar: Option<String>,
+    pub(crate) json_object: Option<bool>,
+}
+
+/// OpenAI's map, or llama.cpp's list of pairs; a key is a token's id or a text of which every token is meant.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a map of token ids to numbers, or a list of such pairs")]
+pub(crate) enum Biases {
+    Map(HashMap<String, f32>),
+    List(Vec<(BiasKey, Bias)>),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum BiasKey {
+    Id(u32),
+    Text(String),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Bias {
+    Number(f32),
+    /// `false`: never this token.
+    Flag(bool),
+}
+
+impl json::Body for Request {
+    const REFUSED: &'static [Setting] = refused::COMMON;
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -73,15 +133,38 @@ pub(crate) enum OneOrMany {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a text, a list of texts, a list of token ids, or a list of such lists"
-)]
+#[serde(untagged, expecting = "expected a text, token ids, both in one list, or a list of such prompts")]
 pub(crate) enum Prompt {
     Text(String),
     Ids(Vec<u32>),
     Texts(Vec<String>),
     Lists(Vec<Vec<u32>>),
+    /// llama.cpp's: prompts of several kinds, or one of texts and ids.
+    Mixed(Vec<PromptItem>),
+    Object(PromptObject),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum PromptItem {
+    Id(u32),
+    Text(String),
+    List(Vec<PromptAtom>),
+    Object(PromptObject),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum PromptAtom {
+    Id(u32),
+    Text(String),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PromptObject {
+    pub(crate) prompt_string: String,
+    #[serde(default)]
+    pub(crate) multimodal_data: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -98,6 +181,9 @@ pub(crate) struct Message {
     pub(crate) content: Option<Content>,
     #[serde(default)]
     pub(crate) tool_calls: Option<Vec<ToolCall>>,
+    /// Ollama's place for them.
+    #[serde(default)]
+    pub(crate) images: Option<Vec<Value>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -145,6 +231,12 @@ pub(crate) struct Function {
     /// Refuse the schema where it cannot be kept.
     #[serde(default)]
     pub(crate) strict: Option<bool>,
+}
+
+impl Message {
+    pub(crate) fn new(role: &str, text: String) -> Self {
+        Self { role: role.to_owned(), content: Some(Content::Text(text)), tool_calls: None, images: None }
+    }
 }
 
 impl Content {

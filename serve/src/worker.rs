@@ -40,15 +40,19 @@ pub(crate) struct Wanted {
     pub(crate) stops: Vec<String>,
     /// The answer is a text of its own, not the continuation of its prompt's last word.
     pub(crate) fresh: bool,
+    /// Tell how far its prompt was read.
+    pub(crate) progress: bool,
 }
 
 /// What happened to one answer.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// So many tokens of its prompt were read, those that were known included; told where it was asked for.
+    Reading { cached: usize, read: usize, spent: Duration },
     /// Its prompt was read.
-    Read { cached: usize, scored: Vec<Scored> },
+    Read { cached: usize, scored: Vec<Scored>, spent: Duration },
     /// More of its text. The tokens' text may come a little later than they do.
-    Piece { text: String, tokens: Vec<Scored> },
+    Piece { text: String, tokens: Vec<Scored>, times: Times },
     /// It ended well.
     Done(Done),
     /// It ended badly, and with it the request.
@@ -103,6 +107,7 @@ struct Live<'m> {
     behind: Cell<bool>,
     first: Option<Instant>,
     deadline: Instant,
+    progress: bool,
     events: mpsc::Sender<(usize, Event)>,
     _place: Arc<Place>,
 }
@@ -172,7 +177,7 @@ impl<'m> Worker<'m> {
         }
         let place = Arc::new(place);
         let tokenizer = self.model.tokenizer().ok();
-        for (index, Wanted { job, stops, fresh }) in jobs.into_iter().enumerate() {
+        for (index, Wanted { job, stops, fresh, progress }) in jobs.into_iter().enumerate() {
             let decoder = tokenizer.map(|tokenizer| match fresh {
                 true => tokenizer.decoder(),
                 false => tokenizer.decoder_after(&job.prompt),
@@ -194,6 +199,7 @@ impl<'m> Worker<'m> {
                         behind,
                         first,
                         deadline,
+                        progress,
                         events,
                         _place,
                     };
@@ -289,13 +295,20 @@ impl<'m> Worker<'m> {
             let _ = live.events.try_send((live.index, event));
         };
         match output {
+            Output::Reading { cached, read } => {
+                // It is not worth filling the channel of a slow reader.
+                let room = Event::PER_STEP * Arc::strong_count(&live._place);
+                if live.progress && live.events.capacity() > room {
+                    send(live, Event::Reading { cached, read, spent: live.received.elapsed() });
+                }
+            }
             Output::Read { cached, scored } => {
                 live.times.cached_tokens = cached;
                 if !live.again {
                     live.note.cached(cached);
                 }
                 self.metrics.prompt(live.times.prompt_tokens, cached);
-                send(live, Event::Read { cached, scored });
+                send(live, Event::Read { cached, scored, spent: live.received.elapsed() });
             }
             Output::Token(token) => {
                 let now = Instant::now();
@@ -316,7 +329,7 @@ impl<'m> Worker<'m> {
                 self.metrics.tokens.add(1);
                 let Ripe { text, tokens, stop } = live.stops.push(token);
                 if !text.is_empty() || !tokens.is_empty() {
-                    send(live, Event::Piece { text, tokens });
+                    send(live, Event::Piece { text, tokens, times: live.times });
                 }
                 if let Some(stop) = stop {
                     send(live, Event::Done(Done { reason: Reason::Text(stop), times: live.times }));
@@ -330,7 +343,7 @@ impl<'m> Worker<'m> {
                 let Some(mut live) = self.live.remove(&ticket) else { return };
                 let Ripe { text, tokens, stop } = live.stops.finish();
                 if !text.is_empty() || !tokens.is_empty() {
-                    send(&live, Event::Piece { text, tokens });
+                    send(&live, Event::Piece { text, tokens, times: live.times });
                 }
                 let reason = match (stop, finish) {
                     (Some(stop), _) => Reason::Text(stop),

@@ -305,7 +305,7 @@ fn the_other_dialects_say_the_same() {
     assert_eq!((text.as_str(), &lines.last().unwrap()["done"]), (hello.as_str(), &json!(true)));
     let whole = server.post("/api/generate", &json!({"prompt": "Hello!", "stream": false})).json();
     assert_eq!((&whole["response"], &whole["done_reason"]), (&json!(hello), &json!("stop")));
-    assert_eq!(server.get("/api/tags").json()["models"][0]["name"], "page");
+    assert_eq!(server.get("/api/tags").json()["models"][0]["name"], "page:latest");
     assert_eq!(server.post("/api/show", &json!({"model": "other"})).status, 404);
 
     let whole = server.post("/v1/responses", &json!({"input": "Hello!"})).json();

@@ -40,9 +40,9 @@ pub(crate) struct Serve {
     /// The port to listen on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// The model's name, as clients see it [default: the file's]
-    #[arg(long, value_name = "NAME")]
-    alias: Option<String>,
+    /// The model's name, as clients see it, and others after commas [default: the file's]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    alias: Vec<String>,
     /// A file of settings, `flag = value` in each line
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -111,6 +111,9 @@ struct Access {
     /// private network; any name where there are keys]
     #[arg(long, value_name = "NAME")]
     allowed_hosts: Vec<String>,
+    /// Serve no page to chat on
+    #[arg(long)]
+    no_page: bool,
     /// Let pages of this origin use the server, such as `https://chat.example.com`, or `*` for all
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
@@ -166,6 +169,7 @@ impl Serve {
             share_cache,
             metrics_open,
             allowed_hosts,
+            no_page,
             cors,
             tls_cert,
             tls_key,
@@ -201,15 +205,20 @@ impl Serve {
         let request_memory = room.request_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(tern_serve::Options {
             request_memory: request_memory.unwrap_or(usual.request_memory),
-            name: self.alias.clone().unwrap_or_else(name),
+            name: self.alias.first().cloned().unwrap_or_else(name),
+            aliases: self.alias.iter().skip(1).cloned().collect(),
+            file: model.display().to_string(),
+            file_bytes: bytes_of(model),
             parallel: room.parallel,
             queue: room.queue,
             context: room.ctx_size,
             kv_memory: room.kv_memory,
             sampling: self.sampling.sampling(),
+            seed: self.sampling.seed(),
             breakers: self.sampling.breakers(),
             isolate: keys.len() > 1 && !share_cache,
             keys,
+            page: !no_page,
             cors: cors.clone(),
             hosts: allowed_hosts.clone(),
             metrics_open: *metrics_open,
@@ -238,6 +247,17 @@ fn this_program() -> std::process::Command {
     let mut command = std::process::Command::new(file);
     command.arg("try-grammars");
     command
+}
+
+/// Bytes of a model's file, or of the files in its directory.
+fn bytes_of(model: &Path) -> u64 {
+    let size =
+        |path: &Path| std::fs::metadata(path).ok().filter(|data| data.is_file()).map(|data| data.len());
+    if model == Path::new(tern::STORY) && !model.exists() {
+        return tern::story_bytes();
+    }
+    let files = || std::fs::read_dir(model).into_iter().flatten().flatten();
+    size(model).unwrap_or_else(|| files().filter_map(|file| size(&file.path())).sum())
 }
 
 /// A file that people write: of settings, of keys. What is no such file (a device, a disk image) is not read on and on.

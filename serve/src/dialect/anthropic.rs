@@ -8,13 +8,15 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{Envelope, call_id, spoken};
+use crate::answer::{Envelope, call_id};
 use crate::app::{App, Caller};
 use crate::error::Refusal;
-use crate::json::{Json, short};
+use crate::json::{self, Json, short};
+use crate::parts::{Part, Parts, Spoken};
 use crate::prepare::{Kind, Shape, chat};
+use crate::refused::{self, Setting};
 use crate::stream::{self, Dialect, named};
-use crate::tools::{Call, Calls, Part, Tools};
+use crate::tools::Tools;
 use crate::wire;
 use crate::worker::{Event, Reason};
 
@@ -32,7 +34,17 @@ pub(crate) struct Request {
     stream: Option<bool>,
     tools: Option<Vec<Tool>>,
     tool_choice: Option<Value>,
+    output_config: Option<Value>,
+    /// The older name of `output_config.format`.
+    output_format: Option<Value>,
 }
+
+impl json::Body for Request {
+    const REFUSED: &'static [Setting] = refused::ANTHROPIC;
+}
+
+/// Kinds of tools that Anthropic runs itself.
+const HOSTED: [&str; 5] = ["web_search_", "web_fetch_", "code_execution_", "tool_search_", "mcp_toolset"];
 
 #[derive(Deserialize)]
 struct Message {
@@ -42,6 +54,9 @@ struct Message {
 
 #[derive(Deserialize)]
 struct Tool {
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+    #[serde(default)]
     name: String,
     #[serde(default)]
     description: Option<String>,
@@ -54,15 +69,22 @@ struct Tool {
 impl Request {
     fn common(self) -> Result<wire::Request, Refusal> {
         let mut messages = Vec::new();
-        if let Some(system) = self.system {
-            messages.push(wire::Message {
-                role: "system".to_owned(),
-                content: Some(system),
-                tool_calls: None,
-            });
-        }
+        let mut system = match &self.system {
+            None => Vec::new(),
+            Some(system) => vec![system.text().map_err(|kind| {
+                Refusal::field("system", format!("expected text, found a block of type `{}`", short(kind)))
+            })?],
+        };
         let mut continued = false;
         for (at, message) in self.messages.into_iter().enumerate() {
+            // Claude Code tells more of the system's wishes among the messages; templates know them at the head only.
+            if message.role == "system" {
+                let mut more = Vec::new();
+                blocks(&message, at, &mut more)?;
+                let texts = more.into_iter().filter_map(|message| message.content?.text().ok());
+                system.extend(texts);
+                continue;
+            }
             if !["user", "assistant"].contains(&message.role.as_str()) {
                 let what = format!("expected user or assistant, found `{}`", short(&message.role));
                 return Err(Refusal::field(format!("messages[{at}].role"), what));
@@ -72,7 +94,18 @@ impl Request {
             continued =
                 message.role == "assistant" && messages[before..].iter().all(|m| m.tool_calls.is_none());
         }
+        if messages.is_empty() {
+            return Err(Refusal::field("messages", "expected at least one message of the user"));
+        }
+        if !system.is_empty() {
+            messages.insert(0, wire::Message::new("system", system.join("\n\n")));
+        }
         let tools = self.tools.map(|tools| {
+            // What runs at Anthropic is not here, and is never called.
+            let here = |tool: &Tool| {
+                let kind = tool.kind.as_deref().unwrap_or_default();
+                !HOSTED.iter().any(|hosted| kind.starts_with(hosted))
+            };
             let tool = |tool: Tool| wire::Tool {
                 kind: None,
                 function: wire::Function {
@@ -82,8 +115,13 @@ impl Request {
                     strict: tool.strict,
                 },
             };
-            tools.into_iter().map(tool).collect()
+            tools.into_iter().filter(here).map(tool).collect()
         });
+        let choice = self.tool_choice.as_ref().unwrap_or(&Value::Null);
+        let parallel_tool_calls = choice["disable_parallel_tool_use"].as_bool().map(|one| !one);
+        let formats =
+            self.output_config.map(|config| config["format"].clone()).into_iter().chain(self.output_format);
+        let response_format = formats.into_iter().find(|format| !format.is_null());
         let tool_choice = self.tool_choice.map(|choice| match choice["type"].as_str() {
             Some("tool") => json!({"name": choice["name"]}),
             Some(word) => json!(word),
@@ -100,6 +138,8 @@ impl Request {
             stream: self.stream,
             tools,
             tool_choice,
+            parallel_tool_calls,
+            response_format,
             // An answer that was begun is continued.
             add_generation_prompt: Some(!continued),
             ..wire::Request::default()
@@ -123,13 +163,8 @@ fn blocks(message: &Message, at: usize, messages: &mut Vec<wire::Message>) -> Re
             }
         }
     };
-    let new = |role: &str, text: String| wire::Message {
-        role: role.to_owned(),
-        content: Some(wire::Content::Text(text)),
-        tool_calls: None,
-    };
     let Value::Array(list) = &message.content else {
-        messages.push(new(&message.role, text_of(&message.content)?));
+        messages.push(wire::Message::new(&message.role, text_of(&message.content)?));
         return Ok(());
     };
     let (mut text, mut calls) = (String::new(), Vec::new());
@@ -142,7 +177,7 @@ fn blocks(message: &Message, at: usize, messages: &mut Vec<wire::Message>) -> Re
                 let function = wire::CalledFunction { name, arguments: block["input"].clone() };
                 calls.push(wire::ToolCall { function });
             }
-            Some("tool_result") => messages.push(new("tool", text_of(&block["content"])?)),
+            Some("tool_result") => messages.push(wire::Message::new("tool", text_of(&block["content"])?)),
             other => {
                 let what =
                     format!("expected text, found a block of type `{}`", short(other.unwrap_or("none")));
@@ -152,7 +187,7 @@ fn blocks(message: &Message, at: usize, messages: &mut Vec<wire::Message>) -> Re
     }
     if !text.is_empty() || !calls.is_empty() || list.is_empty() {
         let tool_calls = Some(calls).filter(|calls| !calls.is_empty());
-        messages.push(wire::Message { tool_calls, ..new(&message.role, text) });
+        messages.push(wire::Message { tool_calls, ..wire::Message::new(&message.role, text) });
     }
     Ok(())
 }
@@ -196,10 +231,12 @@ async fn answer(
     }
     let answers = stream::collect(running).await?;
     let Some(answer) = answers.first() else { return Err(Refusal::internal("there is no answer")) };
-    let (text, calls) = spoken(shape.tools, &answer.text);
+    let cut = answer.done.reason == Reason::Length;
+    let Spoken { thought, text, calls } = Spoken::of(shape.format, &answer.text, cut);
+    let thought = thought.map(|text| json!({"type": "thinking", "thinking": text, "signature": ""}));
     let text = text.filter(|text| !text.is_empty()).map(|text| json!({"type": "text", "text": text}));
-    let calls_json = calls.iter().map(|call| tool_use(&envelope, call, true));
-    let content: Vec<Value> = text.into_iter().chain(calls_json).collect();
+    let calls_json = calls.iter().map(|call| tool_use(&envelope, call.at, &call.name, &call.arguments));
+    let content: Vec<Value> = thought.into_iter().chain(text).chain(calls_json).collect();
     let (reason, sequence) = stop_reason(&answer.done.reason, calls.len());
     let times = answer.done.times;
     let mut body = message(&envelope, content);
@@ -226,41 +263,51 @@ fn message(envelope: &Envelope, content: Vec<Value>) -> Value {
     })
 }
 
-fn tool_use(envelope: &Envelope, call: &Call, whole: bool) -> Value {
-    let input = serde_json::from_str(&call.arguments).ok().filter(|_| whole);
-    let id = call_id(&envelope.id, 0, call.at).replace("call_", "toolu_").replace("msg_", "");
-    json!({"type": "tool_use", "id": id, "name": call.name, "input": input.unwrap_or_else(|| json!({}))})
+/// A call; what was cut in its arguments has no input.
+fn tool_use(envelope: &Envelope, at: usize, name: &str, arguments: &str) -> Value {
+    let input = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+    let id = call_id(&envelope.id, 0, at).replace("call_", "toolu_").replace("msg_", "");
+    json!({"type": "tool_use", "id": id, "name": name, "input": input})
 }
 
 fn stop_reason(reason: &Reason, calls: usize) -> (&'static str, Value) {
     match reason {
+        Reason::Length => ("max_tokens", Value::Null),
         _ if calls > 0 => ("tool_use", Value::Null),
         Reason::Stop(_) | Reason::Complete => ("end_turn", Value::Null),
         Reason::Text(text) => ("stop_sequence", json!(text)),
-        Reason::Length => ("max_tokens", Value::Null),
     }
+}
+
+/// The kind of a block.
+#[derive(Clone, Copy, PartialEq)]
+enum Block {
+    Thinking,
+    Text,
+    ToolUse,
 }
 
 struct Blocks {
     envelope: Envelope,
     shape: Shape,
-    calls: Calls,
-    /// Blocks that were begun, and whether the last one is open.
+    parts: Parts,
+    /// Blocks that were begun, and the last one if it is open.
     blocks: usize,
-    open: bool,
+    open: Option<Block>,
 }
 
 impl Blocks {
     fn new(envelope: Envelope, shape: Shape) -> Self {
-        Self { envelope, shape, calls: Calls::default(), blocks: 0, open: false }
+        let parts = Parts::new(shape.format);
+        Self { envelope, shape, parts, blocks: 0, open: None }
     }
 
-    fn start(&mut self, block: Value, out: &mut String) {
+    fn start(&mut self, kind: Block, block: Value, out: &mut String) {
         self.stop(out);
         let event = json!({"type": "content_block_start", "index": self.blocks, "content_block": block});
         named(out, "content_block_start", &event);
         self.blocks += 1;
-        self.open = true;
+        self.open = Some(kind);
     }
 
     fn delta(&self, delta: Value, out: &mut String) {
@@ -269,7 +316,11 @@ impl Blocks {
     }
 
     fn stop(&mut self, out: &mut String) {
-        if std::mem::take(&mut self.open) {
+        if let Some(kind) = self.open.take() {
+            // Their clients want one, and send it back; nothing is signed here.
+            if kind == Block::Thinking {
+                self.delta(json!({"type": "signature_delta", "signature": ""}), out);
+            }
             named(
                 out,
                 "content_block_stop",
@@ -280,17 +331,26 @@ impl Blocks {
 
     fn part(&mut self, part: Part, out: &mut String) {
         match part {
+            Part::Thought(text) => {
+                if self.open != Some(Block::Thinking) {
+                    let block = json!({"type": "thinking", "thinking": "", "signature": ""});
+                    self.start(Block::Thinking, block, out);
+                }
+                self.delta(json!({"type": "thinking_delta", "thinking": text}), out);
+            }
             Part::Text(text) => {
-                if !self.open {
-                    self.start(json!({"type": "text", "text": ""}), out);
+                if self.open != Some(Block::Text) {
+                    self.start(Block::Text, json!({"type": "text", "text": ""}), out);
                 }
                 self.delta(json!({"type": "text_delta", "text": text}), out);
             }
-            Part::Call(call) => {
-                self.start(tool_use(&self.envelope, &call, false), out);
-                self.delta(json!({"type": "input_json_delta", "partial_json": call.arguments}), out);
-                self.stop(out);
+            Part::Call { at, name } => {
+                self.start(Block::ToolUse, tool_use(&self.envelope, at, &name, ""), out);
             }
+            Part::Arguments(piece) => {
+                self.delta(json!({"type": "input_json_delta", "partial_json": piece}), out);
+            }
+            Part::End => self.stop(out),
         }
     }
 }
@@ -305,19 +365,17 @@ impl Dialect for Blocks {
                     json!({"input_tokens": read, "cache_read_input_tokens": cached, "output_tokens": 0});
                 named(out, "message_start", &json!({"type": "message_start", "message": message}));
             }
-            Event::Piece { text, .. } if text.is_empty() => {}
-            Event::Piece { text, .. } if !self.shape.tools => self.part(Part::Text(text), out),
             Event::Piece { text, .. } => {
-                for part in self.calls.push(&text) {
+                for part in self.parts.push(&text) {
                     self.part(part, out);
                 }
             }
             Event::Done(done) => {
-                if let Some(part) = self.calls.finish() {
+                for part in self.parts.finish(done.reason == Reason::Length) {
                     self.part(part, out);
                 }
                 self.stop(out);
-                let (reason, sequence) = stop_reason(&done.reason, self.calls.found);
+                let (reason, sequence) = stop_reason(&done.reason, self.parts.calls);
                 let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
                 let usage = json!({"output_tokens": done.times.tokens});
                 named(
@@ -326,7 +384,7 @@ impl Dialect for Blocks {
                     &json!({"type": "message_delta", "delta": delta, "usage": usage}),
                 );
             }
-            Event::Failed(_) => {}
+            Event::Reading { .. } | Event::Failed(_) => {}
         }
     }
 

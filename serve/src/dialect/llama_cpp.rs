@@ -1,11 +1,13 @@
-//! Texts to tokens and back, without the model's weights.
+//! llama.cpp's own paths: completion, slots, and texts to tokens and back.
+
+pub(crate) mod completion;
 
 mod tokens;
 
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use tern::Specials;
 
 use crate::app::{App, Caller};
 use crate::error::Refusal;
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::limits::TEXT;
 use crate::prepare::{chatting, conversation};
 use crate::ready::Ready;
@@ -30,6 +32,8 @@ pub(crate) struct Tokenize {
     parse_special: Option<bool>,
     with_pieces: Option<bool>,
 }
+
+impl json::Body for Tokenize {}
 
 pub(crate) async fn tokenize(
     State(app): State<Arc<App>>,
@@ -58,6 +62,8 @@ pub(crate) async fn tokenize(
 pub(crate) struct Detokenize {
     tokens: Option<Vec<u32>>,
 }
+
+impl json::Body for Detokenize {}
 
 pub(crate) async fn detokenize(
     State(app): State<Arc<App>>,
@@ -94,10 +100,41 @@ pub(crate) async fn apply_template(
 ) -> Result<axum::Json<Value>, Refusal> {
     let answer = app.apart(move |ready| {
         let tools = Tools::of(&request)?;
-        let (messages, continued) = conversation(&request, tools.as_ref())?;
+        let (messages, continued) = conversation(&request, tools.as_ref(), ready.keeps_system())?;
         let tokenizer = chatting(ready)?;
         let ids = tokenizer.encode_chat(&messages, continued)?;
         Ok(json!({"prompt": tokenizer.decode(&ids, true), "count": ids.len()}))
     });
     Ok(axum::Json(answer.await?))
+}
+
+/// What this server is working at, as llama.cpp's slots: no prompts, no texts.
+pub(crate) async fn slots(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<axum::Json<Value>, Refusal> {
+    let (ready, running) = (app.ready()?, app.metrics.load().running);
+    let parallel = app.options.parallel;
+    if query.is_some_and(|query| query.contains("fail_on_no_slot=1")) && running >= parallel {
+        return Err(Refusal::unavailable("every slot is taken"));
+    }
+    let slot = |id: usize| json!({"id": id, "n_ctx": ready.context, "speculative": false, "is_processing": id < running});
+    Ok(axum::Json((0..parallel).map(slot).collect()))
+}
+
+/// vLLM's, for tools that tokenize by way of the server.
+pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
+    let ready = app.ready()?;
+    let tokenizer = ready.model.tokenizer()?;
+    let text = |id: u32| tokenizer.token_text(id);
+    Ok(axum::Json(json!({
+        "tokenizer_class": "tern",
+        "model_max_length": ready.context,
+        "vocab_size": tokenizer.size(),
+        "add_bos_token": tokenizer.adds_bos(),
+        "bos_token": tokenizer.bos().and_then(text),
+        "eos_token": tokenizer.stops().first().copied().and_then(text),
+        "pad_token": null,
+        "chat_template": tokenizer.template().map(|template| template.source()),
+    })))
 }

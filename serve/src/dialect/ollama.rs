@@ -5,17 +5,22 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tern::Scored;
 
-use crate::answer::{Envelope, spoken};
+use crate::answer::Envelope;
 use crate::app::{App, Caller};
 use crate::error::Refusal;
-use crate::json::Json;
+use crate::json::{self, Json};
+use crate::parts::{Call, Part, Parts, Spoken, THINK};
 use crate::prepare::{Kind, Shape};
+use crate::ready::now;
+use crate::refused::{self, Setting};
 use crate::stream::{self, Dialect};
-use crate::tools::{Call, Calls, Part};
 use crate::wire;
 use crate::worker::{Done, Event, Reason};
 
@@ -29,8 +34,15 @@ pub(crate) struct Request {
     stream: Option<bool>,
     format: Option<Value>,
     tools: Option<Vec<wire::Tool>>,
-    #[serde(default)]
-    options: Settings,
+    /// `true`, `false`, or how hard.
+    think: Option<Value>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<usize>,
+    options: Option<Settings>,
+}
+
+impl json::Body for Request {
+    const REFUSED: &'static [Setting] = refused::OLLAMA;
 }
 
 #[derive(Default, Deserialize)]
@@ -47,11 +59,27 @@ struct Settings {
     repeat_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
+    mirostat: Option<f32>,
+    tfs_z: Option<f32>,
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Refusal> {
+        let off = [("mirostat", self.mirostat, 0.0), ("tfs_z", self.tfs_z, 1.0)];
+        match off.into_iter().find(|(_, value, off)| value.is_some_and(|value| value != *off)) {
+            Some((name, ..)) => {
+                let what = "not supported here: `temperature`, `top_k`, `top_p`, `min_p` and `typical_p` choose tokens";
+                Err(Refusal::field(format!("options.{name}"), what))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Request {
     fn common(self) -> wire::Request {
-        let Settings { num_predict, temperature, top_k, top_p, min_p, seed, stop, .. } = self.options;
+        let options = self.options.unwrap_or_default();
+        let Settings { num_predict, temperature, top_k, top_p, min_p, seed, stop, .. } = options;
         let format = self.format.filter(|format| !format.is_null() && format != "");
         let response_format = format.map(|format| match format {
             Value::String(word) if word == "json" => json!({"type": "json_object"}),
@@ -67,12 +95,14 @@ impl Request {
             top_k,
             top_p,
             min_p,
-            typical_p: self.options.typical_p,
+            typical_p: options.typical_p,
             seed,
             stop,
-            repeat_penalty: self.options.repeat_penalty,
-            presence_penalty: self.options.presence_penalty,
-            frequency_penalty: self.options.frequency_penalty,
+            repeat_penalty: options.repeat_penalty,
+            presence_penalty: options.presence_penalty,
+            frequency_penalty: options.frequency_penalty,
+            logprobs: self.logprobs.map(wire::Logprobs::Flag),
+            top_logprobs: self.top_logprobs.filter(|_| self.logprobs == Some(true)),
             response_format,
             tools: self.tools.filter(|tools| !tools.is_empty()),
             ..wire::Request::default()
@@ -80,8 +110,42 @@ impl Request {
     }
 }
 
-fn error(refusal: &Refusal) -> Response {
+pub(crate) fn error(refusal: &Refusal) -> Response {
     refusal.response_with(&json!({"error": refusal.message}))
+}
+
+/// What can be told before anything is prepared.
+fn check(app: &App, request: &Request) -> Result<(), Refusal> {
+    request.options.as_ref().map_or(Ok(()), Settings::check)?;
+    let Some(think) = request.think.as_ref().filter(|think| !think.is_null()) else { return Ok(()) };
+    let tokenizer = app.ready()?.model.tokenizer().ok();
+    let template = tokenizer.and_then(|tokenizer| tokenizer.template());
+    let thinks = template.is_some_and(|template| template.source().contains(THINK));
+    match (thinks, think == &json!(false)) {
+        (false, false) => {
+            Err(Refusal::field("think", format!("`{}` does not think: leave it out", app.options.name)))
+        }
+        (true, true) => {
+            Err(Refusal::field("think", "this model thinks before it answers, and cannot be told not to"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The answer to nothing: clients ask so to have a model loaded.
+fn loaded(app: &App, chat: bool) -> Result<Response, Refusal> {
+    app.ready()?;
+    let mut line = json!({
+        "model": app.options.name,
+        "created_at": rfc3339(now()),
+        "done": true,
+        "done_reason": "load",
+    });
+    match chat {
+        true => line["message"] = json!({"role": "assistant", "content": ""}),
+        false => line["response"] = json!(""),
+    }
+    Ok(axum::Json(line).into_response())
 }
 
 pub(crate) async fn chat(
@@ -89,11 +153,15 @@ pub(crate) async fn chat(
     Extension(caller): Extension<Caller>,
     body: Result<Json<Request>, Refusal>,
 ) -> Response {
-    let request = match body {
-        Ok(Json(request)) => request.common(),
-        Err(refusal) => return error(&refusal),
+    let answered = async {
+        let Json(request) = body?;
+        check(&app, &request)?;
+        if request.messages.as_ref().is_none_or(Vec::is_empty) {
+            return loaded(&app, true);
+        }
+        answer(app, caller, request.common(), Kind::Chat, true).await
     };
-    answer(app, caller, request, Kind::Chat, true).await.unwrap_or_else(|refusal| error(&refusal))
+    answered.await.unwrap_or_else(|refusal| error(&refusal))
 }
 
 pub(crate) async fn generate(
@@ -101,10 +169,19 @@ pub(crate) async fn generate(
     Extension(caller): Extension<Caller>,
     body: Result<Json<Request>, Refusal>,
 ) -> Response {
-    let mut asked = match body {
-        Ok(Json(request)) => request,
-        Err(refusal) => return error(&refusal),
-    };
+    generated(app, caller, body).await.unwrap_or_else(|refusal| error(&refusal))
+}
+
+async fn generated(
+    app: Arc<App>,
+    caller: Caller,
+    body: Result<Json<Request>, Refusal>,
+) -> Result<Response, Refusal> {
+    let Json(mut asked) = body?;
+    check(&app, &asked)?;
+    if asked.prompt.as_ref().is_none_or(String::is_empty) {
+        return loaded(&app, false);
+    }
     let (prompt, system) = (asked.prompt.take().unwrap_or_default(), asked.system.take());
     let raw = asked.raw == Some(true);
     let mut request = asked.common();
@@ -113,16 +190,11 @@ pub(crate) async fn generate(
         request.max_tokens = request.max_tokens.or(Some(-1));
         Kind::Completion
     } else {
-        let message = |role: &str, text: String| wire::Message {
-            role: role.to_owned(),
-            content: Some(wire::Content::Text(text)),
-            tool_calls: None,
-        };
-        let system = system.map(|text| message("system", text));
-        request.messages = Some(system.into_iter().chain([message("user", prompt)]).collect());
+        let system = system.map(|text| wire::Message::new("system", text));
+        request.messages = Some(system.into_iter().chain([wire::Message::new("user", prompt)]).collect());
         Kind::Chat
     };
-    answer(app, caller, request, kind, false).await.unwrap_or_else(|refusal| error(&refusal))
+    answer(app, caller, request, kind, false).await
 }
 
 async fn answer(
@@ -135,45 +207,62 @@ async fn answer(
     let running = app.start(request, kind, &caller).await?;
     let envelope = Envelope::new(&app, &app.ready()?.model, "");
     let shape = running.shape.clone();
-    let mut lines = Lines { envelope, shape, chat, calls: Calls::default() };
+    let parts = Parts::new(shape.format);
+    let mut lines = Lines { envelope, shape, chat, parts, call: None, tokens: Vec::new() };
     if lines.shape.stream {
         return Ok(stream::response(running, lines));
     }
     let answers = stream::collect(running).await?;
     let Some(answer) = answers.first() else { return Err(Refusal::internal("there is no answer")) };
-    let (text, calls) = spoken(lines.shape.tools, &answer.text);
-    Ok(axum::Json(lines.last(&text.unwrap_or_default(), &calls, &answer.done)).into_response())
+    let cut = answer.done.reason == Reason::Length;
+    let mut spoken = Spoken::of(lines.shape.format, &answer.text, cut);
+    // Arguments are an object here: a call that was cut is none.
+    spoken.calls.retain(|call| call.whole);
+    lines.tokens.clone_from(&answer.tokens);
+    Ok(axum::Json(lines.last(&spoken, &answer.done)).into_response())
 }
 
 struct Lines {
     envelope: Envelope,
     shape: Shape,
     chat: bool,
-    calls: Calls,
+    parts: Parts,
+    /// The call that is being written.
+    call: Option<(String, String)>,
+    /// Tokens whose probabilities were not told yet.
+    tokens: Vec<Scored>,
 }
 
 impl Lines {
-    fn line(&self, text: &str, calls: &[Call]) -> Value {
-        let mut line =
-            json!({"model": self.envelope.name, "created_at": rfc3339(crate::ready::now()), "done": false});
+    fn line(&mut self, spoken: &Spoken) -> Value {
+        let text = spoken.text.as_deref().unwrap_or_default();
+        let mut line = json!({"model": self.envelope.name, "created_at": rfc3339(now()), "done": false});
         if self.chat {
             line["message"] = json!({"role": "assistant", "content": text});
-            if !calls.is_empty() {
+            if !spoken.calls.is_empty() {
                 let arguments =
                     |call: &Call| serde_json::from_str::<Value>(&call.arguments).unwrap_or_default();
                 let call =
                     |call: &Call| json!({"function": {"name": call.name, "arguments": arguments(call)}});
-                line["message"]["tool_calls"] = calls.iter().map(call).collect();
+                line["message"]["tool_calls"] = spoken.calls.iter().map(call).collect();
             }
         } else {
             line["response"] = json!(text);
         }
+        if let Some(thought) = &spoken.thought {
+            let place = if self.chat { &mut line["message"] } else { &mut line };
+            place["thinking"] = json!(thought);
+        }
+        if self.shape.logprobs.is_some() {
+            let tokens = std::mem::take(&mut self.tokens);
+            line["logprobs"] = self.envelope.logprobs(&tokens)["content"].take();
+        }
         line
     }
 
-    fn last(&mut self, text: &str, calls: &[Call], done: &Done) -> Value {
+    fn last(&mut self, spoken: &Spoken, done: &Done) -> Value {
         let times = done.times;
-        let mut line = self.line(text, calls);
+        let mut line = self.line(spoken);
         line["done"] = json!(true);
         line["done_reason"] = json!(if done.reason == Reason::Length { "length" } else { "stop" });
         line["total_duration"] = json!((times.first + times.rest).as_nanos() as u64);
@@ -185,12 +274,22 @@ impl Lines {
         line
     }
 
-    fn part(&self, part: Part, out: &mut String) {
-        let line = match part {
-            Part::Text(text) => self.line(&text, &[]),
-            Part::Call(call) => self.line("", &[call]),
-        };
-        let _ = writeln!(out, "{line}");
+    fn part(&mut self, part: Part, out: &mut String) {
+        let mut spoken = Spoken::default();
+        match part {
+            Part::Text(text) => spoken.text = Some(text),
+            Part::Thought(text) => spoken.thought = Some(text),
+            Part::Call { name, .. } => self.call = Some((name, String::new())),
+            Part::Arguments(piece) => self.call.iter_mut().for_each(|(_, all)| all.push_str(&piece)),
+            Part::End => spoken.calls.extend(self.call.take().map(|(name, arguments)| {
+                let at = self.parts.calls.saturating_sub(1);
+                Call { at, name, arguments, whole: true }
+            })),
+        }
+        if spoken != Spoken::default() {
+            let line = self.line(&spoken);
+            let _ = writeln!(out, "{line}");
+        }
     }
 }
 
@@ -199,19 +298,18 @@ impl Dialect for Lines {
 
     fn event(&mut self, _: usize, event: Event, out: &mut String) {
         match event {
-            Event::Read { .. } | Event::Failed(_) => {}
-            Event::Piece { text, .. } if text.is_empty() => {}
-            Event::Piece { text, .. } if !self.shape.tools => self.part(Part::Text(text), out),
-            Event::Piece { text, .. } => {
-                for part in self.calls.push(&text) {
+            Event::Reading { .. } | Event::Read { .. } | Event::Failed(_) => {}
+            Event::Piece { text, tokens, .. } => {
+                self.tokens.extend(tokens);
+                for part in self.parts.push(&text) {
                     self.part(part, out);
                 }
             }
             Event::Done(done) => {
-                if let Some(part) = self.calls.finish() {
+                for part in self.parts.finish(done.reason == Reason::Length) {
                     self.part(part, out);
                 }
-                let line = self.last("", &[], &done);
+                let line = self.last(&Spoken::default(), &done);
                 let _ = writeln!(out, "{line}");
             }
         }
@@ -227,15 +325,30 @@ impl Dialect for Lines {
     fn alive(&mut self, _: &mut String) {}
 }
 
+/// A name as Ollama's clients look for it.
+fn tagged(name: &str) -> String {
+    if name.contains(':') { name.to_owned() } else { format!("{name}:latest") }
+}
+
+/// Whether this is the name of the model that is here.
+fn is_here(app: &App, asked: &str) -> bool {
+    let names = std::iter::once(&app.options.name).chain(&app.options.aliases);
+    names.into_iter().any(|name| tagged(name) == tagged(asked))
+}
+
 fn card(app: &App) -> Result<Value, Refusal> {
     let ready = app.ready()?;
     let config = ready.model.config();
+    let (name, bytes) = (&app.options.name, app.options.file_bytes);
+    // As theirs it names what the card describes, not the bytes of the weights, which would all have to be read.
+    let described = format!("{name} {bytes} {config:?}");
+    let digest: String = Sha256::digest(described).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(json!({
-        "name": app.options.name,
-        "model": app.options.name,
+        "name": tagged(name),
+        "model": tagged(name),
         "modified_at": rfc3339(ready.loaded),
-        "size": 0,
-        "digest": "",
+        "size": bytes,
+        "digest": digest,
         "details": {
             "format": "gguf",
             "family": config.family,
@@ -253,25 +366,78 @@ pub(crate) async fn tags(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Show {
-    #[serde(alias = "name")]
-    model: Option<String>,
+/// What is loaded: the one model, for as long as the server runs.
+pub(crate) async fn ps(State(app): State<Arc<App>>) -> Response {
+    let shown = || {
+        let mut card = card(&app)?;
+        card["size_vram"] = json!(0);
+        card["expires_at"] = json!("9999-12-31T23:59:59Z");
+        card["context_length"] = json!(app.ready()?.context);
+        Ok(card)
+    };
+    match shown() {
+        Ok(card) => axum::Json(json!({ "models": [card] })).into_response(),
+        Err(refusal) => error(&refusal),
+    }
 }
 
-pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Show>, Refusal>) -> Response {
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    #[serde(alias = "name")]
+    model: Option<String>,
+    stream: Option<bool>,
+}
+
+impl json::Body for Named {}
+
+/// The model that is here can be had; others are not fetched.
+pub(crate) async fn pull(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
+    let pulled = || {
+        let Json(Named { model, stream }) = body?;
+        if !model.as_deref().is_some_and(|name| is_here(&app, name)) {
+            let what = format!("this server has the model `{}` and fetches no others", app.options.name);
+            return Err(Refusal::not_supported(what));
+        }
+        let done = json!({"status": "success"});
+        Ok(match stream {
+            Some(false) => axum::Json(done).into_response(),
+            _ => ([(header::CONTENT_TYPE, Lines::TYPE)], format!("{done}\n")).into_response(),
+        })
+    };
+    pulled().unwrap_or_else(|refusal| error(&refusal))
+}
+
+/// What changes or copies models.
+pub(crate) async fn managed() -> Response {
+    error(&Refusal::not_supported(
+        "this server has the one model that it was started with, and changes nothing about it",
+    ))
+}
+
+pub(crate) async fn embed() -> Response {
+    error(&Refusal::not_supported("this server's models write text; it has no embedding model"))
+}
+
+pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
     let shown = || {
-        let Json(Show { model }) = body?;
-        let name = &app.options.name;
-        if model.is_some_and(|asked| asked.trim_end_matches(":latest") != name) {
+        let Json(Named { model, .. }) = body?;
+        if model.is_some_and(|asked| !is_here(&app, &asked)) {
             return Err(Refusal::not_found("that model"));
         }
         let mut shown = card(&app)?;
         let ready = app.ready()?;
         let config = ready.model.config();
-        let tokenizer = ready.model.tokenizer().ok();
-        shown["template"] = json!(tokenizer.and_then(|t| t.template()).map(|template| template.source()));
-        shown["capabilities"] = json!(["completion", "tools"]);
+        let template = ready.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());
+        let template = template.map(|template| template.source());
+        let mut capabilities = vec!["completion"];
+        if let Some(source) = template {
+            capabilities.push("tools");
+            if source.contains(THINK) {
+                capabilities.push("thinking");
+            }
+        }
+        shown["template"] = json!(template);
+        shown["capabilities"] = json!(capabilities);
         shown["model_info"] = json!({
             "general.architecture": config.family,
             "context_length": ready.context,

@@ -66,7 +66,7 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
     // Axum's own words for what it could not route.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = response.headers().get(header::ALLOW).cloned();
-        response = Refusal::method(&line.method, &line.path).into_response();
+        response = Refusal::method(&line.method, &line.path).response_for(&line.path);
         allow.map(|allow| response.headers_mut().insert(header::ALLOW, allow));
     }
     let headers = response.headers_mut();
@@ -145,7 +145,7 @@ fn enter(app: &App, request: &Request) -> Result<Option<usize>, Box<Response>> {
     match key_of(headers).and_then(|key| known(&app.options.keys, key)) {
         Some(at) => Ok(Some(at)),
         None if open => Ok(None),
-        None => Err(Box::new(Refusal::unauthorized().into_response())),
+        None => Err(Box::new(Refusal::unauthorized().response_for(path))),
     }
 }
 

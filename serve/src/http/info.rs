@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::asked::params;
 use crate::error::Refusal;
 use crate::json::Json;
 use crate::metrics::{Counter, Moment};
@@ -47,6 +48,7 @@ fn card(app: &App, ready: &Ready) -> Value {
         "object": "model",
         "created": ready.loaded,
         "owned_by": "tern",
+        "aliases": app.options.aliases,
         "max_model_len": ready.context,
         "meta": {
             "family": config.family,
@@ -66,7 +68,7 @@ pub(crate) async fn model(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    if id != app.options.name {
+    if id != app.options.name && !app.options.aliases.contains(&id) {
         let mut refusal = Refusal::not_found("");
         let name: String = id.chars().take(100).collect();
         refusal.message = format!("there is no model `{name}` here: this server has `{}`", app.options.name);
@@ -81,29 +83,24 @@ pub(crate) async fn props(State(app): State<Arc<App>>) -> Result<axum::Json<Valu
     let ready = app.ready()?;
     let tokenizer = ready.model.tokenizer().ok();
     let template = tokenizer.and_then(|tokenizer| tokenizer.template()).map(|template| template.source());
-    let sampling = &ready.sampling;
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer?.token_text(id));
+    let mut params = params(&ready.sampling);
+    params["seed"] = json!(app.options.seed.map_or(-1, u64::cast_signed));
     Ok(axum::Json(json!({
         "model_alias": app.options.name,
+        "model_path": app.options.file,
+        "modalities": {"vision": false, "audio": false},
+        "bos_token": text(tokenizer.and_then(|tokenizer| tokenizer.bos())),
+        "eos_token": text(tokenizer.and_then(|tokenizer| tokenizer.stops().first().copied())),
+        // Where the model is told of tools; a template that drops system messages would hide them.
+        "tools_offered_in": if ready.keeps_system() { "system message" } else { "first user message" },
         "total_slots": app.options.parallel,
         "n_ctx": ready.context,
         "chat_template": template,
         "build_info": concat!("tern ", env!("CARGO_PKG_VERSION")),
         "default_generation_settings": {
             "n_ctx": ready.context,
-            "params": {
-                "temperature": sampling.temperature,
-                "top_k": sampling.top_k,
-                "top_p": sampling.top_p,
-                "min_p": sampling.min_p,
-                "typical_p": sampling.typical,
-                "repeat_penalty": sampling.repeat_penalty,
-                "presence_penalty": sampling.presence_penalty,
-                "frequency_penalty": sampling.frequency_penalty,
-                "dry_multiplier": sampling.dry.multiplier,
-                "dry_base": sampling.dry.base,
-                "dry_allowed_length": sampling.dry.allowed,
-                "dry_penalty_last_n": i64::try_from(sampling.dry.range).unwrap_or(-1),
-            },
+            "params": params,
         },
     })))
 }

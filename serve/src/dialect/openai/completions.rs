@@ -1,6 +1,7 @@
 //! `/v1/completions`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -8,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tern::Scored;
 
-use crate::answer::{Envelope, Usage, finish_reason};
+use crate::answer::{Envelope, Progress, Usage, finish_reason, timings};
 use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::Json;
@@ -26,8 +27,7 @@ pub(crate) async fn completions(
     let envelope = Envelope::new(&app, &app.ready()?.model, "cmpl-");
     let shape = running.shape.clone();
     if shape.stream {
-        let offsets = vec![0; shape.choices];
-        return Ok(stream::response(running, Chunks { envelope, usage: Usage::new(&shape), shape, offsets }));
+        return Ok(stream::response(running, Chunks::new(envelope, shape)));
     }
     let answers = stream::collect(running).await?;
     Ok(axum::Json(whole(&envelope, &shape, &answers)).into_response())
@@ -70,9 +70,25 @@ struct Chunks {
     usage: Usage,
     /// Where each answer's next token begins.
     offsets: Vec<usize>,
+    progress: Progress,
+    /// Told with the next piece.
+    times: Option<Value>,
 }
 
 impl Chunks {
+    fn new(envelope: Envelope, shape: Shape) -> Self {
+        let (usage, progress) = (Usage::new(&shape), Progress::new(&shape));
+        Self { envelope, usage, progress, offsets: vec![0; shape.choices], shape, times: None }
+    }
+
+    /// More of the prompt was read.
+    fn read(&mut self, choice: usize, read: (usize, Option<usize>, Duration), out: &mut String) {
+        let mut frame = self.envelope.object("text_completion", Vec::new());
+        frame["choices"] = json!([{"index": choice, "text": "", "logprobs": null, "finish_reason": null}]);
+        let chunks = self.progress.objects(&self.shape, choice, read, &frame);
+        chunks.iter().for_each(|chunk| sse(out, chunk));
+    }
+
     fn send(&mut self, choice: usize, text: &str, tokens: &[Scored], finish: Option<&str>, out: &mut String) {
         // The prompt comes first, and as a whole.
         let echo = self.shape.echo.as_ref().map(|texts| texts[choice / self.shape.n].as_str());
@@ -89,6 +105,8 @@ impl Chunks {
         }
         if finish.is_some() {
             chunk["timings"] = self.usage.timings();
+        } else if let Some(times) = self.times.take() {
+            chunk["timings"] = times;
         }
         sse(out, &chunk);
     }
@@ -97,12 +115,15 @@ impl Chunks {
 impl Dialect for Chunks {
     fn event(&mut self, choice: usize, event: Event, out: &mut String) {
         match event {
-            Event::Read { scored, .. } => {
+            Event::Reading { cached, read, spent } => self.read(choice, (cached, Some(read), spent), out),
+            Event::Read { scored, cached, spent } => {
+                self.read(choice, (cached, None, spent), out);
                 if let Some(texts) = self.shape.echo.clone() {
                     self.send(choice, &texts[choice / self.shape.n], &scored, None, out);
                 }
             }
-            Event::Piece { text, tokens } => {
+            Event::Piece { text, tokens, times } => {
+                self.times = self.shape.timings.then(|| timings(&times));
                 // Without text, too, where a character is not whole yet: whoever counts pieces counts tokens.
                 self.send(choice, &text, &tokens, None, out);
             }
