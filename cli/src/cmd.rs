@@ -19,7 +19,7 @@ use crate::failure::Outcome;
 pub(crate) enum Command {
     Run(run::Run),
     Chat(chat::Chat),
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Inspect(inspect::Inspect),
     Tokenize(tokenize::Tokenize),
     Convert(convert::Convert),

@@ -292,8 +292,8 @@ fn a_model_that_is_changed_while_it_is_served_ends_the_server_with_a_sentence_an
         let file = std::fs::File::options().write(true).open(path).expect("it can be written");
         file.set_len(4096).expect("cut");
     };
-    let changes: [(&str, &dyn Fn(&std::path::Path)); 2] =
-        [("overwritten", &overwrite), ("cut short", &truncate)];
+    type Change<'a> = (&'a str, &'a dyn Fn(&std::path::Path));
+    let changes: [Change; 2] = [("overwritten", &overwrite), ("cut short", &truncate)];
     for (name, change) in changes {
         for log in ["text", "json"] {
             let (mut served, path, mut streams) = streaming(folder.path(), &["--log", log]);

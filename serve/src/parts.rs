@@ -262,10 +262,13 @@ impl Parts {
             }
             // Without its end it may be a whole call all the same: a stop text can be `</tool_call>`.
             Place::Head | Place::Buffered => {
-                if !self.whole_call(&rest, &mut parts) && !cut {
+                let whole = self.whole_call(&rest, &mut parts);
+                if !whole && !cut {
                     parts.push(Part::Text(format!("{OPEN}{rest}")));
                 }
             }
+            // All that waits in a text with tools is the beginning of a call's mark.
+            Place::Text if cut && self.format.tools => {}
             Place::Start | Place::Text if !rest.is_empty() => parts.push(Part::Text(rest)),
             _ => {}
         }
@@ -466,6 +469,7 @@ mod tests {
         for size in [1, 1000] {
             let parts = |text: &str| parts(TOOLS, text, size, true);
             assert_eq!(parts("Hm. <tool_call>\n{\"na"), [text("Hm. ")]);
+            assert_eq!(parts("Hm. <t"), [text("Hm. ")]);
             let begun = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": \"a";
             assert_eq!(
                 parts(begun),

@@ -225,7 +225,7 @@ fn a_call_that_was_cut_is_told_as_unfinished() {
         "{choice}"
     );
     let begun = choice["message"]["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
-    assert!(begun.starts_with("{\"text\": \"") && serde_json::from_str::<Value>(begun).is_err(), "{begun}");
+    assert!(begun.starts_with("{\"text\":") && serde_json::from_str::<Value>(begun).is_err(), "{begun}");
     let tool = json!({"name": "note", "input_schema": parameters});
     let body = json!({"messages": user("Hello!"), "tools": [tool], "tool_choice": {"type": "any"}, "max_tokens": 40});
     let whole = server.post("/v1/messages", &body).json();
@@ -366,7 +366,8 @@ fn helpers_of_llama_cpp_and_vllm() {
     let both = json!({"messages": talk, "continue_final_message": true, "add_generation_prompt": true});
     assert_eq!(server.post("/v1/chat/completions", &both).status, 400);
     // vLLM's grammars.
-    assert_eq!(text(json!({"messages": user("Hello!"), "guided_choice": ["yes.", "no."]})).len() / 2, 2 - 1);
+    let chosen = text(json!({"messages": user("Hello!"), "guided_choice": ["yes.", "no."]}));
+    assert!(["yes.", "no."].contains(&chosen.as_str()), "{chosen}");
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
     for body in [json!({"guided_json": schema}), json!({"structured_outputs": {"json": schema}})] {
         let mut body = body;

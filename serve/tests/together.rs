@@ -218,7 +218,9 @@ fn keys_are_asked_for_and_keep_their_prompts_apart() {
     ] {
         let reply = server.get(path);
         assert!(reply.status == 401, "{path}: {reply:?}");
-        assert_eq!(reply.json()["error"]["type"], "authentication_error");
+        // Ollama's clients read a text there.
+        let error = &reply.json()["error"];
+        assert!(error["type"] == "authentication_error" || path.starts_with("/api/") && error.is_string());
     }
     for header in [
         ("authorization", "Bearer third-key"),

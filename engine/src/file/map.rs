@@ -132,8 +132,10 @@ mod cut {
     }
 
     static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
-    /// How to lay the sentence out.
-    static SAY: Mutex<Option<fn(&str) -> String>> = Mutex::new(None);
+    /// Lays the sentence out.
+    type Say = fn(&str) -> String;
+
+    static SAY: Mutex<Option<Say>> = Mutex::new(None);
     /// What was done at the signal before.
     static OLD: OnceLock<libc::sigaction> = OnceLock::new();
 

@@ -34,8 +34,11 @@ const MEANINGLESS: &[&str] = &[
     "pooling_type",       // of embeddings, which these models do not give here
 ];
 
+/// A key, its one value in words, and whether a value is that.
+type Fixed = (&'static str, &'static str, fn(&Value) -> bool);
+
 /// Keys that may stand there with one value only: what it is, and whether a value is that.
-const FIXED: &[(&str, &str, fn(&Value) -> bool)] = &[
+const FIXED: &[Fixed] = &[
     ("attention.causal", "true", |value| matches!(value, Value::Bool(true))),
     ("attention.sliding_window", "0 (each position sees all before it)", |value| number(value) == Some(0.0)),
     ("attention.max_alibi_bias", "0", |value| number(value) == Some(0.0)),

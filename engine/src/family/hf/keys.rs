@@ -30,8 +30,11 @@ const HONOURED: &[&str] = &[
     "mlp_bias",
 ];
 
+/// A key, its one value in words, and whether a value is that.
+type Fixed = (&'static str, &'static str, fn(&Value) -> bool);
+
 /// Keys that may stand there with one value only: with any other the model is another one.
-const FIXED: &[(&str, &str, fn(&Value) -> bool)] = &[
+const FIXED: &[Fixed] = &[
     ("model_type", "\"bitnet\" or \"llama\"", |value| value == "bitnet" || value == "llama"),
     ("weight_bits", "1 (ternary weights)", |value| value.as_f64() == Some(1.0)),
     ("input_bits", "8 (activations of 8 bits)", |value| value.as_f64() == Some(8.0)),
