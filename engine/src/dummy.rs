@@ -32,9 +32,9 @@ pub struct DummyOptions {
     pub to: Target,
     /// The same seed gives the same file.
     pub seed: u64,
-    /// How the embedding is written; [`Floats::Keep`] is f16.
+    /// How the embedding is written; [`Floats::Keep`] is f16, and bf16 for Hugging Face.
     pub embedding: Floats,
-    /// How the output head is written, where it is not the embedding; [`Floats::Keep`] is f16.
+    /// How the output head is written, where it is not the embedding; [`Floats::Keep`] is f16, and bf16 for Hugging Face.
     pub head: Floats,
     /// The longest context that the file claims; the shape's own if `None`.
     pub context: Option<usize>,
@@ -133,7 +133,9 @@ fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) 
             Target::Hf => family::hf_name(family, "model.", &name),
             _ => name,
         };
-        let floats = |floats: Floats| floats.encoding().unwrap_or(Encoding::F16);
+        // PyTorch on a CPU cannot multiply f16.
+        let kept = if options.to == Target::Hf { Encoding::Bf16 } else { Encoding::F16 };
+        let floats = |floats: Floats| floats.encoding().unwrap_or(kept);
         let encoding = match role {
             Role::Norm => Encoding::F32,
             Role::Embedding => floats(options.embedding),

@@ -28,8 +28,8 @@ use crate::signal::{self, Writing};
 use crate::terminal;
 
 const EXAMPLES: &str = "\
-Ctrl-C saves a checkpoint and ends; `tern train FOLDER` goes on from the last one, to the same numbers bit for bit. The
-folder keeps its configuration. The finished model is in FOLDER/masters: `tern run` it, or `tern convert` it into any
+Ctrl-C saves a checkpoint and ends; `tern train FOLDER` goes on from the last one, to the same numbers bit for bit. The \
+folder keeps its configuration. The finished model is in FOLDER/masters: `tern run` it, or `tern convert` it into any \
 format.
 
 Examples:
