@@ -16,13 +16,14 @@ use crate::data::{self, Document, Rules};
 use crate::error::{Error, Result};
 
 /// The special tokens, in the order of their ids, which are the first ones: begin and end of a text; then a chat.
-pub const SPECIALS: [&str; 5] =
-    ["<|begin_of_text|>", "<|end_of_text|>", "<|user|>", "<|assistant|>", "<|end|>"];
+pub const SPECIALS: [&str; 6] =
+    ["<|begin_of_text|>", "<|end_of_text|>", "<|user|>", "<|assistant|>", "<|end|>", "<|system|>"];
 
 /// How a conversation is written with them.
 pub const TEMPLATE: &str = "{% for message in messages %}{% if message['role'] == 'user' %}<|user|>\
 {{ message['content'] | trim }}<|end|>{% elif message['role'] == 'assistant' %}<|assistant|>\
-{{ message['content'] | trim }}<|end|>{% elif message['role'] != 'system' %}\
+{{ message['content'] | trim }}<|end|>{% elif message['role'] == 'system' %}<|system|>\
+{{ message['content'] | trim }}<|end|>{% else %}\
 {{ raise_exception('unknown role ' + message['role']) }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}<|assistant|>{% endif %}";
 

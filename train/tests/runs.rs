@@ -434,3 +434,15 @@ fn a_run_can_be_exported_while_it_is_under_way() {
     assert_eq!(export::latest(&run, &out, &mut |_| {}).unwrap(), 5);
     assert!(Model::open(&out, &Options::default()).is_ok());
 }
+
+#[test]
+fn a_learnt_tokenizer_shows_a_system_message_to_the_model() {
+    let dir = folder();
+    let tokenizer = tern::Tokenizer::open(&dir.path().join("tok")).unwrap();
+    assert!(tokenizer.template().unwrap().reads_system());
+    let turn =
+        |role: &str, content: &str| tern::Message { role: role.to_owned(), content: content.to_owned() };
+    let ids = tokenizer.encode_chat(&[turn("system", "Be brief."), turn("user", "Hello!")], false).unwrap();
+    let text = tokenizer.decode(&ids, true);
+    assert!(text.ends_with("<|system|>Be brief.<|end|><|user|>Hello!<|end|><|assistant|>"), "{text}");
+}
