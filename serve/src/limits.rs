@@ -81,12 +81,12 @@ pub(crate) const TRIAL_STACK: usize = 8 << 20;
 pub(crate) const GRAMMAR_STACK: usize = 64 << 20;
 /// What one answer's grammar may hold, and what those of all answers may hold together.
 pub(crate) const LEXER_BYTES: usize = 32 << 20;
-pub(crate) const LEXERS_BYTES: usize = 192 << 20;
+pub(crate) const LEXERS_BYTES: usize = 112 << 20;
 /// Bytes that the place of one rule in an answer takes.
 pub(crate) const ITEM_BYTES: usize = 16;
 /// Compiled grammars that are kept, and their bytes.
 pub(crate) const KEPT_GRAMMARS: usize = 256;
-pub(crate) const KEPT_BYTES: usize = 32 << 20;
+pub(crate) const KEPT_BYTES: usize = 16 << 20;
 /// Grammars that are compiled at the same time.
 pub(crate) const COMPILING: usize = 2;
 /// Answers of `/v1/responses` that are kept, and bytes of them.
