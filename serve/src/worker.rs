@@ -62,6 +62,15 @@ pub(crate) enum Event {
 impl Event {
     /// Most events of one answer in a step: its prompt is read, its first text, the rest of it, its end.
     pub(crate) const PER_STEP: usize = 4;
+
+    /// How far the prompt was read: the tokens that were known, those that are read (all if `None`), the time it took.
+    pub(crate) fn read(&self) -> Option<(usize, Option<usize>, Duration)> {
+        match self {
+            Self::Reading { cached, read, spent } => Some((*cached, Some(*read), *spent)),
+            Self::Read { cached, spent, .. } => Some((*cached, None, *spent)),
+            _ => None,
+        }
+    }
 }
 
 /// How an answer ended.

@@ -14,7 +14,7 @@
 use std::any::Any;
 use std::cell::{RefCell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -42,8 +42,10 @@ pub(super) struct Round {
     word: AtomicUsize,
     /// The job of the present round, and of the last one until the next begins.
     job: UnsafeCell<Option<Job>>,
-    /// What the first worker that panicked in this round panicked with.
+    /// What the first worker that panicked in this round panicked with, and whether one did: a round is too short for a
+    /// lock that says no.
     panic: Mutex<Option<Panic>>,
+    panicked: AtomicBool,
     /// Held by the caller: one round at a time.
     turn: Mutex<()>,
     /// Where the caller sleeps for the last worker.
@@ -108,7 +110,8 @@ impl Round {
             job(0);
         }));
         self.close();
-        let theirs = lock(&self.panic).take();
+        // Relaxed: the worker wrote it before it left, and `close` has acquired that.
+        let theirs = if self.panicked.load(Ordering::Relaxed) { self.take() } else { None };
         drop(turn);
         drop(within);
         if let Some(panic) = mine.err().or(theirs) {
@@ -204,10 +207,18 @@ impl Round {
         let mut first = lock(&self.panic);
         if first.is_none() {
             *first = Some(panic);
+            self.panicked.store(true, Ordering::Relaxed);
         } else {
             // Dropping it runs code that may panic, here, where nothing would catch it.
             std::mem::forget(panic);
         }
+    }
+
+    /// The panic that was kept, for its caller.
+    #[cold]
+    fn take(&self) -> Option<Panic> {
+        self.panicked.store(false, Ordering::Relaxed);
+        lock(&self.panic).take()
     }
 
     /// Ends the workers once they are unparked; there must be no caller any more.

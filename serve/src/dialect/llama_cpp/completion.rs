@@ -160,12 +160,7 @@ impl Chunks {
 
 impl Dialect for Chunks {
     fn event(&mut self, choice: usize, event: Event, out: &mut String) {
-        let read = match &event {
-            Event::Reading { cached, read, spent } => Some((*cached, Some(*read), *spent)),
-            Event::Read { cached, spent, .. } => Some((*cached, None, *spent)),
-            _ => None,
-        };
-        if let Some(read) = read {
+        if let Some(read) = event.read() {
             let frame = self.piece(choice, "", &[], &Times::default());
             let objects = self.progress.objects(&self.shape, choice, read, &frame);
             objects.iter().for_each(|object| sse(out, object));

@@ -330,12 +330,7 @@ fn input(arguments: &str) -> String {
 
 impl Dialect for Events {
     fn event(&mut self, choice: usize, event: Event, out: &mut String) {
-        let read = match &event {
-            Event::Reading { cached, read, spent } => Some((*cached, Some(*read), *spent)),
-            Event::Read { cached, spent, .. } => Some((*cached, None, *spent)),
-            _ => None,
-        };
-        if let Some(read) = read {
+        if let Some(read) = event.read() {
             let response = self.object();
             let frame = json!({ "response": response });
             if self.sent == 0 {
