@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tern::{CHUNK, Decoder, Generation, Measure, Meter, Stop};
+use tern::{CHUNK, Decoder, Generation, Stop};
+use tern_eval::{Measure, Meter};
 
 use crate::failure::{Failure, Outcome};
 use crate::signal::Writing;

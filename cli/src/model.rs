@@ -7,17 +7,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 use tern::file::{self, File, Metadata, OpenOptions};
+use tern::keys;
 use tern::{Head, MAX_THREADS, Model, Options, STORY, Template, Tokenizer};
 use tern_kernels::{Cpu, KvFormat, Packing};
 
 use crate::failure::{Failure, Outcome};
 use crate::sampling::{expected, number};
 use crate::terminal;
-
-/// What `tern run` does with a prompt unless told: `raw` or `chat` (docs/formats.md).
-const PROMPT_KEY: &str = "tern.prompt";
-/// Random weights (docs/formats.md).
-const DUMMY_KEY: &str = "tern.dummy";
 
 #[derive(Args)]
 #[command(next_help_heading = "Machine")]
@@ -200,15 +196,15 @@ pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -
         ));
     }
     let raw = match &file.metadata {
-        Metadata::Gguf(pairs) => pairs.str(PROMPT_KEY)?,
-        Metadata::Hf { config, .. } => config.get(PROMPT_KEY).and_then(Value::as_str),
+        Metadata::Gguf(pairs) => pairs.str(keys::PROMPT)?,
+        Metadata::Hf { config, .. } => config.get(keys::PROMPT).and_then(Value::as_str),
     };
     let raw = match raw {
         None | Some("chat") => false,
         Some("raw") => true,
         Some(other) => {
             let what = format!("expected `raw` or `chat`, found `{other}`");
-            return Err(tern::Error::key(&file.keys_path(), PROMPT_KEY, what).into());
+            return Err(tern::Error::key(&file.keys_path(), keys::PROMPT, what).into());
         }
     };
     let model = Model::from_file(&file, &machine.options(threads))?;
@@ -238,8 +234,8 @@ pub(crate) fn warn_of_system(giver: &str, template: &Template) {
 /// Whether a file says that its weights are random.
 pub(crate) fn is_dummy(file: &File) -> bool {
     match &file.metadata {
-        Metadata::Gguf(pairs) => matches!(pairs.bool(DUMMY_KEY), Ok(Some(true))),
-        Metadata::Hf { config, .. } => config.get(DUMMY_KEY) == Some(&Value::Bool(true)),
+        Metadata::Gguf(pairs) => matches!(pairs.bool(keys::DUMMY), Ok(Some(true))),
+        Metadata::Hf { config, .. } => config.get(keys::DUMMY) == Some(&Value::Bool(true)),
     }
 }
 

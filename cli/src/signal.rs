@@ -22,7 +22,7 @@ pub(crate) fn listen() -> Outcome {
 /// What Ctrl-C does.
 pub(crate) fn interrupt() {
     if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-        tern::convert::discard_drafts();
+        tern::file::write::discard_drafts();
         screen::leave();
         if terminal::talk_is_terminal() {
             terminal::leave(); // the shell's prompt goes on a line of its own

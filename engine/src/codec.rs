@@ -18,58 +18,13 @@ mod tq;
 mod tq1_0;
 mod tq2_0;
 
-use crate::file::Tensor;
+use crate::tensor::{Encoding, Tensor};
 use std::fmt;
 use std::io;
 use std::ops::Range;
 #[cfg(doc)]
 use tern_kernels::Packing;
 use tern_kernels::{Scales, Ternary};
-
-/// What the bytes of a tensor mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Encoding {
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// The upper half of binary32.
-    Bf16,
-    /// 32 signed bytes under one f16 scale.
-    Q8_0,
-    /// 32 nibbles under one f16 scale.
-    Q4_0,
-    /// 256 six-bit numbers with 16 small scales under one f16 scale.
-    Q6K,
-    /// bitnet.cpp's 2-bit trits in blocks of 128, one scale: what published files hold.
-    I2S,
-    /// The same in blocks of 64, as bitnet.cpp's quantize tool writes on ARM; nothing in a file tells it from I2S.
-    I2SArm,
-    /// llama.cpp's base-3 trits, one f16 scale for each 256.
-    Tq1_0,
-    /// llama.cpp's 2-bit trits, one f16 scale for each 256.
-    Tq2_0,
-    /// ik_llama.cpp's base-3 trits, one f16 scale for each row.
-    Iq1Bn,
-    /// ik_llama.cpp's 2-bit trits, one f32 scale for each row.
-    Iq2Bn,
-    /// The same, four rows interleaved.
-    Iq2BnR4,
-    /// Hugging Face's `uint8` with four rows in a byte; the scale is another tensor.
-    Packed,
-    /// Tern's 2-bit blocks, mapped as they are.
-    I2,
-    /// Tern's base-3 blocks, mapped as they are.
-    T5,
-    /// bitnet.cpp's lookup tables for ARM: refused.
-    Tl1,
-    /// bitnet.cpp's lookup tables for x86: refused.
-    Tl2,
-    /// A GGUF type that Tern does not read.
-    Other(u32),
-    /// A safetensors dtype that holds no weights for Tern.
-    Dtype(&'static str),
-}
 
 /// The encodings that can be read.
 const READABLE: [Encoding; 16] = [

@@ -3,9 +3,8 @@
 
 use tern_kernels::{Scales, Ternary};
 
-use crate::head::Output;
 use crate::model::Model;
-use crate::weights::Layer;
+use crate::weights::{Layer, Output};
 
 /// The parts of which every step is made up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

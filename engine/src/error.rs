@@ -50,7 +50,7 @@ impl Error {
 }
 
 /// A string of a hostile file, short and on one line.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let escaped = |c: char| match c {
         // Messages put strings between backticks: their quotation marks are no danger.
         '"' | '\'' => c.to_string(),

@@ -11,9 +11,10 @@ mod tensors;
 use crate::config::Config;
 use crate::error::{Error, Result, quoted};
 use crate::file::{File, Metadata};
+use std::fmt;
 
 /// What distinguishes one family from another.
-pub(crate) struct Family {
+pub struct Family {
     /// The name shown to people.
     pub name: &'static str,
     /// `general.architecture` of its GGUFs; the first is the one written.
@@ -31,12 +32,14 @@ pub(crate) struct Family {
 }
 
 /// The one list.
-pub(crate) const FAMILIES: &[&Family] = &[&bitnet::FAMILY, &bitllm::FAMILY, &llama::FAMILY];
+pub const FAMILIES: &[&Family] = &[&bitnet::FAMILY, &bitllm::FAMILY, &llama::FAMILY];
 
 /// What a file turned out to be.
 #[derive(Clone)]
-pub(crate) struct Detected {
+pub struct Detected {
+    /// The family whose names it uses.
     pub family: &'static Family,
+    /// The numbers of its architecture.
     pub config: Config,
     /// Whether float weights may be ternarised: the model was trained ternary.
     pub trained_ternary: bool,
@@ -44,8 +47,14 @@ pub(crate) struct Detected {
     hf_prefix: Option<&'static str>,
 }
 
+impl fmt::Debug for Detected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Detected({})", self.family.name)
+    }
+}
+
 /// Recognises the family of a file and reads its configuration.
-pub(crate) fn detect(file: &File) -> Result<Detected> {
+fn detect(file: &File) -> Result<Detected> {
     let (family, config, trained_ternary) = match &file.metadata {
         Metadata::Gguf(pairs) => gguf::detect(file, pairs)?,
         Metadata::Hf { config, .. } => hf::detect(file, config)?,
@@ -59,7 +68,7 @@ pub(crate) fn detect(file: &File) -> Result<Detected> {
 }
 
 /// [`detect`] for a model that is to be used: each of its tensors has a place in it.
-pub(crate) fn open(file: &File) -> Result<Detected> {
+pub fn open(file: &File) -> Result<Detected> {
     let detected = detect(file)?;
     detected.check_tensors(file)?;
     Ok(detected)
@@ -79,7 +88,7 @@ impl Config {
 
 impl Detected {
     /// The name under which the file holds the tensor of this canonical name.
-    pub(crate) fn name(&self, canonical: &str) -> String {
+    pub fn name(&self, canonical: &str) -> String {
         match self.hf_prefix {
             None => canonical.to_owned(),
             Some(prefix) => hf_name(self.family, prefix, canonical),
@@ -88,7 +97,7 @@ impl Detected {
 }
 
 /// The seven projections of a block: canonical and Hugging Face names.
-pub(crate) const PROJECTIONS: [(&str, &str); 7] = [
+pub const PROJECTIONS: [(&str, &str); 7] = [
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
     ("attn_v", "self_attn.v_proj"),
@@ -99,7 +108,7 @@ pub(crate) const PROJECTIONS: [(&str, &str); 7] = [
 ];
 
 /// A canonical name in Hugging Face's words.
-pub(crate) fn hf_name(family: &Family, prefix: &str, canonical: &str) -> String {
+pub fn hf_name(family: &Family, prefix: &str, canonical: &str) -> String {
     match canonical {
         "token_embd.weight" => return format!("{prefix}embed_tokens.weight"),
         "output_norm.weight" => return format!("{prefix}norm.weight"),

@@ -3,7 +3,7 @@
 //!
 //! Everything here is hostile input: each length, count and offset is checked against the file before it is used.
 
-use crate::codec::Encoding;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -11,45 +11,15 @@ use std::path::{Path, PathBuf};
 use tern_kernels::Bytes;
 
 pub mod gguf;
-pub(crate) mod gguf_write;
+pub mod gguf_write;
 pub mod hf;
-pub(crate) mod hf_write;
+pub mod hf_write;
 pub(crate) mod map;
 mod safetensors;
-pub(crate) mod write;
+pub mod write;
 
 pub use map::end_in_words;
 pub use write::Whole;
-
-/// One tensor of a file, still encoded.
-#[derive(Clone, Debug)]
-pub struct Tensor {
-    /// The name the file gives it.
-    pub name: String,
-    /// The sizes, outermost first, each above 0: `[rows, cols]` for a matrix. Empty for a single number.
-    pub dims: Vec<usize>,
-    /// What the bytes mean.
-    pub encoding: Encoding,
-    /// The one exact scale of a ternary tensor where the file states it outside the tensor's bytes: the multiplier of a
-    /// packed `uint8` tensor, or Tern's exact f32 beside a TQ tensor, whose own scales are f16.
-    pub scale: Option<f32>,
-    /// Multiplies every weight: the `X.scale` tensor that some GGUF files keep beside `X.weight`; 1 without one.
-    pub factor: f32,
-    /// The bytes, without padding.
-    pub bytes: Bytes,
-}
-
-impl Tensor {
-    /// Contiguous numbers per row: the innermost size.
-    pub fn cols(&self) -> usize {
-        self.dims.last().copied().unwrap_or(1)
-    }
-
-    /// The number of rows: the product of all sizes but the innermost.
-    pub fn rows(&self) -> usize {
-        self.dims.split_last().map_or(1, |(_, outer)| outer.iter().product())
-    }
-}
 
 /// Which container a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

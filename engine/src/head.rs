@@ -1,24 +1,13 @@
-//! The output head: which form it is held in, which logits are asked of it, and the product.
+//! The output head: which logits are asked of it, and the product.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tern_kernels::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
+use tern_kernels::{HeadInput, HeadScratch, Wanted};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::weights::Dense;
-
-/// How the output head is held in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Head {
-    /// The numbers of the file.
-    Stored,
-    /// Rows rounded to int8 with one scale each. Where only the largest logits are asked for, a pass over 3 bits of
-    /// every weight finds the few rows that must be computed; the logits are the same.
-    #[default]
-    Int8,
-}
+use crate::weights::{Dense, Output};
 
 /// The logits that are wanted after a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +18,6 @@ pub enum Logits {
     All,
     /// Those of the k likeliest tokens, the lower id first among equals; any other may come as minus infinity.
     Top(usize),
-}
-
-/// The head in the form that was chosen.
-#[derive(Debug)]
-pub(crate) enum Output {
-    /// `None` where the embedding serves.
-    Stored(Option<Dense>),
-    Int8(OutputHead),
 }
 
 /// Buffers of the head.
@@ -123,13 +104,5 @@ impl Model {
             Some(what) => Err(Error::Numeric(format!("output head: {what}"))),
             None => Ok(()),
         }
-    }
-}
-
-/// What is wrong with a matrix that cannot be a head.
-pub(crate) fn bad_head(bad: BadHead<String>) -> String {
-    match bad {
-        BadHead::Row(what) => what,
-        BadHead::NotFinite(row) => format!("row {row} holds a value that is not a number"),
     }
 }

@@ -28,56 +28,49 @@
 //! which turns text into token ids and back. [`Options`] says how it is held in memory and on how many threads it runs;
 //! none of them changes what the model is. A [`Generation`] is one text being continued: it prefills a prompt, then decodes
 //! token by token, and a [`Sampler`] with its [`Sampling`] settings chooses each of them. A [`Batch`] steps many texts
-//! through the model together in a bounded KV cache, as a server does. A [`Scorer`] reads texts instead of writing
-//! them and tells how likely they are. [`Model::forward`] is below all three: rows of tokens in, logits out.
+//! through the model together in a bounded KV cache, as a server does. [`Model::forward`] is below both: rows of tokens
+//! in, logits out.
 //!
 //! Models are read by [`file`](mod@file) (containers) and [`codec`] (encodings of weights). Every fault of a file or of an input is an
-//! [`Error`] of one line that names what was wrong.
+//! [`Error`] of one line that names what was wrong. What is read of a model beyond its use is public for the crates above:
+//! [`family`](mod@family), [`keys`] and [`tokenizer`](mod@tokenizer) say what files call things.
 
 mod batch;
 pub mod codec;
 mod config;
-pub mod convert;
 mod cost;
-mod divergence;
-pub mod dummy;
-mod energy;
 mod error;
-pub mod eval;
-mod family;
+pub mod family;
 pub mod file;
 mod forward;
 mod generate;
 mod head;
-pub mod masters;
+pub mod keys;
 mod model;
-mod perplexity;
 mod rope;
 mod sampler;
-mod score;
 mod sequence;
 mod story;
 mod template;
-mod tokenizer;
+mod tensor;
+pub mod tokenizer;
 mod weights;
 
 pub use batch::{Batch, Bounds, Finish, Guide, Job, Load, Output, Scored, Ticket};
 pub use config::Config;
 pub use cost::{Cost, Step};
-pub use divergence::{Apart, Divergence};
-pub use energy::{Measure, Meter};
-pub use error::{Error, Result};
+pub use error::{Error, Result, quoted};
 pub use forward::{Row, Scratch};
 pub use generate::{CHUNK, Generation, Stop, Token};
-pub use head::{Head, Logits};
+pub use head::Logits;
 pub use model::{MAX_THREADS, Model, Options};
-pub use perplexity::{Convention, Window};
 pub use rope::{Pairing, Rope, Scaling, Yarn};
 pub use sampler::{Allowed, Dry, Past, Sampler, Sampling};
-pub use score::{Item, Likelihood, LogSum, Scorer, Summary};
 pub use sequence::Sequence;
 pub use story::{STORY, story_bytes, story_file};
 pub use template::{Message, Template};
+pub use tensor::{Encoding, Tensor};
 // What the types above take and give: nobody needs the crate of the kernels to name it.
 pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool, give_back};
 pub use tokenizer::{Decoder, Specials, Tokenizer};
+pub use weights::Head;

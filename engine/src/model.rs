@@ -10,9 +10,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family;
 use crate::file::{self, File, OpenOptions};
-use crate::head::{Head, Output};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Loader, Weights};
+use crate::weights::{Head, Loader, Output, Weights};
 
 /// How a model is loaded and run. The default suits this machine; every field can be set by itself:
 ///

@@ -64,7 +64,7 @@ pub struct Yarn {
 
 impl Yarn {
     /// The paper's own sharpening of the attention for this factor, `mscale` times its slope.
-    pub(crate) fn sharpening(factor: f32, mscale: f32) -> f32 {
+    pub fn sharpening(factor: f32, mscale: f32) -> f32 {
         if factor <= 1.0 { 1.0 } else { (0.1 * f64::from(mscale) * f64::from(factor).ln() + 1.0) as f32 }
     }
 

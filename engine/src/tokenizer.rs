@@ -30,13 +30,13 @@ use self::stream::Script;
 use crate::file::{self, File, Metadata};
 use crate::{Error, Result, Template};
 
-pub(crate) use self::added::AddedToken;
-pub(crate) use self::beside::{added_beside, template as template_beside};
-pub(crate) use self::gguf::{cutting, template_of};
-pub(crate) use self::pre::name_of as pre_name;
-pub(crate) use self::sentencepiece::{Kind, Pieces, parse as pieces};
+pub use self::added::AddedToken;
+pub use self::beside::{added_beside, template as template_beside};
+pub use self::gguf::{cutting, template_of};
+pub use self::pre::{Pre, name_of as pre_name};
+pub use self::sentencepiece::{Kind, Piece, Pieces, parse as pieces};
 pub use self::stream::Decoder;
-pub(crate) use self::vocabulary::MAX_IDS;
+pub use self::vocabulary::MAX_IDS;
 
 /// What a special token's name in a text is.
 ///
@@ -132,12 +132,12 @@ impl Tokenizer {
     }
 
     /// From the metadata of a GGUF; `None` if it has no vocabulary.
-    pub(crate) fn from_keys(pairs: &file::gguf::Pairs) -> Result<Option<Self>> {
+    pub fn from_keys(pairs: &file::gguf::Pairs) -> Result<Option<Self>> {
         gguf::read(pairs)
     }
 
     /// What stands before every text.
-    pub(crate) fn before(&self) -> &[u32] {
+    pub fn before(&self) -> &[u32] {
         &self.before
     }
 

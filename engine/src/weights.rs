@@ -2,14 +2,25 @@
 
 use std::ops::Range;
 
-use tern_kernels::{Cpu, FloatFormat, OutputHead, Packing, Pool, Ternary, decode, dot, dots};
+use tern_kernels::{BadHead, Cpu, FloatFormat, OutputHead, Packing, Pool, Ternary, decode, dot, dots};
 
-use crate::codec::{self, Encoding, Trits};
+use crate::codec::{self, Trits};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family::Detected;
-use crate::file::{File, Tensor};
-use crate::head::{Head, Output, bad_head};
+use crate::file::File;
+use crate::tensor::{Encoding, Tensor};
+
+/// How the output head is held in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// The numbers of the file.
+    Stored,
+    /// Rows rounded to int8 with one scale each. Where only the largest logits are asked for, a pass over 3 bits of
+    /// every weight finds the few rows that must be computed; the logits are the same.
+    #[default]
+    Int8,
+}
 
 /// Every tensor of a model.
 #[derive(Debug)]
@@ -116,6 +127,22 @@ impl Dense {
         // Of an embedding that is a head as well only single rows are read from now on.
         self.tensor.bytes.release();
         head
+    }
+}
+
+/// The head in the form that was chosen.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// `None` where the embedding serves.
+    Stored(Option<Dense>),
+    Int8(OutputHead),
+}
+
+/// What is wrong with a matrix that cannot be a head.
+fn bad_head(bad: BadHead<String>) -> String {
+    match bad {
+        BadHead::Row(what) => what,
+        BadHead::NotFinite(row) => format!("row {row} holds a value that is not a number"),
     }
 }
 

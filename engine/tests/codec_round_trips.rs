@@ -5,8 +5,10 @@ mod gguf_bytes;
 use gguf_bytes::Gguf;
 use proptest::prelude::*;
 use std::path::Path;
-use tern::codec::{self, EncodeError, Encoding, Source, Trits};
-use tern::file::{self, File, OpenOptions, Tensor};
+use tern::Encoding;
+use tern::Tensor;
+use tern::codec::{self, EncodeError, Source, Trits};
+use tern::file::{self, File, OpenOptions};
 use tern_kernels::Scales;
 
 /// A matrix of trits with its scales.

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tern::codec::{Encoding, Trits};
-use tern::file::Tensor;
+use tern::Encoding;
+use tern::Tensor;
+use tern::codec::Trits;
 use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary};
 
 fn golden(name: &str) -> Value {

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tern::codec::{self, EncodeError, Encoding, Source, Trits};
-use tern::file::Tensor;
+use tern::Encoding;
+use tern::Tensor;
+use tern::codec::{self, EncodeError, Source, Trits};
 use tern_kernels::{Scales, half};
 
 fn golden(name: &str) -> Value {

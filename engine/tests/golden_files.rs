@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
-use tern::codec::{self, Encoding, Trits};
+use tern::Encoding;
+use tern::codec::{self, Trits};
 use tern::file::gguf::{Kind, Value};
 use tern::file::{self, File, Format, Metadata, OpenOptions};
 

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 /// Every Rust file of the workspace.
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut folders: Vec<PathBuf> =
-        ["kernels", "engine", "train", "serve", "cli", "fuzz"].iter().map(|name| root.join(name)).collect();
+    let mut folders: Vec<PathBuf> = ["kernels", "engine", "convert", "eval", "train", "serve", "cli", "fuzz"]
+        .iter()
+        .map(|name| root.join(name))
+        .collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::{Reply, Server, log, options, request};
 use serde_json::{Value, json};
-use tern::convert::Target;
-use tern::dummy::{self, DummyOptions, Shape};
+use tern_convert::Target;
+use tern_convert::dummy::{self, DummyOptions, Shape};
 use tern_serve::Options;
 
 fn ask(text: &str, seed: i64) -> Value {

@@ -5,10 +5,10 @@
 //! head too but for the rounding of their encoding. Then the trainer takes these from the file, and both sides must come to
 //! the same figures: up to sums of floats in another order, which now and then round an activation the other way.
 
-use tern::codec::Encoding;
+use tern::Encoding;
 use tern::file::File;
-use tern::masters::Masters;
 use tern::{Logits, Model, Row, Scratch, Sequence};
+use tern_convert::masters::Masters;
 use tern_kernels::{Cpu, Pool, default_threads};
 
 use crate::config::Run;

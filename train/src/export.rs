@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tern::masters::write_masters;
 use tern::{Generation, Model, Options, Sampling};
+use tern_convert::Files;
+use tern_convert::masters::write_masters;
 
 use crate::checkpoint;
 use crate::config::Run;
@@ -13,7 +14,7 @@ use crate::ops::Machine;
 use crate::ops::linear::{absmean, trits};
 use crate::params::{Kind, Layout};
 use crate::run::{checkpoints, prompt_ids};
-use crate::start::{Files, Start};
+use crate::start::Start;
 
 /// Where a run leaves its finished model.
 pub(crate) const FINISHED: &str = "masters";
@@ -36,7 +37,7 @@ pub fn masters(
         // A float twin is for comparison; no ternary engine can run it.
         return Ok(());
     }
-    let more = if run.raw_prompt { vec![("tern.prompt", json!("raw"))] } else { Vec::new() };
+    let more = if run.raw_prompt { vec![(tern::keys::PROMPT, json!("raw"))] } else { Vec::new() };
     if out.join("config.json").exists() {
         std::fs::remove_dir_all(out).map_err(|e| Error::io(out, e))?;
     }

@@ -138,12 +138,12 @@ impl Layout {
     }
 
     /// The tensors in the engine's terms, to be written.
-    pub fn masters<'a>(&self, values: &'a [f32]) -> Vec<tern::masters::Master<'a>> {
+    pub fn masters<'a>(&self, values: &'a [f32]) -> Vec<tern_convert::masters::Master<'a>> {
         let dims = |slice: &Slice| match slice.kind {
             Kind::Norm => vec![slice.cols],
             _ => vec![slice.rows, slice.cols],
         };
-        let master = |slice: &Slice| tern::masters::Master {
+        let master = |slice: &Slice| tern_convert::masters::Master {
             name: slice.name.clone(),
             dims: dims(slice),
             values: &values[slice.range.clone()],
@@ -153,7 +153,7 @@ impl Layout {
 
     /// The numbers of a model, and how many matrices had only their trits, of which masters were [made
     /// again](crate::rebuilt).
-    pub fn read(&self, from: &tern::masters::Masters) -> Result<(Vec<f32>, usize)> {
+    pub fn read(&self, from: &tern_convert::masters::Masters) -> Result<(Vec<f32>, usize)> {
         let (mut values, mut rebuilt, mut trits) = (vec![0f32; self.len], 0, Vec::new());
         for slice in &self.slices {
             let out = &mut values[slice.range.clone()];

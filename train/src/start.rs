@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tern::Tokenizer;
+use tern::file::hf::GENERATION;
 use tern::file::{File, OpenOptions};
-use tern::masters::Masters;
+use tern_convert::masters::Masters;
+use tern_convert::{Files, generation_config};
 
 use crate::config::Run;
 use crate::error::{Error, Result};
@@ -20,10 +22,6 @@ const TOKENIZER: [&str; 6] = [
     "tokenizer.model",
     GENERATION,
 ];
-const GENERATION: &str = "generation_config.json";
-
-/// Names and bytes of the files that lie beside a model's weights.
-pub type Files = Vec<(&'static str, Vec<u8>)>;
 
 /// The model of a run before its first step.
 #[derive(Debug)]
@@ -54,8 +52,7 @@ impl Start {
             let end = start.end()?;
             let others = start.tokenizer.stops().iter().copied().filter(|id| *id != end);
             let ends: Vec<u32> = std::iter::once(end).chain(others).collect();
-            let json = json!({ "bos_token_id": start.tokenizer.bos(), "eos_token_id": ends });
-            start.files.push((GENERATION, format!("{json:#}\n").into_bytes()));
+            start.files.push((GENERATION, generation_config(start.tokenizer.bos(), &ends)));
         }
         Ok(start)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tern::file::{self, OpenOptions};
-use tern::masters::Masters;
+use tern_convert::masters::Masters;
 use tern_kernels::{Cpu, Pool};
 use tern_train::network::{Batch, Gradients, Network};
 use tern_train::ops::Machine;

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tern::convert::{ConvertOptions, Floats, Target};
 use tern::file::OpenOptions;
 use tern::{Head, Model, Options};
+use tern_convert::{ConvertOptions, Floats, Target};
 use tern_kernels::KvFormat;
 use tern_train::check::{Check, check};
 use tern_train::config::Run;
@@ -127,7 +127,7 @@ fn losses_of(out: &Path) -> Vec<f64> {
 /// `tern convert` into this folder.
 fn convert_from(model: &Path, dir: &Path, name: &str, options: &ConvertOptions) -> PathBuf {
     let out = dir.join(name);
-    tern::convert::convert(model, &out, options, &mut |_, _| {}).unwrap();
+    tern_convert::convert(model, &out, options, &mut |_, _| {}).unwrap();
     out
 }
 
@@ -355,7 +355,7 @@ fn fine_tuning_starts_from_masters_and_from_packed_weights_alike() {
     for target in [Target::Hf, Target::T5, Target::I2, Target::I2S] {
         let name = format!("packed-{}", target.name());
         let packed = dir.path().join(&name);
-        tern::convert::convert(&model, &packed, &ConvertOptions::new(target), &mut |_, _| {}).unwrap();
+        tern_convert::convert(&model, &packed, &ConvertOptions::new(target), &mut |_, _| {}).unwrap();
         let again = run(dir.path(), &format!("from-{name}"), &format!("from = \"{name}\"\nrate = 1e-4"));
         let losses = losses(&again);
         assert_eq!(losses[0], from_masters[0], "{name}");
@@ -371,7 +371,7 @@ fn a_llama_gguf_has_its_rows_in_another_order_and_trains_alike() {
     let first = run(dir.path(), "llama", "sub_norms = false\nactivation = \"silu\"");
     let End::Done(model) = train(&first, &|| false, &mut |_| {}).unwrap() else { panic!() };
     let packed = dir.path().join("llama.gguf");
-    tern::convert::convert(&model, &packed, &ConvertOptions::new(Target::I2), &mut |_, _| {}).unwrap();
+    tern_convert::convert(&model, &packed, &ConvertOptions::new(Target::I2), &mut |_, _| {}).unwrap();
     let by_masters = run(dir.path(), "m", "from = \"llama/masters\"\nrate = 0.0\nsteps = 1\nwarmup = 0");
     let by_gguf = run(dir.path(), "g", "from = \"llama.gguf\"\nrate = 0.0\nsteps = 1\nwarmup = 0");
     assert_eq!(losses(&by_gguf), losses(&by_masters));

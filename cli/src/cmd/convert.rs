@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use tern::convert::{ConvertOptions, Engine, Floats, Summary, Target, convert_file};
 use tern::file::OpenOptions;
+use tern_convert::{ConvertOptions, Engine, Floats, Summary, Target, convert_file};
 
 use crate::failure::{Failure, Outcome};
 use crate::model::{self, Named};

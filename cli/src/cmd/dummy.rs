@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use tern::convert::Floats;
-use tern::dummy::{DummyOptions, Shape, dummy};
+use tern_convert::Floats;
+use tern_convert::dummy::{DummyOptions, Shape, dummy};
 
 use super::convert::{TargetArgs, floats, report};
 use crate::failure::Outcome;

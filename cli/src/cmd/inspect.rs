@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tern::codec::{Encoding, Trits};
-use tern::file::{File, Format, Metadata, OpenOptions, Tensor};
+use tern::Encoding;
+use tern::Tensor;
+use tern::codec::Trits;
+use tern::file::{File, Format, Metadata, OpenOptions};
 use tern::{Config, Tokenizer};
 
 use crate::failure::Outcome;

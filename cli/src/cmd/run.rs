@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tern::{Generation, Message, Meter, Model, Sampling, Template};
+use tern::{Generation, Message, Model, Sampling, Template};
+use tern_eval::Meter;
 
 use crate::answer::{self, Answer, End, float, ms};
 use crate::failure::{Failure, Outcome};

@@ -2,7 +2,7 @@
 //! m = max(mean |w|, 1e-5), t = clamp(round_half_even(w * (1 / m)), -1, 1), where the mean is summed in f64.
 
 use super::Codec;
-use crate::file::Tensor;
+use crate::tensor::Tensor;
 
 /// Floats decoded at a time: whole blocks of every float encoding.
 const PIECE: usize = 256;

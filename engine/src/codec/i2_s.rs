@@ -11,7 +11,7 @@
 //! After the codes come 32 bytes of which the first four are the scale; the others are zeros, copies of it or junk.
 
 use super::{Codec, EncodeError, Read, Source, Write, check_scale};
-use crate::file::Tensor;
+use crate::tensor::Tensor;
 use std::io;
 use tern_kernels::Scales;
 

@@ -12,7 +12,7 @@
 //! The digits are stored as in TQ1_0, as ceil(256 v / 243), so the digit of weight `3^j` comes out after times `3^(4-j)`.
 
 use super::{Codec, Read, Write, blocks, check_scale};
-use crate::file::Tensor;
+use crate::tensor::Tensor;
 use std::ops::Range;
 use tern_kernels::{Scales, half};
 

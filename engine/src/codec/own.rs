@@ -13,7 +13,7 @@
 //! Their type numbers, 0x54520002 and 0x54520005, are far from everybody's. `general.alignment` is 64 in such files.
 
 use super::{Codec, EncodeError, Encoding, Read, Source, Write, check_scale};
-use crate::file::Tensor;
+use crate::tensor::Tensor;
 use std::io;
 use std::ops::Range;
 use tern_kernels::{Packing, Scales, Ternary};

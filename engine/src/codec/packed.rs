@@ -5,7 +5,7 @@
 //! settles that and leaves the multiplier in [`Tensor::scale`].
 
 use super::{Codec, EncodeError, Read, Source, Write, check_scale};
-use crate::file::Tensor;
+use crate::tensor::Tensor;
 use std::io;
 use tern_kernels::Scales;
 

@@ -4,7 +4,7 @@
 //! Then the matrix has one scale again: the exact f32 that Tern writes into the metadata, if it rounds to `d`, else `d`.
 
 use super::{EncodeError, Source, blocks, check_scale};
-use crate::file::Tensor;
+use crate::tensor::Tensor;
 use std::io;
 use std::ops::Range;
 use tern_kernels::{Scales, half};

@@ -16,7 +16,7 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
     let architecture = pairs.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?;
     let family =
         FAMILIES.iter().find(|family| family.gguf.contains(&architecture)).copied().ok_or_else(|| {
-            let norm = |tensor: &crate::file::Tensor| tensor.name.ends_with("_norm_in.weight");
+            let norm = |tensor: &crate::tensor::Tensor| tensor.name.ends_with("_norm_in.weight");
             let what = match file.tensors().iter().any(norm) {
                 true => super::embedding(architecture),
                 false => format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture)),

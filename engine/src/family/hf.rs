@@ -101,7 +101,7 @@ fn family(json: &Json) -> Result<&'static Family> {
     if family.is_some() && json.file.tensor(inner_norm).is_some() {
         family = FAMILIES.iter().find(|family| family.hf == ["BitnetForCausalLM"]);
     }
-    let norm = |tensor: &crate::file::Tensor| tensor.name.ends_with("_proj.norm.weight");
+    let norm = |tensor: &crate::tensor::Tensor| tensor.name.ends_with("_proj.norm.weight");
     if family.is_none() && json.file.tensors().iter().any(norm) {
         return Err(json.error("architectures", super::embedding(&names.join(", "))));
     }

@@ -15,8 +15,10 @@ mod pairs;
 pub use pairs::{Array, Kind, Pairs, Value};
 
 use super::{File, Format, Metadata, OpenOptions, Tensor};
-use crate::codec::{self, Encoding};
+use crate::codec;
 use crate::error::quoted;
+use crate::keys::{SCALE_NAMES, SCALE_VALUES};
+use crate::tensor::Encoding;
 use crate::{Error, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -28,11 +30,6 @@ pub const MAGIC: &[u8] = b"GGUF";
 pub const ALIGNMENT: u64 = 32;
 /// The longest tensor name.
 pub const NAME_LIMIT: usize = 63;
-
-/// The keys of the exact scales of TQ tensors: tensor names, and one f32 for each. A TQ block holds its scale as f16.
-pub const SCALE_NAMES: &str = "tern.scale.names";
-/// See [`SCALE_NAMES`].
-pub const SCALE_VALUES: &str = "tern.scale.values";
 
 /// Far above any real header (tens of keys, thousands of tensors): bounds the memory of a hostile one.
 const PAIRS_LIMIT: u64 = 1 << 14;

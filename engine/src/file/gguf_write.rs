@@ -8,10 +8,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 /// The key that says what the data and each tensor are padded to.
-pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
+pub const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// Writes a file: `body` writes the bytes of one entry after another. The file's size.
-pub(crate) fn write(
+pub fn write(
     output: &Path,
     pairs: Pairs,
     entries: &[Entry],

@@ -2,8 +2,9 @@
 
 use super::safetensors::{self, sentence};
 use super::{File, Format, Metadata, Tensor, map};
-use crate::codec::{self, Encoding};
+use crate::codec;
 use crate::error::quoted;
+use crate::tensor::Encoding;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,6 +13,8 @@ use tern_kernels::Bytes;
 
 /// The configuration of a model.
 pub const CONFIG: &str = "config.json";
+/// The tokens that begin and end a text, for programs that write on.
+pub const GENERATION: &str = "generation_config.json";
 /// The one file of a small model.
 pub const MODEL: &str = "model.safetensors";
 /// The index of a model in several files.
@@ -115,7 +118,7 @@ fn sidecars(path: &Path) -> Result<Metadata> {
     Ok(Metadata::Hf {
         config: optional(CONFIG)?.unwrap_or(Value::Null),
         tokenizer_config: optional("tokenizer_config.json")?,
-        generation_config: optional("generation_config.json")?,
+        generation_config: optional(GENERATION)?,
         dir,
     })
 }
@@ -134,7 +137,7 @@ pub(crate) fn json_beside(path: &Path) -> Result<Option<Value>> {
 const TOKENIZER_LIMIT: u64 = 256 << 20;
 
 /// The bytes of a tokenizer's file, if it is there.
-pub(crate) fn bytes_beside(path: &Path) -> Result<Option<Vec<u8>>> {
+pub fn bytes_beside(path: &Path) -> Result<Option<Vec<u8>>> {
     if path.exists() { map::read(path, TOKENIZER_LIMIT).map(Some) } else { Ok(None) }
 }
 

@@ -3,23 +3,28 @@
 
 use super::hf::MODEL;
 use super::write::{Draft, Entry, Out};
-use crate::codec::Encoding;
 use crate::error::{Error, Result};
+use crate::tensor::Encoding;
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
 use std::path::Path;
 
 /// Writes a small file into a draft directory.
-pub(crate) fn put(draft: &Draft, name: &str, bytes: &[u8]) -> Result<()> {
+pub fn put(draft: &Draft, name: &str, bytes: &[u8]) -> Result<()> {
     let io = |e| Error::io(&draft.path().join(name), e);
     let mut out = draft.create(name)?;
     out.write_all(bytes).map_err(io)?;
     out.finish().map_err(io)
 }
 
+/// JSON as people write it.
+pub fn pretty(json: &Value) -> String {
+    format!("{json:#}\n")
+}
+
 /// Writes the one safetensors file of a draft directory: `body` writes the bytes of one entry after another. The entries
 /// must come with falling [element sizes](dtype). The file's size.
-pub(crate) fn write(
+pub fn write(
     draft: &Draft,
     entries: &[Entry],
     mut body: impl FnMut(usize, &mut Out) -> Result<()>,
@@ -39,7 +44,7 @@ pub(crate) fn write(
 }
 
 /// The type name of an encoding and the bytes of one element; `None` for what safetensors cannot hold.
-pub(crate) fn dtype(encoding: Encoding) -> Option<(&'static str, usize)> {
+pub fn dtype(encoding: Encoding) -> Option<(&'static str, usize)> {
     match encoding {
         Encoding::F32 => Some(("F32", 4)),
         Encoding::F16 => Some(("F16", 2)),

@@ -7,8 +7,8 @@
 //! ```
 
 use super::Tensor;
-use crate::codec::Encoding;
 use crate::error::quoted;
+use crate::tensor::Encoding;
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};

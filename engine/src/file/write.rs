@@ -12,24 +12,28 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::codec::Encoding;
 use crate::error::{Error, Result};
+use crate::tensor::Encoding;
+use faults::fault;
 
 /// One tensor of a file to be written.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The name in the file.
-    pub(crate) name: String,
+    pub name: String,
     /// The sizes, outermost first.
-    pub(crate) dims: Vec<usize>,
+    pub dims: Vec<usize>,
     /// How the numbers are written.
-    pub(crate) encoding: Encoding,
+    pub encoding: Encoding,
     /// The bytes it takes, without padding.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
-/// Bytes gathered before a write reaches the system. Few in unit tests, so that small models have many writes to fail.
-const BUFFER: usize = if cfg!(test) { 4 << 10 } else { 1 << 20 };
+/// Bytes gathered before a write reaches the system.
+const BUFFER: usize = 1 << 20;
+
+/// The same where faults are injected: few, so that small models have many writes to fail.
+const SMALL_BUFFER: usize = 4 << 10;
 
 /// What keeps others from removing a draft directory, by its lock.
 const LOCK: &str = ".lock";
@@ -51,7 +55,7 @@ fn drafts() -> MutexGuard<'static, Vec<(PathBuf, bool)>> {
 
 /// A file or directory in the making; dropped without [`Draft::publish`] it leaves nothing behind.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub struct Draft {
     path: PathBuf,
     temporary: PathBuf,
     /// Locked for as long as this draft is one.
@@ -62,7 +66,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Starts the file that will replace whatever file `path` is.
-    pub(crate) fn file(path: &Path) -> Result<(Self, Out)> {
+    pub fn file(path: &Path) -> Result<(Self, Out)> {
         if path.is_dir() {
             return Err(Error::file(path, "is a directory, expected the name of a file to write"));
         }
@@ -82,7 +86,7 @@ impl Draft {
     }
 
     /// Starts the directory that will become `path`, which must be new or empty.
-    pub(crate) fn directory(path: &Path) -> Result<Self> {
+    pub fn directory(path: &Path) -> Result<Self> {
         match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
             Ok(true) => {
                 return Err(Error::file(path, "exists and is not empty; remove it or choose another name"));
@@ -99,7 +103,7 @@ impl Draft {
     }
 
     /// A file inside a draft directory.
-    pub(crate) fn create(&self, name: &str) -> Result<Out> {
+    pub fn create(&self, name: &str) -> Result<Out> {
         assert!(self.is_dir, "only a draft directory holds files");
         let file =
             File::create_new(self.temporary.join(name)).map_err(|e| Error::io(&self.path.join(name), e))?;
@@ -107,7 +111,7 @@ impl Draft {
     }
 
     /// Where the draft will be when it is published.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -152,7 +156,7 @@ impl Draft {
     }
 
     /// Gives the finished draft its name. Everything written to it must have been [finished](Out::finish).
-    pub(crate) fn publish(mut self) -> Result<()> {
+    pub fn publish(mut self) -> Result<()> {
         self.rename().map_err(|e| Error::io(&self.path, e))?;
         self.published = true;
         Ok(())
@@ -209,23 +213,24 @@ impl Whole {
 
 /// A buffered file that must be finished to count; errors carry no path, the caller has it.
 #[derive(Debug)]
-pub(crate) struct Out {
+pub struct Out {
     file: BufWriter<Raw>,
     written: u64,
 }
 
 impl Out {
     fn new(file: File) -> Self {
-        Self { file: BufWriter::with_capacity(BUFFER, Raw(file)), written: 0 }
+        let buffer = if faults::counted() { SMALL_BUFFER } else { BUFFER };
+        Self { file: BufWriter::with_capacity(buffer, Raw(file)), written: 0 }
     }
 
     /// Bytes written so far.
-    pub(crate) fn written(&self) -> u64 {
+    pub fn written(&self) -> u64 {
         self.written
     }
 
     /// Writes zeros until the length is a multiple of `alignment`.
-    pub(crate) fn pad_to(&mut self, alignment: u64) -> io::Result<()> {
+    pub fn pad_to(&mut self, alignment: u64) -> io::Result<()> {
         const ZEROS: [u8; 256] = [0; 256];
         let mut left = self.written.next_multiple_of(alignment) - self.written;
         while left > 0 {
@@ -237,7 +242,7 @@ impl Out {
     }
 
     /// Brings everything to the disk.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<()> {
         self.file.flush()?;
         fault()?;
         self.file.get_ref().0.sync_all()
@@ -328,17 +333,10 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(()) // directories cannot be opened as files there
 }
 
-#[cfg(not(test))]
-fn fault() -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-pub(crate) use faults::fault;
-
-/// A disk that fails when a test says so.
-#[cfg(test)]
-pub(crate) mod faults {
+/// A disk that fails when a test says so: of the crates that write files through this module, too, which is why it is not
+/// compiled for this crate's tests alone. Where no test speaks, a write costs a look at one variable of its thread.
+#[doc(hidden)]
+pub mod faults {
     use std::cell::Cell;
     use std::io;
 
@@ -347,12 +345,17 @@ pub(crate) mod faults {
     }
 
     /// The next `n` operations of this thread succeed, all later ones fail; `None` ends that.
-    pub(crate) fn fail_after(n: Option<usize>) {
+    pub fn fail_after(n: Option<usize>) {
         LEFT.set(n);
     }
 
+    /// Whether operations are counted.
+    pub(super) fn counted() -> bool {
+        LEFT.get().is_some()
+    }
+
     /// One more operation on the disk.
-    pub(crate) fn fault() -> io::Result<()> {
+    pub(super) fn fault() -> io::Result<()> {
         match LEFT.get() {
             None => Ok(()),
             Some(0) => Err(io::Error::other("injected fault")),

@@ -15,29 +15,33 @@ const MAX_BYTES: usize = 1024;
 const MAX_TOKENS: usize = 1 << 16;
 const MAX_ALL_BYTES: usize = 1 << 22;
 
+/// A string that becomes one id wherever it stands in a text, as a `tokenizer.json` describes it.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct AddedToken {
-    pub(crate) id: u32,
-    pub(crate) content: String,
+pub struct AddedToken {
+    /// Its id.
+    pub id: u32,
+    /// The string.
+    pub content: String,
+    /// Whether it steers the model.
     #[serde(default)]
-    pub(crate) special: bool,
+    pub special: bool,
     /// Only between characters that belong to no word.
     #[serde(default)]
-    pub(crate) single_word: bool,
+    pub single_word: bool,
     /// Swallows the white space before it.
     #[serde(default)]
-    pub(crate) lstrip: bool,
+    pub lstrip: bool,
     /// Swallows the white space after it.
     #[serde(default)]
-    pub(crate) rstrip: bool,
+    pub rstrip: bool,
     /// Looked for in the normalised text instead of the text as given.
     #[serde(default)]
-    pub(crate) normalized: bool,
+    pub normalized: bool,
 }
 
 impl AddedToken {
     /// A plain added token, as GGUF and tiktoken know them.
-    pub(crate) fn new(id: u32, content: &str, special: bool) -> Self {
+    pub fn new(id: u32, content: &str, special: bool) -> Self {
         let content = content.to_owned();
         Self { id, content, special, single_word: false, lstrip: false, rstrip: false, normalized: false }
     }

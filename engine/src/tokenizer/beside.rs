@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::added::AddedToken;
 use super::{Tokenizer, sentencepiece, template_with};
 use crate::file::gguf;
-use crate::file::hf::{bytes_beside, json_beside};
+use crate::file::hf::{GENERATION, bytes_beside, json_beside};
 use crate::file::map::regular;
 use crate::{Error, Result};
 
@@ -28,7 +28,7 @@ impl Configs {
         Ok(Self {
             model: read("config.json")?,
             tokenizer: read("tokenizer_config.json")?,
-            generation: read("generation_config.json")?,
+            generation: read(GENERATION)?,
         })
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn of_file(path: &Path, more: Vec<AddedToken>) -> Result<Tokenizer> {
 }
 
 /// The tokens of a directory that its `tokenizer.model` does not hold.
-pub(crate) fn added_beside(dir: &Path) -> Result<Vec<AddedToken>> {
+pub fn added_beside(dir: &Path) -> Result<Vec<AddedToken>> {
     added_tokens(dir, &Configs::of(dir)?)
 }
 
@@ -135,7 +135,7 @@ fn added_tokens(dir: &Path, configs: &Configs) -> Result<Vec<AddedToken>> {
 }
 
 /// The chat template: a file of its own, or in the tokenizer's configuration, there perhaps one of several.
-pub(crate) fn template(dir: &Path, config: &Value) -> Result<Option<String>> {
+pub fn template(dir: &Path, config: &Value) -> Result<Option<String>> {
     let path = dir.join("chat_template.jinja");
     if let Some(text) = bytes_beside(&path)? {
         let text = String::from_utf8(text);

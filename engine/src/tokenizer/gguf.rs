@@ -24,7 +24,7 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 const JSON: &str = "tokenizer.huggingface.json";
 
 /// How these keys, of a byte-level vocabulary of so many tokens, say that text is cut.
-pub(crate) fn cutting(pairs: &Pairs, tokens: usize) -> Result<Pre> {
+pub fn cutting(pairs: &Pairs, tokens: usize) -> Result<Pre> {
     let name = match pairs.str(PRE)? {
         Some(name) => name,
         None if is_2b4t(pairs, tokens)? => "llama-bpe",
@@ -41,7 +41,7 @@ pub(crate) fn cutting(pairs: &Pairs, tokens: usize) -> Result<Pre> {
 }
 
 /// The chat template of these keys, or what it should be.
-pub(crate) fn template_of(pairs: &Pairs) -> Result<Option<&str>> {
+pub fn template_of(pairs: &Pairs) -> Result<Option<&str>> {
     let embedded = pairs.str(TEMPLATE)?;
     let made_up = embedded.is_none_or(|template| template.contains("BITNETAssistant"));
     let tokens = pairs.strings(TOKENS)?.map_or(0, |tokens| tokens.len());

@@ -4,13 +4,13 @@
 
 /// Cuts and their consequences.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Pre {
+pub struct Pre {
     /// Each pattern cuts what the one before left.
-    pub(crate) patterns: &'static [&'static str],
+    pub patterns: &'static [&'static str],
     /// A piece that is in the vocabulary as a whole needs no merges (`ignore_merges`).
-    pub(crate) whole: bool,
+    pub whole: bool,
     /// Texts begin with BOS unless a key says not.
-    pub(crate) bos: bool,
+    pub bos: bool,
 }
 
 /// What a name stands for.
@@ -22,7 +22,7 @@ pub(super) fn of_name(name: &str) -> Option<Pre> {
 pub(super) const NOT_BYTES: [&str; 4] = ["gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace"];
 
 /// The name under which other programs cut as these patterns do.
-pub(crate) fn name_of(patterns: &[&str], whole: bool) -> Option<&'static str> {
+pub fn name_of(patterns: &[&str], whole: bool) -> Option<&'static str> {
     let fits = |pre: &Pre| pre.patterns == patterns;
     let entry = TABLE.iter().find(|(_, pre)| fits(pre) && pre.whole == whole);
     entry.or_else(|| TABLE.iter().find(|(_, pre)| fits(pre))).map(|(names, _)| names[0])

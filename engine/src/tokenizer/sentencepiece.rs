@@ -14,36 +14,51 @@ use crate::error::quoted;
 
 /// What a piece is for, numbered as in SentencePiece and GGUF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Ordinary text.
     Normal = 1,
+    /// Stands for what no piece spells.
     Unknown,
+    /// Steers the model.
     Control,
+    /// Text that is always one token.
     UserDefined,
+    /// An id without a use.
     Unused,
+    /// One byte, written `<0x41>`.
     Byte,
 }
 
 impl Kind {
-    pub(crate) fn from_id(id: i32) -> Option<Self> {
+    /// The kind of this number.
+    pub fn from_id(id: i32) -> Option<Self> {
         let all = [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte];
         all.into_iter().find(|&kind| kind as i32 == id)
     }
 }
 
 /// One piece; its id is its place.
-pub(crate) struct Piece<'t> {
-    pub(crate) text: &'t str,
-    pub(crate) score: f32,
-    pub(crate) kind: Kind,
+#[derive(Debug)]
+pub struct Piece<'t> {
+    /// Its text, with `▁` for a space.
+    pub text: &'t str,
+    /// What merges first scores highest.
+    pub score: f32,
+    /// What it is for.
+    pub kind: Kind,
 }
 
 /// What a `tokenizer.model` says.
-pub(crate) struct Pieces<'t> {
-    pub(crate) pieces: Vec<Piece<'t>>,
+#[derive(Debug)]
+pub struct Pieces<'t> {
+    /// By id.
+    pub pieces: Vec<Piece<'t>>,
     /// Whether a space comes before every text.
-    pub(crate) prefix: bool,
-    pub(crate) bos: Option<u32>,
-    pub(crate) eos: Option<u32>,
+    pub prefix: bool,
+    /// The token that begins a text.
+    pub bos: Option<u32>,
+    /// The token that ends one.
+    pub eos: Option<u32>,
 }
 
 /// Builds the tokenizer. `prefix` puts a space before every text; `more` are added tokens that the vocabulary lacks.
@@ -114,7 +129,7 @@ pub(super) fn read(file: &[u8], more: Vec<AddedToken>) -> Result<Tokenizer, Stri
 }
 
 /// The fields of a SentencePiece `tokenizer.model` that Tern knows, if there are none that change its meaning.
-pub(crate) fn parse(file: &[u8]) -> Result<Pieces<'_>, String> {
+pub fn parse(file: &[u8]) -> Result<Pieces<'_>, String> {
     let mut pieces = Vec::new();
     let mut model = Proto(&[]);
     let mut normalizer = Proto(&[]);

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 /// Ids above this belong to no vocabulary; it bounds what a hostile id can make Tern allocate.
-pub(crate) const MAX_IDS: usize = 1 << 22;
+pub const MAX_IDS: usize = 1 << 22;
 
 const FREE: u32 = u32::MAX;
 

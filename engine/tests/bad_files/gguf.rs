@@ -4,8 +4,9 @@ use crate::fields::fields;
 use crate::gguf_bytes::{Gguf, string};
 use crate::hostile::{Random, peak_mib, read, survives, walk};
 use std::path::Path;
+use tern::Encoding;
 use tern::Result;
-use tern::codec::{self, Encoding, Trits};
+use tern::codec::{self, Trits};
 use tern::file::{self, File, OpenOptions};
 
 /// Opens a GGUF and reads what it holds.

@@ -3,8 +3,9 @@
 use crate::hostile::{Random, peak_mib, read, survives, walk};
 use serde_json::{Value, json};
 use std::path::Path;
+use tern::Encoding;
 use tern::Result;
-use tern::codec::{Encoding, Trits};
+use tern::codec::Trits;
 use tern::file::{self, File, OpenOptions, hf};
 
 fn open_safetensors(bytes: Vec<u8>, config: Value) -> Result<File> {

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 page, data, out = sys.argv[1:4]
 os.makedirs(out, exist_ok=True)
 tasks = {}
-folder = os.path.join(GOLDEN, "../../engine/src/eval/tasks")
+folder = os.path.join(GOLDEN, "../../eval/src/tasks/builtin")
 for name in sorted(os.listdir(folder)):
     task = json.load(open(os.path.join(folder, name)))
     tasks[task["name"]] = task

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tern::{CHUNK, Config, Cost, Head, Logits, Meter, Model, Row, Sampler, Sampling, Scratch, Sequence};
+use tern::{CHUNK, Config, Cost, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence};
+use tern_eval::Meter;
 use tern_kernels::ceiling::{Cached, Region, dot_peak};
 
 use super::report::Report;
@@ -279,7 +280,7 @@ fn timed(
     let start = Instant::now();
     work()?;
     let time = start.elapsed();
-    Ok((time, measure.map(|measure| measure.and_then(tern::Measure::joules))))
+    Ok((time, measure.map(|measure| measure.and_then(tern_eval::Measure::joules))))
 }
 
 /// Tokens to read: all of the vocabulary, in no order that a model could know.

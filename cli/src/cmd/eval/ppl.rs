@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use tern::{Convention, Model, Scorer, Specials, Summary, Window};
+use tern::{Model, Specials};
+use tern_eval::{Convention, Scorer, Summary, Window};
 use tern_train::data::{Document, Rules, documents};
 
 use super::hash;

@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tern::eval::{self, Question, Task};
-use tern::{Model, Scorer};
+use tern::Model;
+use tern_eval::Scorer;
+use tern_eval::tasks::{self, Question, Task};
 
 use super::hash;
 use crate::failure::{Failure, Outcome};
@@ -84,7 +85,7 @@ struct Loaded {
 /// What came out of a task.
 struct Done {
     loaded: Loaded,
-    tally: eval::Tally,
+    tally: tasks::Tally,
     seconds: f64,
     rows: u64,
     resumed: usize,
@@ -140,7 +141,7 @@ impl Tasks {
                 .hint("--data DIR says where the files of items are; `tern eval tasks --list` names them")
         })?;
         let text = super::ppl::read(&data)?;
-        let mut read = eval::read(&task, &text);
+        let mut read = tasks::read(&task, &text);
         read.questions.truncate(self.limit.unwrap_or(read.questions.len()));
         if let (Some(_), Some(last)) = (self.limit, read.questions.last().map(|question| question.line)) {
             read.bad.retain(|(line, _)| *line < last);
@@ -216,7 +217,7 @@ impl Tasks {
         hash: Option<&str>,
     ) -> Outcome<Done> {
         let asker = Asker::new(model, &loaded.task)?;
-        let mut tally = eval::Tally::new(&loaded.task);
+        let mut tally = tasks::Tally::new(&loaded.task);
         let mut settings = super::settings(model);
         // The others change no answer.
         if let Some(settings) = settings.as_object_mut() {

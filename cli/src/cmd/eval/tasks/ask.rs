@@ -1,7 +1,8 @@
 //! Questions become tokens, and what the model makes of them answers.
 
-use tern::eval::{Answer, Ask, Question, Record, Task, grade};
-use tern::{Item, Likelihood, Message, Model, Scorer, Specials, Tokenizer};
+use tern::{Message, Model, Specials, Tokenizer};
+use tern_eval::tasks::{Answer, Ask, Question, Record, Task, grade};
+use tern_eval::{Item, Likelihood, Scorer};
 
 use crate::failure::Outcome;
 

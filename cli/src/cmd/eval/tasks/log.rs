@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tern::eval::Record;
+use tern_eval::tasks::Record;
 
 use crate::failure::{Failure, Outcome};
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use tern::eval;
+use tern_eval::tasks;
 
 use super::Done;
 use crate::failure::Outcome;
@@ -12,7 +12,7 @@ use crate::terminal;
 /// The built-in tasks.
 pub(super) fn list() -> Outcome {
     let mut text = String::new();
-    for task in eval::builtin() {
+    for task in tasks::builtin() {
         let _ = writeln!(text, "{:<16} {:<26} {}", task.name, task.file, task.about);
     }
     terminal::print(&text)
@@ -46,7 +46,7 @@ pub(super) fn table(done: &[Done]) -> String {
 }
 
 /// Shares in percent, logarithms as they are.
-fn figures(name: &str, total: eval::Total) -> (String, String) {
+fn figures(name: &str, total: tasks::Total) -> (String, String) {
     if name == "logprob" {
         return (format!("{:.4}", total.value), format!("{:.4}", total.error));
     }

@@ -1,0 +1,296 @@
+//! Converting a model file into another format: no trit and no scale changes, and memory does not grow with the model.
+//!
+//! Rows stream from the mapped input to a [draft](tern::file) of the output, which gets its name when it is whole: a
+//! conversion that fails or is killed leaves the old file, or none. Float masters are read twice, once for their scales.
+
+mod bodies;
+
+use crate::options::{ConvertOptions, Engine, Summary, Target};
+use crate::plan::{Item, Kind};
+use crate::{keys, plan, tokens};
+use bodies::Meter;
+use std::path::Path;
+use tern::codec::Trits;
+use tern::family::{self, Detected};
+use tern::file::gguf::{Array, Pairs, Value};
+use tern::file::hf::{CONFIG, MODEL};
+use tern::file::hf_write::pretty;
+use tern::file::write::{Draft, Entry};
+use tern::file::{self, File, Metadata, OpenOptions, gguf_write, hf_write};
+use tern::keys::{SCALE_NAMES, SCALE_VALUES};
+use tern::{Encoding, Error, Result, Tokenizer};
+use tern_kernels::Scales;
+
+/// Converts the model at `input` into `output`: a file, or for [`Target::Hf`] a directory, which must be new or empty.
+/// `progress` hears of bytes read, and how many there will be.
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let file = file::open(input, OpenOptions { i2s_arm: options.i2s_arm, copy: false })?;
+    convert_file(&file, output, options, progress)
+}
+
+/// [`convert`] for a file that is open already.
+pub fn convert_file(
+    file: &File,
+    output: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let detected = family::open(file)?;
+    let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
+    if let Some(what) = options.misfit() {
+        return Err(Error::Input(what));
+    }
+    let (mut engine, mut notes) = (options.engine(), Vec::new());
+    if let Some((name, what)) = plan::other_graph(file, &detected, engine) {
+        if options.engine.is_some() {
+            return Err(Error::tensor(&file.path, &name, what));
+        }
+        engine = Some(Engine::BitnetCpp);
+        notes.push(format!(
+            "the names are bitnet.cpp's, for llama.cpp cannot run this model: `{name}` has {what}"
+        ));
+    }
+    if let Some(what) = keys::scaling_misfit(&detected.config.rope.scaling, from_gguf, options.to) {
+        return Err(Error::key(&file.path, "rope_scaling", what));
+    }
+    let items = plan::items(file, &detected, options)?;
+    let mut meter = Meter::new(&items, progress);
+    let mut measured: Vec<Measured> = Vec::with_capacity(items.len());
+    for item in items {
+        let before = measured.last().and_then(|m| m.scale);
+        let m = measure(file, item, before, &mut meter)?;
+        if m.is_rounded && !detected.trained_ternary && !options.lossy {
+            let what = format!(
+                "holds {} weights of a model that was not trained ternary, and rounding them would ruin it; \
+                 `--lossy` does it all the same",
+                m.item.tensor.encoding
+            );
+            return Err(Error::tensor(&file.path, &m.item.tensor.name, what));
+        }
+        measured.push(m);
+    }
+    let to = options.to;
+    let mut job = Job { file, detected: &detected, to, engine, measured, notes };
+    // Out of a GGUF's arrays a tokenizer.json is made, which says the same where it fails; all else is copied.
+    if let Err(error) = Tokenizer::from_file(file)
+        && !(from_gguf && to == Target::Hf)
+    {
+        job.notes.push(format!("the input's tokenizer cannot be used and was copied as it is: {error}"));
+    }
+    if job.measured.iter().any(|m| m.is_rounded) && !detected.trained_ternary {
+        job.notes.push("this model was not trained ternary: expect it to be of no use".into());
+    }
+    let bytes = match options.to {
+        Target::Hf => job.write_hf(output, &mut meter)?,
+        _ => job.write_gguf(output, &mut meter)?,
+    };
+    let ternary = || job.measured.iter().filter(|m| matches!(m.item.kind, Kind::Trits(_)));
+    Ok(Summary {
+        family: detected.family.name,
+        tensors: job.measured.len(),
+        ternary: ternary().count(),
+        weights: ternary().map(|m| m.item.tensor.rows() as u64 * m.item.tensor.cols() as u64).sum(),
+        bytes,
+        notes: job.notes,
+    })
+}
+
+/// An item whose size in the output is known.
+pub(crate) struct Measured<'a> {
+    item: Item<'a>,
+    entry: Entry,
+    /// Of a ternary matrix that has but one.
+    scale: Option<f32>,
+    /// Kept for these: float masters need not be read for their scale again.
+    trits: Option<Trits<'a>>,
+    /// Whether weights change, which for masters is what training did too.
+    is_rounded: bool,
+}
+
+/// `before` is the scale of the item before.
+fn measure<'a>(file: &File, item: Item<'a>, before: Option<f32>, meter: &mut Meter) -> Result<Measured<'a>> {
+    let tensor = item.tensor;
+    let wrong = |what: String| Error::tensor(&file.path, &tensor.name, what);
+    let (mut dims, encoding) = (tensor.dims.clone(), item.encoding());
+    let (mut scale, mut trits, mut is_rounded) = (None, None, false);
+    let bytes = match item.kind {
+        Kind::Floats(_) => encoding.bytes(&dims),
+        Kind::Scale => {
+            scale = before;
+            dims = vec![1];
+            encoding.bytes(&dims)
+        }
+        Kind::Trits(_) => {
+            let opened = Trits::open(tensor).map_err(wrong)?;
+            meter.add(tensor, if item.is_float() { tensor.bytes.len() } else { 0 });
+            tensor.bytes.release();
+            let bytes = encoding.bytes_with(&dims, opened.scales());
+            is_rounded = !opened.is_exact();
+            match opened.scales() {
+                Scales::One(one) => {
+                    scale = Some(*one);
+                    trits = Some(opened);
+                }
+                Scales::Groups { .. } if matches!(encoding, Encoding::Packed | Encoding::I2S) => {
+                    let what =
+                        format!("has more than one scale, and {encoding} holds one; `--to i2` holds all");
+                    return Err(wrong(what));
+                }
+                Scales::Groups { .. } => {}
+            }
+            bytes
+        }
+    };
+    let bytes = bytes.ok_or_else(|| wrong(plan::misfit(encoding, tensor.rows(), tensor.cols())))?;
+    let entry = Entry { name: item.name.clone(), dims, encoding, bytes };
+    Ok(Measured { item, entry, scale, trits, is_rounded })
+}
+
+/// One conversion, planned and measured.
+struct Job<'a> {
+    file: &'a File,
+    detected: &'a Detected,
+    to: Target,
+    engine: Option<Engine>,
+    measured: Vec<Measured<'a>>,
+    notes: Vec<String>,
+}
+
+impl Job<'_> {
+    fn entries(&self) -> Vec<Entry> {
+        self.measured.iter().map(|m| m.entry.clone()).collect()
+    }
+
+    fn write_gguf(&mut self, output: &Path, meter: &mut Meter) -> Result<u64> {
+        let family = plan::gguf_family(self.detected, self.engine);
+        let mut pairs = match &self.file.metadata {
+            // Tern's own formats keep what the file calls itself.
+            Metadata::Gguf(pairs) if self.engine.is_none() => keys::copied(pairs, output),
+            Metadata::Gguf(pairs) => {
+                keys::copied(&keys::renamed(pairs, family, &self.detected.config)?, output)
+            }
+            Metadata::Hf { dir, config, tokenizer_config, generation_config } => {
+                let mut pairs = Pairs::new(output);
+                keys::gguf(&mut pairs, &keys::name(dir, config), family, &self.detected.config);
+                keys::own(config, &mut pairs);
+                let hf = tokens::Hf { dir, config, tokenizer_config, generation_config };
+                self.notes.extend(tokens::to_gguf(&hf, self.detected.config.vocab, &mut pairs)?);
+                pairs
+            }
+        };
+        keys::format(&mut pairs, self.to);
+        if matches!(self.to, Target::Tq1_0 | Target::Tq2_0) {
+            let (names, values): (Vec<_>, Vec<_>) =
+                self.measured.iter().filter_map(|m| Some((m.entry.name.as_str(), m.scale?))).unzip();
+            pairs.insert(SCALE_NAMES, Value::Array(Array::from_strings(names)));
+            pairs.insert(SCALE_VALUES, Value::Array(Array::from_f32s(&values)));
+        }
+        gguf_write::write(output, pairs, &self.entries(), |nth, out| {
+            bodies::write(self.file, output, &self.measured[nth], out, meter)
+        })
+    }
+
+    fn write_hf(&mut self, output: &Path, meter: &mut Meter) -> Result<u64> {
+        // Readers want each tensor at a multiple of its element size.
+        self.measured
+            .sort_by_key(|m| std::cmp::Reverse(hf_write::dtype(m.entry.encoding).map(|(_, size)| size)));
+        let draft = Draft::directory(output)?;
+        let tied = !self.measured.iter().any(|m| m.entry.name == "lm_head.weight");
+        let mut config = match &self.file.metadata {
+            Metadata::Gguf(pairs) => keys::hf(self.detected, pairs, tied)?,
+            Metadata::Hf { config, .. } => keys::packed(keys::hf_class(config.clone(), self.detected)),
+        };
+        let (files, notes) = tokens::files(self.file)?;
+        keys::ends(&mut config, &files);
+        hf_write::put(&draft, CONFIG, pretty(&config).as_bytes())?;
+        for (name, bytes) in &files {
+            hf_write::put(&draft, name, bytes)?;
+        }
+        self.notes.extend(notes);
+        let path = output.join(MODEL);
+        let bytes = hf_write::write(&draft, &self.entries(), |nth, out| {
+            bodies::write(self.file, &path, &self.measured[nth], out, meter)
+        })?;
+        draft.publish()?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+    use tern::file::write::faults;
+
+    fn input() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden/bitnet_online_bf16")
+    }
+
+    /// Everything under a directory, with its contents.
+    fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut dirs = vec![dir.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => {
+                        found.push((path.clone(), Vec::new()));
+                        dirs.push(path);
+                    }
+                    false => found.push((path.clone(), fs::read(&path).unwrap())),
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Fails at the first disk operation, then at the second, ... until one conversion comes through.
+    fn fail_everywhere(to: Target, old: Option<&[u8]>) {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("out");
+        if let Some(old) = old {
+            fs::write(&output, old).unwrap();
+        }
+        let before = tree(dir.path());
+        for n in 0.. {
+            assert!(n < 1000, "no end of operations");
+            faults::fail_after(Some(n));
+            let result = convert(&input(), &output, &ConvertOptions::new(to), &mut |_, _| {});
+            faults::fail_after(None);
+            match result {
+                Ok(_) => {
+                    assert!(n >= 20, "only {n} operations were seen");
+                    file::open(&output, OpenOptions::default()).unwrap();
+                    assert_ne!(tree(dir.path()), before);
+                    return;
+                }
+                Err(e) => {
+                    assert!(e.to_string().contains("injected fault"), "{e}");
+                    assert_eq!(tree(dir.path()), before, "{} with a fault at {n}", to.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_at_any_moment_leaves_no_file_where_there_was_none() {
+        for to in [Target::I2, Target::T5, Target::I2S, Target::Hf] {
+            fail_everywhere(to, None);
+        }
+    }
+
+    #[test]
+    fn a_fault_at_any_moment_leaves_the_old_file_as_it_was() {
+        for to in [Target::I2, Target::T5, Target::I2S] {
+            fail_everywhere(to, Some(b"old"));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The shapes of real models, and two of sizes that nobody has trained.
+
+use tern::{Config, Pairing, Rope};
+use tern_kernels::Activation;
+
+/// The sizes of a model.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// The name used in options and messages.
+    pub name: &'static str,
+    /// Whether the embedding serves as the output head.
+    pub tied: bool,
+    /// The sizes and choices.
+    pub config: Config,
+}
+
+impl Shape {
+    /// Every shape.
+    pub fn all() -> Vec<Shape> {
+        vec![
+            // dim, hidden, layers, heads, kv_heads, vocab, context
+            bitnet("tiny", [256, 768, 2, 4, 2, 512, 512]), // for tests and first tries
+            bitnet("bitnet-2b-4t", [2560, 6912, 30, 20, 5, 128_256, 4096]),
+            bitllm("bitnet-large", [1536, 4096, 24, 16, 16, 32_002, 2048]),
+            bitllm("bitnet-3b", [3200, 8640, 26, 32, 32, 32_002, 2048]),
+            llama("llama3-8b", [4096, 14_336, 32, 32, 8, 128_256, 8192]),
+            falcon3("falcon3-10b", [3072, 23_040, 40, 12, 4, 131_072, 32_768]),
+            // Llama-2 70B's blocks under Llama-3's vocabulary: 70.6 billion parameters, 68.5 of them ternary.
+            llama("70b", [8192, 28_672, 80, 64, 8, 128_256, 8192]),
+            // A Llama of our own design: 100.4 billion parameters, 97.8 of them ternary.
+            llama("100b", [10_240, 28_672, 88, 80, 8, 128_256, 8192]),
+        ]
+    }
+
+    /// The shape of this name.
+    pub fn from_name(name: &str) -> Option<Shape> {
+        Self::all().into_iter().find(|shape| shape.name == name)
+    }
+}
+
+/// dim, hidden, layers, heads, kv_heads, vocab, context
+type Sizes = [usize; 7];
+
+fn bitnet(name: &'static str, sizes: Sizes) -> Shape {
+    let [dim, hidden, layers, heads, kv_heads, vocab, context] = sizes;
+    let config = Config {
+        family: "BitNet b1.58",
+        dim,
+        hidden,
+        layers,
+        heads,
+        kv_heads,
+        head_dim: dim / heads,
+        vocab,
+        context,
+        norm_eps: 1e-5,
+        activation: Activation::Relu2,
+        sub_norms: true,
+        rope: Rope::new(500_000.0, Pairing::Halves),
+    };
+    Shape { name, tied: true, config }
+}
+
+fn bitllm(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = bitnet(name, sizes);
+    shape.config.family = "1bitLLM BitNet b1.58";
+    shape.config.activation = Activation::Silu;
+    shape.config.rope.base = 10_000.0;
+    shape
+}
+
+fn llama(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = bitnet(name, sizes);
+    shape.tied = false;
+    shape.config.family = "Llama";
+    shape.config.activation = Activation::Silu;
+    shape.config.sub_norms = false;
+    shape
+}
+
+fn falcon3(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = llama(name, sizes);
+    shape.config.norm_eps = 1e-6;
+    shape.config.rope.base = 1_000_042.0;
+    shape
+}

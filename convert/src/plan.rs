@@ -1,0 +1,323 @@
+//! What goes where: each tensor of the model, its name and encoding in the output, and the order of its rows.
+
+use crate::keys::{activation_name, hf_family};
+use crate::options::{ConvertOptions, Engine, Floats, Target};
+use tern::codec;
+use tern::family::{self, Detected, FAMILIES, Family, PROJECTIONS};
+use tern::file::{File, Metadata};
+use tern::{Config, Encoding, Error, Result, Tensor};
+
+/// One tensor of the output.
+#[derive(Debug)]
+pub(crate) struct Item<'a> {
+    /// Where it comes from.
+    pub(crate) tensor: &'a Tensor,
+    /// Its name in the output.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) order: Order,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// A ternary matrix.
+    Trits(Encoding),
+    /// The scale of the ternary matrix before it, where that is a tensor of its own.
+    Scale,
+    /// Numbers.
+    Floats(Encoding),
+}
+
+impl Item<'_> {
+    pub(crate) fn encoding(&self) -> Encoding {
+        match self.kind {
+            Kind::Trits(encoding) | Kind::Floats(encoding) => encoding,
+            Kind::Scale => Encoding::F32,
+        }
+    }
+
+    /// Whether floats become trits here.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.kind, Kind::Trits(_)) && !self.tensor.encoding.is_ternary()
+    }
+}
+
+/// How the rows of q and k are permuted. Rotary positions turn pairs of a head's elements: GGUFs of architecture
+/// `llama` keep the two of a pair side by side, everything else half a head apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Same,
+    /// From halves to neighbours.
+    Interleave {
+        head_dim: usize,
+    },
+    /// From neighbours to halves.
+    Separate {
+        head_dim: usize,
+    },
+}
+
+impl Order {
+    /// The row of the input that becomes row `row` of the output.
+    pub(crate) fn source(self, row: usize) -> usize {
+        match self {
+            Self::Same => row,
+            Self::Interleave { head_dim } => {
+                let (head, at) = (row / head_dim, row % head_dim);
+                head * head_dim + at / 2 + at % 2 * (head_dim / 2)
+            }
+            Self::Separate { head_dim } => {
+                let (head, at) = (row / head_dim, row % head_dim);
+                let half = head_dim / 2;
+                head * head_dim + at % half * 2 + at / half
+            }
+        }
+    }
+}
+
+/// The family whose GGUF architecture fits a model: the architecture implies the activation. llama.cpp has but one for
+/// models with sub-norms, and reads their activation in a key.
+pub(crate) fn gguf_family(detected: &Detected, engine: Option<Engine>) -> &'static Family {
+    if engine == Some(Engine::LlamaCpp) && detected.config.sub_norms {
+        let bitnet = FAMILIES.iter().find(|family| family.gguf.contains(&"bitnet"));
+        return bitnet.copied().unwrap_or(detected.family);
+    }
+    let act = activation_name(detected.config.activation);
+    let fits =
+        |family: &&Family| family.sub_norms.is_some() == detected.config.sub_norms && family.gguf_act == act;
+    if fits(&detected.family) {
+        return detected.family;
+    }
+    FAMILIES.iter().copied().find(fits).unwrap_or(detected.family)
+}
+
+/// A tensor with which a program computes something else than the model does, and why.
+pub(crate) fn other_graph(
+    file: &File,
+    detected: &Detected,
+    engine: Option<Engine>,
+) -> Option<(String, String)> {
+    let Config { dim, sub_norms, .. } = detected.config;
+    if engine != Some(Engine::LlamaCpp) || !sub_norms {
+        return None;
+    }
+    let head = detected.name(HEAD);
+    if file.tensor(&head).is_some() {
+        let what = "numbers of its own, and llama.cpp takes the embedding for the output head of a `bitnet`";
+        return Some((head, what.to_owned()));
+    }
+    let q_dim = detected.config.q_dim();
+    (q_dim != dim).then(|| {
+        let what = format!("{q_dim} rows, and llama.cpp wants {dim} of a `bitnet`, as wide as the model");
+        (detected.name("blk.0.attn_q.weight"), what)
+    })
+}
+
+/// Every tensor that the output holds.
+pub(crate) fn items<'a>(
+    file: &'a File,
+    detected: &Detected,
+    options: &ConvertOptions,
+) -> Result<Vec<Item<'a>>> {
+    let config = &detected.config;
+    let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
+    let to_gguf = options.to != Target::Hf;
+    let permuted_in = from_gguf && detected.family.permuted;
+    let permuted_out = to_gguf && gguf_family(detected, options.engine()).permuted;
+    let head_dim = config.head_dim;
+    let order = match (permuted_in, permuted_out) {
+        (false, true) => Order::Interleave { head_dim },
+        (true, false) => Order::Separate { head_dim },
+        _ => Order::Same,
+    };
+    let mut plan = Plan { file, detected, options, items: Vec::new() };
+    let has_head = file.tensor(&detected.name(HEAD)).is_some();
+    for Part { name, dims, role } in parts(config, has_head) {
+        match role {
+            Role::Embedding => plan.floats(&name, &dims, options.embedding)?,
+            Role::Head => plan.floats(&name, &dims, options.head)?,
+            // Every reader of GGUF wants norms in f32.
+            Role::Norm => plan.floats(&name, &dims, if to_gguf { Floats::F32 } else { Floats::Keep })?,
+            Role::Projection { rotates } => {
+                plan.trits(&name, &dims, if rotates { order } else { Order::Same })?
+            }
+        }
+    }
+    Ok(plan.items)
+}
+
+/// The canonical name of the output head.
+const HEAD: &str = "output.weight";
+
+/// What a tensor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Embedding,
+    Head,
+    Norm,
+    /// A ternary matrix; q and k `rotate`.
+    Projection {
+        rotates: bool,
+    },
+}
+
+/// One tensor that a model must have.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// Canonical.
+    pub(crate) name: String,
+    pub(crate) dims: Vec<usize>,
+    pub(crate) role: Role,
+}
+
+/// All tensors of a model, in the order in which they are written.
+pub(crate) fn parts(config: &Config, has_head: bool) -> Vec<Part> {
+    let Config { dim, hidden, vocab, .. } = *config;
+    let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
+    let part = |name: &str, dims: &[usize], role| Part { name: name.to_owned(), dims: dims.to_vec(), role };
+    let mut parts = vec![part("token_embd.weight", &[vocab, dim], Role::Embedding)];
+    for layer in 0..config.layers {
+        let mut push = |module: &str, dims: &[usize], role| {
+            parts.push(part(&format!("blk.{layer}.{module}.weight"), dims, role));
+        };
+        push("attn_norm", &[dim], Role::Norm);
+        for (module, _) in PROJECTIONS {
+            let dims = match module {
+                "attn_q" => [q_dim, dim],
+                "attn_k" | "attn_v" => [kv_dim, dim],
+                "attn_output" => [dim, q_dim],
+                "ffn_down" => [dim, hidden],
+                _ => [hidden, dim],
+            };
+            push(module, &dims, Role::Projection { rotates: matches!(module, "attn_q" | "attn_k") });
+        }
+        push("ffn_norm", &[dim], Role::Norm);
+        if config.sub_norms {
+            push("attn_sub_norm", &[q_dim], Role::Norm);
+            push("ffn_sub_norm", &[hidden], Role::Norm);
+        }
+    }
+    parts.push(part("output_norm.weight", &[dim], Role::Norm));
+    if has_head {
+        parts.push(part(HEAD, &[vocab, dim], Role::Head));
+    }
+    parts
+}
+
+struct Plan<'a, 'p> {
+    file: &'a File,
+    detected: &'p Detected,
+    options: &'p ConvertOptions,
+    items: Vec<Item<'a>>,
+}
+
+impl<'a> Plan<'a, '_> {
+    fn tensor(&self, canonical: &str, dims: &[usize]) -> Result<&'a Tensor> {
+        let name = self.detected.name(canonical);
+        let wrong = |what: String| Error::tensor(&self.file.path, &name, what);
+        let tensor =
+            self.file.tensor(&name).ok_or_else(|| wrong("missing; the model is not whole".into()))?;
+        if tensor.dims != dims {
+            return Err(wrong(format!(
+                "expected dimensions {dims:?} by the configuration, found {:?}",
+                tensor.dims
+            )));
+        }
+        // An encoding that cannot be read says so itself.
+        let mut row = vec![0.0; tensor.cols()];
+        codec::floats(tensor, 0, &mut row).map_err(wrong)?;
+        tensor.bytes.release();
+        Ok(tensor)
+    }
+
+    /// The name in the output.
+    fn name(&self, canonical: &str) -> String {
+        match self.options.to {
+            Target::Hf => family::hf_name(hf_family(self.detected), "model.", canonical),
+            _ => canonical.to_owned(),
+        }
+    }
+
+    fn floats(&mut self, canonical: &str, dims: &[usize], wanted: Floats) -> Result<()> {
+        let tensor = self.tensor(canonical, dims)?;
+        let wrong = |what: String| Err(Error::tensor(&self.file.path, &tensor.name, what));
+        if tensor.encoding.is_ternary() {
+            return wrong(format!(
+                "expected numbers, found {}; such a model cannot be used",
+                tensor.encoding
+            ));
+        }
+        let holds = |encoding: &Encoding| match self.options.to {
+            Target::Hf => matches!(encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16),
+            _ => encoding.gguf_type().is_some(),
+        };
+        let encoding = match wanted.encoding() {
+            Some(encoding) if !holds(&encoding) => {
+                return wrong(format!(
+                    "a Hugging Face checkpoint cannot hold {encoding}; choose keep, f32, f16 or bf16"
+                ));
+            }
+            Some(encoding) => encoding,
+            // PyTorch on a CPU adds and multiplies f32 and bf16, and not f16 with either.
+            None if self.options.to == Target::Hf && tensor.encoding == Encoding::F16 => Encoding::F32,
+            None => Some(tensor.encoding).filter(holds).unwrap_or(Encoding::F32),
+        };
+        let item =
+            Item { tensor, name: self.name(canonical), kind: Kind::Floats(encoding), order: Order::Same };
+        self.items.push(item);
+        Ok(())
+    }
+
+    fn trits(&mut self, canonical: &str, dims: &[usize], order: Order) -> Result<()> {
+        let tensor = self.tensor(canonical, dims)?;
+        let name = self.name(canonical);
+        let scale = format!("{name}_scale");
+        self.items.push(Item { tensor, name, kind: Kind::Trits(self.options.to.encoding()), order });
+        if self.options.to == Target::Hf {
+            self.items.push(Item { tensor, name: scale, kind: Kind::Scale, order: Order::Same });
+        }
+        Ok(())
+    }
+}
+
+/// Why an encoding cannot hold a matrix of this shape, and what can.
+pub(crate) fn misfit(encoding: Encoding, rows: usize, cols: usize) -> String {
+    match encoding {
+        Encoding::I2S => {
+            format!(
+                "I2_S needs a multiple of 128 weights, this has {rows} x {cols}; `--to i2` holds any shape"
+            )
+        }
+        Encoding::Tq1_0 | Encoding::Tq2_0 => {
+            format!(
+                "{encoding} needs a multiple of 256 columns, this has {cols}; for bitnet.cpp and ik_llama.cpp `--to i2s` \
+                 needs 128 weights in all, for Tern `--to i2` holds any shape"
+            )
+        }
+        Encoding::Packed => {
+            format!(
+                "a packed checkpoint needs a multiple of 4 rows, this has {rows}; `--to i2` holds any shape"
+            )
+        }
+        Encoding::Q8_0 => format!("Q8_0 needs a multiple of 32 columns, this has {cols}; choose f16"),
+        _ => format!("{encoding} cannot hold {rows} x {cols}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    #[test]
+    fn orders_are_inverse_and_stay_inside_heads() {
+        for head_dim in [2, 4, 64, 100] {
+            let (there, back) = (Order::Interleave { head_dim }, Order::Separate { head_dim });
+            for row in 0..3 * head_dim {
+                assert_eq!(there.source(back.source(row)), row);
+                assert_eq!(there.source(row) / head_dim, row / head_dim);
+            }
+        }
+        let rows: Vec<_> = (0..8).map(|row| Order::Interleave { head_dim: 4 }.source(row)).collect();
+        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
+    }
+}

@@ -1,0 +1,122 @@
+//! Dummies are valid files of their formats, the same for the same seed, and say what they are.
+
+mod checkpoints;
+
+use checkpoints::{matrices, numbers, open};
+use std::path::Path;
+use tern::file::Metadata;
+use tern_convert::dummy::{DummyOptions, Shape, dummy};
+use tern_convert::{ConvertOptions, Floats, Target, convert};
+
+fn tiny(output: &Path, options: DummyOptions) -> u64 {
+    let shape = Shape::from_name("tiny").unwrap();
+    let mut last = (0, 1);
+    let made = dummy(&shape, output, &options, &mut |done, total| last = (done, total)).unwrap();
+    assert_eq!(last.0, last.1);
+    made.weights
+}
+
+#[test]
+fn every_format_is_valid_and_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    for target in Target::ALL {
+        let output = dir.path().join(target.name());
+        let weights = tiny(&output, DummyOptions::new(target));
+        let file = open(&output);
+        match &file.metadata {
+            Metadata::Gguf(pairs) => {
+                assert_eq!(pairs.bool(tern::keys::DUMMY).unwrap(), Some(true));
+                assert!(pairs.str("general.name").unwrap().unwrap().starts_with("tern dummy tiny"));
+            }
+            Metadata::Hf { config, .. } => assert_eq!(config[tern::keys::DUMMY], true),
+        }
+        let matrices = matrices(&file);
+        assert_eq!(matrices.len(), 14);
+        let trits: Vec<i8> = matrices.values().flat_map(|(trits, _)| trits).copied().collect();
+        assert_eq!(trits.len() as u64, weights);
+        let share = |wanted: i8| trits.iter().filter(|&&trit| trit == wanted).count() as f64 / weights as f64;
+        assert!((0.39..0.41).contains(&share(0)), "{}: {} zeros", target.name(), share(0));
+        assert!((0.29..0.31).contains(&share(1)), "{}: {} ones", target.name(), share(1));
+        for (name, (trits, scales)) in &matrices {
+            assert_eq!(scales.len(), 1, "{name}");
+            // Inputs of variance 1 give outputs of variance 1.
+            let cols = file.tensor(name).unwrap().cols();
+            let variance = f32::from_bits(scales[0]).powi(2) * 0.6 * cols as f32;
+            assert!((variance - 1.0).abs() < 1e-3, "{name}: {variance}");
+            let (a, b) = (&trits[..cols], &trits[cols..2 * cols]);
+            assert_ne!(a, b, "{name}: its rows repeat");
+        }
+        // Nothing that converting refuses: own padding and TQ scales are as they should be.
+        let again = dir.path().join(format!("{}-again", target.name()));
+        convert(&output, &again, &ConvertOptions::new(target), &mut |_, _| {}).unwrap();
+        let (file, again) = (open(&output), open(&again));
+        for tensor in file.tensors() {
+            let other = again.tensor(&tensor.name).unwrap();
+            assert!(tensor.bytes[..] == other.bytes[..] && tensor.scale == other.scale, "{}", tensor.name);
+        }
+    }
+}
+
+#[test]
+fn floats_are_ordinary_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    for floats in Floats::ALL {
+        let output = dir.path().join(floats.name());
+        tiny(&output, DummyOptions { embedding: floats, ..DummyOptions::new(Target::I2) });
+        let file = open(&output);
+        let wanted = if floats == Floats::Keep { "F16" } else { floats.name() };
+        assert!(file.tensor("token_embd.weight").unwrap().encoding.name().eq_ignore_ascii_case(wanted));
+        let values: Vec<f32> = numbers(&file, "token_embd.weight").into_iter().map(f32::from_bits).collect();
+        let power = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+        // 1 / sqrt(256) is 1/16.
+        assert!((0.5..4.0).contains(&(power * 256.0)), "{}: {power}", floats.name());
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        assert!(mean.abs() < 0.002, "{}: {mean}", floats.name());
+    }
+}
+
+#[test]
+fn the_seed_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = |name: &str, seed: u64| {
+        let output = dir.path().join(name);
+        tiny(&output, DummyOptions { seed, ..DummyOptions::new(Target::T5) });
+        std::fs::read(output).unwrap()
+    };
+    let first = made("a", 1);
+    assert!(first == made("b", 1));
+    assert!(first != made("c", 2));
+}
+
+#[test]
+fn shapes_have_their_sizes() {
+    let parameters = |name: &str| {
+        let shape = Shape::from_name(name).unwrap();
+        let c = &shape.config;
+        let block = 2 * c.dim * c.q_dim() + 2 * c.dim * c.kv_dim() + 3 * c.dim * c.hidden;
+        let embedding = c.vocab * c.dim * if shape.tied { 1 } else { 2 };
+        (c.layers * block + embedding) as f64 / 1e9
+    };
+    for (name, billions) in [
+        ("bitnet-2b-4t", 2.4),
+        ("bitnet-large", 0.7),
+        ("bitnet-3b", 3.3),
+        ("llama3-8b", 8.0),
+        ("falcon3-10b", 10.3),
+        ("70b", 70.6),
+        ("100b", 100.4),
+    ] {
+        assert!((parameters(name) - billions).abs() < 0.06, "{name}: {}", parameters(name));
+    }
+}
+
+#[test]
+fn a_format_that_cannot_hold_a_shape_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let shape = Shape::from_name("bitnet-3b").unwrap(); // 8640 columns
+    let error = dummy(&shape, &dir.path().join("out"), &DummyOptions::new(Target::Tq2_0), &mut |_, _| {})
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("blk.0.attn_q.weight") && error.contains("multiple of 256"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

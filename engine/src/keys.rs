@@ -1,0 +1,10 @@
+//! Tern's own keys: all that a GGUF's metadata or a `config.json` may hold under `tern.` (docs/formats.md).
+
+/// What `tern run` does with a prompt unless told: `raw` or `chat`.
+pub const PROMPT: &str = "tern.prompt";
+/// True where the weights are random: such a model is for measuring speed only.
+pub const DUMMY: &str = "tern.dummy";
+/// Names of the tensors whose exact scales [`SCALE_VALUES`] holds, in a GGUF whose blocks hold rounded ones.
+pub const SCALE_NAMES: &str = "tern.scale.names";
+/// One f32 for each of [`SCALE_NAMES`].
+pub const SCALE_VALUES: &str = "tern.scale.values";

@@ -1,0 +1,79 @@
+//! One tensor as a file holds it: its sizes, its bytes and the name of what they mean. How bytes become numbers is
+//! [`codec`](crate::codec)'s; where tensors lie is [`file`](mod@crate::file)'s.
+
+use tern_kernels::Bytes;
+
+/// What the bytes of a tensor mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// The upper half of binary32.
+    Bf16,
+    /// 32 signed bytes under one f16 scale.
+    Q8_0,
+    /// 32 nibbles under one f16 scale.
+    Q4_0,
+    /// 256 six-bit numbers with 16 small scales under one f16 scale.
+    Q6K,
+    /// bitnet.cpp's 2-bit trits in blocks of 128, one scale: what published files hold.
+    I2S,
+    /// The same in blocks of 64, as bitnet.cpp's quantize tool writes on ARM; nothing in a file tells it from I2S.
+    I2SArm,
+    /// llama.cpp's base-3 trits, one f16 scale for each 256.
+    Tq1_0,
+    /// llama.cpp's 2-bit trits, one f16 scale for each 256.
+    Tq2_0,
+    /// ik_llama.cpp's base-3 trits, one f16 scale for each row.
+    Iq1Bn,
+    /// ik_llama.cpp's 2-bit trits, one f32 scale for each row.
+    Iq2Bn,
+    /// The same, four rows interleaved.
+    Iq2BnR4,
+    /// Hugging Face's `uint8` with four rows in a byte; the scale is another tensor.
+    Packed,
+    /// Tern's 2-bit blocks, mapped as they are.
+    I2,
+    /// Tern's base-3 blocks, mapped as they are.
+    T5,
+    /// bitnet.cpp's lookup tables for ARM: refused.
+    Tl1,
+    /// bitnet.cpp's lookup tables for x86: refused.
+    Tl2,
+    /// A GGUF type that Tern does not read.
+    Other(u32),
+    /// A safetensors dtype that holds no weights for Tern.
+    Dtype(&'static str),
+}
+
+/// One tensor of a file, still encoded.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// The name the file gives it.
+    pub name: String,
+    /// The sizes, outermost first, each above 0: `[rows, cols]` for a matrix. Empty for a single number.
+    pub dims: Vec<usize>,
+    /// What the bytes mean.
+    pub encoding: Encoding,
+    /// The one exact scale of a ternary tensor where the file states it outside the tensor's bytes: the multiplier of a
+    /// packed `uint8` tensor, or Tern's exact f32 beside a TQ tensor, whose own scales are f16.
+    pub scale: Option<f32>,
+    /// Multiplies every weight: the `X.scale` tensor that some GGUF files keep beside `X.weight`; 1 without one.
+    pub factor: f32,
+    /// The bytes, without padding.
+    pub bytes: Bytes,
+}
+
+impl Tensor {
+    /// Contiguous numbers per row: the innermost size.
+    pub fn cols(&self) -> usize {
+        self.dims.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows: the product of all sizes but the innermost.
+    pub fn rows(&self) -> usize {
+        self.dims.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+}
