@@ -22,7 +22,7 @@ use tern::{Encoding, Error, Result, Tokenizer};
 use tern_kernels::Scales;
 
 /// Converts the model at `input` into `output`: a file, or for [`Target::Hf`] a directory, which must be new or empty.
-/// `progress` hears of bytes read, and how many there will be.
+/// `progress` is called with `(done, total)` bytes read.
 pub fn convert(
     input: &Path,
     output: &Path,

@@ -47,7 +47,7 @@ impl DummyOptions {
 }
 
 /// Writes a model of this shape to `output`: a file, or for [`Target::Hf`] a directory, which must be new or empty.
-/// `progress` hears of bytes written, and how many there will be.
+/// `progress` is called with `(done, total)` bytes written.
 pub fn dummy(
     shape: &Shape,
     output: &Path,

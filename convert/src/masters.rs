@@ -121,7 +121,7 @@ pub struct Master<'a> {
     pub values: &'a [f32],
 }
 
-/// Writes a Hugging Face checkpoint of f32 masters, quantised by whoever loads it (`autobitlinear`, online): a new
+/// Writes a Hugging Face checkpoint of f32 masters, quantised when it is loaded (`autobitlinear`, online): a new
 /// directory, there when it is whole. `more` are further keys of `config.json`, `files` go beside it as they are.
 pub fn write_masters(
     dir: &Path,

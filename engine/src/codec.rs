@@ -1,8 +1,8 @@
 //! Encodings found on disk: bytes to floats, or to trits and their scales, and back. [`Encoding`] is the one list; how
 //! trits lie in memory is the kernels' business.
 //!
-//! A row is the contiguous numbers of a tensor's innermost dimension. Rows decode one at a time, so nobody needs a
-//! second copy of a tensor. A file is hostile: a code or a scale that no encoder writes is an error, never a number.
+//! A row is the contiguous numbers of a tensor's innermost dimension. Rows decode one at a time, so no second copy of a
+//! tensor is needed. A file is hostile: a code or a scale that no encoder writes is an error, never a number.
 
 mod absmean;
 mod i2_s;

@@ -7,7 +7,8 @@ use crate::model::Model;
 use crate::sampler::{Allowed, Past, Sampler, Sampling, log_probability};
 use crate::sequence::Sequence;
 
-/// Tokens of a prompt that go through the model together: bounds the scratch memory, changes no result.
+/// Prefill batch size: how many tokens of a prompt go through the model together. It bounds the scratch memory and changes no
+/// result.
 pub const CHUNK: usize = 256;
 
 /// A token that was chosen.
@@ -29,8 +30,8 @@ pub enum Stop {
     Context,
 }
 
-/// One text that a model continues, token by token. A prompt is read with [`Generation::prompt`], then each call of
-/// [`Generation::next`] chooses a token; a chat goes on with another prompt.
+/// One text that a model continues, token by token. [`Generation::prompt`] prefills a prompt, then each call of
+/// [`Generation::next`] decodes one token; a chat goes on with another prompt.
 ///
 /// ```
 /// use tern::{Generation, Model, Options, Sampling, Specials};
@@ -76,7 +77,7 @@ pub struct Generation<'m> {
 }
 
 impl<'m> Generation<'m> {
-    /// Begins an empty generation with room for `context` tokens, prompt and answer together.
+    /// Creates an empty generation of at most `context` tokens, prompt and answer together.
     pub fn new(model: &'m Model, context: usize, sampling: Sampling) -> Result<Self> {
         let most = model.config().context;
         if context == 0 || context > most {

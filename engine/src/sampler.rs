@@ -18,7 +18,7 @@ pub use self::settings::{Dry, Sampling};
 use self::filters::Candidate;
 use crate::error::Result;
 
-/// What was there before the token that is chosen.
+/// The context of a choice: the tokens before the one to be chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct Past<'a> {
     /// All tokens, the prompt too.
@@ -43,7 +43,7 @@ const PENALTY_WINDOW: usize = 64;
 
 /// A sampler chooses the next token from the logits of a forward pass. It holds the state of the random numbers: the same
 /// [`Sampling`] with the same seed chooses the same tokens again. [`Generation`](crate::Generation) and
-/// [`Batch`](crate::Batch) have theirs; whoever calls [`Model::forward`](crate::Model::forward) makes one.
+/// [`Batch`](crate::Batch) hold their own; a caller of [`Model::forward`](crate::Model::forward) makes one.
 ///
 /// ```
 /// use tern::{Sampler, Sampling};

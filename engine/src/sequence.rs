@@ -1,11 +1,11 @@
-//! One text in the making: its tokens and their keys and values.
+//! A sequence: its tokens and their KV cache.
 
 use tern_kernels::{Cache, Chunk, ChunkCount};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
 
-/// Tokens that went through the model, and what attention keeps of them. A clone shares the memory of its past.
+/// The tokens that went through the model and their KV cache. A clone shares the cache; it is copied on write.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     tokens: Vec<u32>,
@@ -38,8 +38,8 @@ impl Sequence {
         self.tokens.truncate(len);
     }
 
-    /// Makes room for `count` more tokens of `model`; refuses past the context, where memory runs out, and a model that
-    /// keeps its keys and values otherwise.
+    /// Reserves cache for `count` more tokens. An error past the context, where memory runs out, and for a model whose
+    /// KV cache has another format.
     pub(crate) fn reserve(&mut self, model: &Model, count: usize) -> Result<()> {
         let needed = self.tokens.len() + count;
         if needed > self.context {

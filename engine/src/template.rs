@@ -31,7 +31,7 @@ pub(crate) const BITNET_2B4T: &str = "{% for message in messages %}\
 const MAX_SOURCE: usize = 1 << 16;
 /// Real templates need about 50 instructions for a message.
 const FUEL: u64 = 1_000_000;
-/// Enough for the deepest syntax tree and the deepest recursion that the limits allow, whoever calls.
+/// The stack that a template renders on: enough for the deepest syntax tree and recursion that the limits allow.
 const STACK: usize = 32 << 20;
 
 /// One turn of a conversation.

@@ -11,7 +11,7 @@ const LINE: usize = 64;
 /// A huge page of x86 and ARM. Buffers of several are laid on their borders.
 const HUGE: usize = 2 << 20;
 
-/// A fixed run of bytes, zero at first. The system hands them out page by page as they are touched, to whoever does.
+/// A fixed run of bytes, zeroed. The system allocates its pages on first touch, near the thread that touches them.
 pub struct Buffer {
     start: NonNull<u8>,
     layout: Layout,

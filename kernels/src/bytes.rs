@@ -1,4 +1,4 @@
-//! A read-only run of bytes that somebody keeps alive: a memory map, or memory of our own.
+//! A shared read-only run of bytes: a memory map, or memory of our own.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Memory that a [`Bytes`] can be a part of.
 pub trait Memory: AsRef<[u8]> + Send + Sync {
-    /// Hints that nobody will read this part soon: the map of a file can give its pages back to the system.
+    /// Hints that this part will not be read soon: a memory map can return its pages to the system.
     fn release(&self, _part: Range<usize>) {}
     /// What became of the file behind it since it was opened, if that was seen: its bytes cannot be trusted any more.
     fn changed(&self) -> Option<String> {
@@ -17,7 +17,7 @@ pub trait Memory: AsRef<[u8]> + Send + Sync {
 impl Memory for Vec<u8> {}
 impl Memory for &'static [u8] {}
 
-/// Whoever owns the memory behind a [`Bytes`].
+/// The owner of the memory behind a [`Bytes`].
 pub type Owner = Arc<dyn Memory>;
 
 /// A shared, read-only slice of an [`Owner`]; cloning it copies no data.
@@ -41,12 +41,12 @@ impl Bytes {
         Some(Self { owner: self.owner.clone(), range: start + range.start..start + range.end })
     }
 
-    /// Whoever keeps these bytes alive.
+    /// The owner that keeps these bytes alive.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// Hints that nobody will read these bytes soon; whoever does all the same gets what was there.
+    /// Hints that these bytes will not be read soon. Reading them all the same is correct, only slower.
     pub fn release(&self) {
         self.owner.release(self.range.clone());
     }

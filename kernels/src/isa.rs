@@ -104,7 +104,7 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// For each byte: `v >= k` gives `(v - k, 1)`, else `(v, 0)`.
     fn take(self, v: Self::Bytes, k: u8) -> (Self::Bytes, Self::Bytes);
 
-    /// Asks for what lies at `data[at]`, or would lie there, to be brought near.
+    /// Prefetches the cache line of `data[at]`, which may lie past the end.
     #[inline(always)]
     fn prefetch<T>(self, _data: &[T], _at: usize) {}
 

@@ -32,8 +32,8 @@ fn physical_cores() -> Option<usize> {
     (!cores.is_empty()).then_some(cores.len())
 }
 
-/// Threads that work on one job at a time together with the caller. A job is cut into pieces, which go to whoever is free: a
-/// worker that the system has put aside to let another program run is not waited for, only a piece that it has begun.
+/// Threads that work on one job at a time together with the caller. A job is cut into pieces, which go to the threads that are
+/// free: a worker that the scheduler has preempted is not waited for, only a piece that it has begun.
 pub struct Pool {
     round: Arc<Round>,
     workers: Vec<JoinHandle<()>>,
@@ -127,8 +127,8 @@ impl Pool {
     }
 }
 
-/// Pieces of `0..count` for whoever comes next: large ones first, so that they lie together, small ones at the end, so
-/// that all threads finish at the same time even where one was held up.
+/// Pieces of `0..count`, handed out in order: large ones first, so that memory is read in long runs, small ones at the
+/// end, so that all threads finish at the same time even where one was preempted.
 pub(crate) struct Shares {
     next: AtomicUsize,
     count: usize,

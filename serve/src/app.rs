@@ -24,7 +24,7 @@ use crate::worker::{Event, Message, Work};
 /// Who sent a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// Callers of different realms share no memory of prompts.
+    /// Callers with different salts share no prefix cache.
     pub(crate) realm: u64,
     /// Who shares the model with others in equal parts: a key, or an address where there are no keys.
     pub(crate) owner: u64,
@@ -146,13 +146,13 @@ impl App {
         (self.options.parallel + self.options.queue).saturating_sub(self.places.available_permits())
     }
 
-    /// A name for a request or an answer: the start's time keeps it apart from those before a restart.
+    /// A new id for a request or an answer. It holds the time of the start, so that ids do not recur after a restart.
     pub(crate) fn id(&self, prefix: &str) -> String {
         let count = self.ids.fetch_add(1, Ordering::Relaxed);
         format!("{prefix}{:08x}{count:08x}", self.options.started as u32)
     }
 
-    /// Prepares something on a thread that may take its time.
+    /// Runs a blocking job on a thread of its own; at most `PREPARING` run at once.
     pub(crate) async fn apart<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
@@ -160,7 +160,7 @@ impl App {
         self.apart_among(&self.preparing, job).await
     }
 
-    /// As one of so many. Its permit is free again when the work has ended, even if nobody waits for it any more.
+    /// The same with a permit that the job holds until it has ended, even if its caller has gone.
     async fn apart_among<T: Send + 'static>(
         self: &Arc<Self>,
         permits: &Arc<Semaphore>,
@@ -179,7 +179,7 @@ impl App {
         })
     }
 
-    /// Takes a request in: from here on it runs until it ends or the events are dropped.
+    /// Queues a request for the worker. It runs until it ends or its receiver of events is dropped.
     pub(crate) async fn start(
         self: &Arc<Self>,
         mut request: Request,

@@ -1,4 +1,4 @@
-//! An answer's text told apart while it comes: thoughts, what is said, calls of tools.
+//! Splits an answer's text while it streams into reasoning, content and tool calls.
 //!
 //! Reasoning models think between `<think>` and `</think>` before they speak; their templates may write the first mark
 //! into the prompt. Calls stand between `<tool_call>` and `</tool_call>`, see `tools`. A call's name is told as soon as it
@@ -23,7 +23,7 @@ pub(crate) struct Call {
     pub(crate) whole: bool,
 }
 
-/// What an answer's text turned out to be.
+/// A part of an answer.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Part {
     Thought(String),
@@ -51,7 +51,7 @@ pub(crate) enum Thoughts {
     Open,
 }
 
-/// How an answer's text is told apart.
+/// How an answer's text is split.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Format {
     pub(crate) tools: bool,
@@ -354,7 +354,7 @@ fn head(text: &str) -> Head {
     }
 }
 
-/// A whole answer told apart.
+/// Splits a whole answer.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Spoken {
     pub(crate) thought: Option<String>,

@@ -65,7 +65,7 @@ pub(crate) struct Shape {
     pub(crate) logprobs: Option<usize>,
     /// The prompts' texts, where they are to be repeated.
     pub(crate) echo: Option<Vec<String>>,
-    /// How the answer's text is told apart.
+    /// How the answer's text is split.
     pub(crate) format: Format,
     pub(crate) stream: bool,
     pub(crate) usage: bool,
@@ -559,7 +559,7 @@ fn dry(ready: &Ready, request: &Request) -> Result<Dry, Refusal> {
     })
 }
 
-/// A seed nobody chose.
+/// A random seed.
 fn new_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -92,7 +92,7 @@ pub(crate) struct Structured {
     pub(crate) json_object: Option<bool>,
 }
 
-/// OpenAI's map, or llama.cpp's list of pairs; a key is a token's id or a text of which every token is meant.
+/// OpenAI's map, or llama.cpp's list of pairs; a key is a token's id, or a text whose every token gets the bias.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a map of token ids to numbers, or a list of such pairs")]
 pub(crate) enum Biases {

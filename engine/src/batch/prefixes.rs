@@ -1,8 +1,8 @@
-//! What sequences that ended leave behind: their keys and values, found again by the tokens they stand for.
+//! The prefix cache: keys and values of sequences that ended, found again by their tokens.
 //!
 //! A tree of pages (chunks of the cache): a node holds the tokens of one page and the page, its children what came
-//! next. The last page of a text may be part full; it has no children. Tokens are compared one by one, so nothing is
-//! ever taken for something else, and each realm has a tree of its own.
+//! next. The last page of a text may be part full; it has no children. Tokens are compared one by one, so no two
+//! prefixes are confused, and each cache salt has a tree of its own.
 
 use std::collections::HashMap;
 
@@ -80,7 +80,7 @@ impl Prefixes {
         }
     }
 
-    /// Gives up the page that nobody needed for the longest time; `false` if all are in use.
+    /// Evicts the least recently used page; `false` if all are in use.
     pub(super) fn evict(&mut self) -> bool {
         let leaf = |node: &Node| node.children.is_empty() && node.page.is_unshared();
         let nodes = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.as_ref()?)));
@@ -99,7 +99,7 @@ impl Prefixes {
         true
     }
 
-    /// Pages that could be given up: nobody else holds them.
+    /// Pages that could be evicted: no sequence shares them.
     pub(super) fn idle(&self) -> usize {
         self.nodes.iter().flatten().filter(|node| node.page.is_unshared()).count()
     }

@@ -2,8 +2,8 @@
 //! and renamed.
 //!
 //! A draft is `.NAME.tern-PID-N.part`, a file or a directory. While its writer lives it holds a lock (on the file
-//! itself, or on `.lock` inside the directory), so whoever writes NAME next can tell a draft in the making from
-//! what a killed process left behind, and removes the latter.
+//! itself, or on `.lock` inside the directory), so the next writer of NAME can tell a draft in use from what a
+//! killed process left behind, and removes the latter.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -42,7 +42,7 @@ pub(super) fn dry(logits: &mut [f32], text: &[u32], dry: &Dry) {
 /// difference.
 const LARGEST: f32 = 1e6;
 
-/// Adds to the logits of these tokens; what is not in the vocabulary is nobody's.
+/// Adds a bias to the logits of these tokens. Ids at or beyond the vocabulary's size are ignored.
 pub(super) fn bias(logits: &mut [f32], bias: &[(u32, f32)]) {
     for (id, bias) in bias {
         if let Some(logit) = logits.get_mut(*id as usize) {

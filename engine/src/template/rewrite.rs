@@ -27,7 +27,7 @@ pub(super) const ASSIGN: &str = ".=";
 pub(super) const READ: &str = "read ";
 /// Pays for the elements of a value and gives it back.
 pub(super) const EACH: &str = "each ";
-/// A variable for results that nobody wants.
+/// A variable for results that are discarded.
 const NOTHING: &str = " ";
 
 /// Tests that only look at what kind of a thing a value is.

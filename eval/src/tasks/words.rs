@@ -43,7 +43,7 @@ pub(super) fn occurrences(text: &str, phrase: &str) -> usize {
     if phrase.is_empty() { 0 } else { text.matches(&phrase).count() }
 }
 
-/// Whether a word stands by itself in a text, whatever its case.
+/// Whether a text holds this word as a whole word, in any case.
 pub(super) fn has_word(text: &str, word: &str) -> bool {
     let (text, word) = (text.to_lowercase(), word.to_lowercase());
     let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');

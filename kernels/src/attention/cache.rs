@@ -113,7 +113,7 @@ pub struct Cache {
 pub struct Chunk(Arc<Counted>);
 
 impl Chunk {
-    /// Whether nobody else holds it.
+    /// Whether this is the only reference to it.
     pub fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
@@ -126,7 +126,7 @@ pub struct ChunkCount(Arc<AtomicUsize>);
 impl ChunkCount {
     /// How many there are.
     pub fn get(&self) -> usize {
-        // Relaxed: whoever decides by it also makes and drops the chunks.
+        // Relaxed: the thread that decides by it also allocates and drops the chunks.
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -151,7 +151,7 @@ impl Drop for Counted {
     }
 }
 
-/// There was no memory for more positions.
+/// The allocation of more positions failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
@@ -159,7 +159,7 @@ impl Cache {
     /// Positions of a chunk.
     pub const CHUNK: usize = CHUNK;
 
-    /// Room for no position yet; `heads` counts those of keys and values, `dim` is their width.
+    /// An empty cache; `heads` counts those of keys and values, `dim` is their width.
     pub fn new(format: KvFormat, layers: usize, heads: usize, dim: usize) -> Self {
         Self { format, layers, heads, dim, chunks: Vec::new(), count: ChunkCount::default() }
     }
@@ -170,7 +170,7 @@ impl Cache {
         self
     }
 
-    /// Makes room for the positions `written..end`, for nobody else to see what is written there. What was written
+    /// Reserves the positions `written..end`; a chunk that is shared is copied before it is written. What was written
     /// before stays where it is.
     pub fn reserve(&mut self, written: usize, end: usize) -> Result<(), OutOfMemory> {
         let more = end.div_ceil(CHUNK).saturating_sub(self.chunks.len());
@@ -189,7 +189,7 @@ impl Cache {
         Ok(())
     }
 
-    /// How many chunks `reserve` would make, new ones and copies.
+    /// How many chunks `reserve` would allocate, new ones and copies.
     pub fn missing(&self, written: usize, end: usize) -> usize {
         let first = (written / CHUNK).min(self.chunks.len());
         let shared = self.chunks[first..].iter().filter(|chunk| !chunk.is_unshared()).count();
@@ -201,7 +201,7 @@ impl Cache {
         &self.chunks
     }
 
-    /// Begins anew with chunks of another cache that was made with the same numbers.
+    /// Replaces its chunks by those of another cache of the same format and sizes.
     pub fn adopt(&mut self, chunks: impl IntoIterator<Item = Chunk>) {
         self.chunks.clear();
         self.chunks.extend(chunks);
@@ -209,7 +209,7 @@ impl Cache {
         assert!(self.chunks.iter().all(|chunk| chunk.0.bytes.len() == len), "a chunk of another shape");
     }
 
-    /// Gives back the chunks past the first `positions`.
+    /// Frees the chunks past the first `positions`.
     pub fn shrink(&mut self, positions: usize) {
         self.chunks.truncate(positions.div_ceil(CHUNK));
     }
@@ -219,17 +219,17 @@ impl Cache {
         self.part() * self.heads * self.layers
     }
 
-    /// Positions that there is room for.
+    /// The positions that are allocated.
     pub fn positions(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
-    /// How it keeps them.
+    /// The format of its keys and values.
     pub fn format(&self) -> KvFormat {
         self.format
     }
 
-    /// Whether it was made with these numbers.
+    /// Whether it has this format and these sizes.
     pub fn fits(&self, format: KvFormat, layers: usize, heads: usize, dim: usize) -> bool {
         (self.format, self.layers, self.heads, self.dim) == (format, layers, heads, dim)
     }

@@ -35,7 +35,7 @@ impl<'a> Queries<'a> {
     }
 }
 
-/// What a worker needs room for.
+/// A worker's scratch memory.
 pub(super) struct Buffers {
     pub(super) scores: [Lanes; COLUMNS],
     pub(super) codes: [Codes; COLUMNS],

@@ -24,7 +24,7 @@ const LEAST: usize = 12;
 /// Most columns: 127 * 128 * 2^17 < 2^31.
 const MOST_COLS: usize = 1 << 17;
 
-/// Room for the digits of hidden states.
+/// Scratch memory for the digits of hidden states.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
     tiles: Vec<u8>,

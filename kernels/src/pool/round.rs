@@ -2,7 +2,7 @@
 //!
 //! The caller opens the round, does the job itself and closes the round when nothing is left to begin. A worker enters
 //! a round that is open and leaves it when its call of the job returns. A round has ended when it is closed and nobody is
-//! inside: a worker that the system has put aside before it came is not waited for, and finds the door closed.
+//! inside: a worker that was preempted before it entered is not waited for, and finds the round closed.
 //!
 //! One word holds all of that, so that entering, closing and leaving have one order on which every thread agrees:
 //!
@@ -119,9 +119,9 @@ impl Round {
         }
     }
 
-    /// Lets nobody in any more, and waits for those who are inside. They do work that was begun, so it is soon over, unless
-    /// the system has put one aside in the middle of it. Then sleeping is best: whoever gives the processor back early
-    /// is served first when there is something to do.
+    /// Closes the round and waits for the workers inside. They finish a piece that was begun, which is soon over, unless the
+    /// scheduler has preempted one in the middle of it. Then sleeping is best: a thread that gave its processor back early
+    /// is scheduled first when it has work again.
     fn close(&self) {
         let mut word = self.word.fetch_and(!OPEN, Ordering::Acquire);
         for _ in 0..SPINS {
@@ -172,7 +172,7 @@ impl Round {
     }
 
     /// What a worker does all its life: enter the rounds it comes to in time. It looks for them a while before it parks;
-    /// whoever opens a round unparks it.
+    /// the caller that opens a round unparks it.
     pub(super) fn work(&self, worker: usize) {
         let _within = Within::of(self);
         let (mut seen, mut last, mut spins) = (0, 0, 0);

@@ -23,12 +23,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a client should know about its answer: a system message that the model does not read, what of a schema is not kept.
 const WARNING: HeaderName = HeaderName::from_static("x-tern-warning");
 
-/// What anybody may see: whether the server lives, and the page, which knows nothing by itself.
+/// Paths that need no key: health, and the static page, which holds no secrets.
 fn open(path: &str) -> bool {
     matches!(path, "/health" | "/v1/health") || page::FILES.iter().any(|(file, ..)| *file == path)
 }
 
-/// What anybody may see where the operator says so.
+/// Paths that need no key where the operator says so.
 const METRICS: [&str; 2] = ["/metrics", "/v1/metrics"];
 
 /// Around every request.
@@ -93,7 +93,7 @@ fn refused(status: StatusCode, kind: &'static str, what: impl Into<String>) -> B
     Box::new(refusal.into_response())
 }
 
-/// Who counts as one: a key, or an address; whoever has an address of IPv6 has a network of them.
+/// The client that a request counts for: its key, or its address. An IPv6 client owns a whole network, so its prefix counts.
 fn owner(key: Option<usize>, peer: Option<IpAddr>) -> u64 {
     match (key, peer) {
         (Some(at), _) => at as u64 + 1,
