@@ -99,9 +99,9 @@ const rare = async () => {
 
   for (const [name, response, wanted, offered] of [
     ["a setting", refusal(400, { message: "`temperature`: expected 0 to 100, found 1000", param: "temperature" }), /“Temperature”\. Expected 0 to 100, found 1000\./, "Settings"],
-    ["a mistake", refusal(500, { message: "the server made a mistake with this request" }), /The server made a mistake/, "Retry"],
+    ["a mistake", refusal(500, { message: "internal error while answering this request" }), /Internal error of the server/, "Retry"],
     ["a stranger", { status: 200, contentType: "text/html", body: "<h1>Please log in</h1>" }, /no answer of this server/, "Retry"],
-    ["a gateway", { status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" }, /made a mistake/, "Retry"],
+    ["a gateway", { status: 502, contentType: "text/html", body: "<h1>Bad gateway</h1>" }, /Internal error/, "Retry"],
     ["nothing", events(piece({ role: "assistant" }), piece({}, "stop"), "[DONE]"), /The model said nothing/, "Retry"],
     ["an end", events({ error: { message: "the request took longer than 1800 s" } }), /The request took longer/, "Retry"],
     ["no JSON", events("{\"choices\""), /no answer of this server/, "Retry"],

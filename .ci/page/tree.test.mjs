@@ -142,7 +142,7 @@ test("errors are said in people's words", () => {
   assert.match(of(400, { code: "context_length_exceeded", message: "x", n_prompt_tokens: 600, n_ctx: 512 }).text, /600 tokens, and the model holds 512/);
   assert.match(of(400, { param: "top_p", message: "`top_p`: expected 0 to 1, found 5" }).text, /“Top-p”. Expected 0 to 1, found 5\./);
   assert.equal(of(503, { message: "the model is being loaded" }).text, "The model is being loaded.");
-  assert.equal(of(502, null).text, "The server made a mistake.");
+  assert.equal(of(502, null).text, "Internal error of the server.");
   for (const error of [{ kind: "gone" }, { kind: "broken" }, { kind: "ended" }, { kind: "empty" }, { kind: "odd" }, failure(418, null, null)]) {
     const { text, can } = explain(error);
     assert(text.endsWith(".") && can.length > 0 && !/fetch|network error|HTTP|Bearer/.test(text), text);

@@ -153,15 +153,15 @@ impl App {
     }
 
     /// Runs a blocking job on a thread of its own; at most `PREPARING` run at once.
-    pub(crate) async fn apart<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.apart_among(&self.preparing, job).await
+        self.blocking_with(&self.preparing, job).await
     }
 
     /// The same with a permit that the job holds until it has ended, even if its caller has gone.
-    async fn apart_among<T: Send + 'static>(
+    async fn blocking_with<T: Send + 'static>(
         self: &Arc<Self>,
         permits: &Arc<Semaphore>,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
@@ -174,9 +174,7 @@ impl App {
             job(app.ready()?)
         });
         let done = done.await;
-        done.unwrap_or_else(|_| {
-            Err(Refusal::internal("the server made a mistake while reading this request"))
-        })
+        done.unwrap_or_else(|_| Err(Refusal::internal("internal error while reading this request")))
     }
 
     /// Queues a request for the worker. It runs until it ends or its receiver of events is dropped.
@@ -203,7 +201,7 @@ impl App {
                     let found = grammar(&request, kind)?.map(|grammar| ready.grammars()?.find(grammar));
                     Ok((request, place, found.transpose()?))
                 };
-                match self.apart(find).await? {
+                match self.blocking(find).await? {
                     (request, place, None) => (request, place, None),
                     (request, place, Some(Found::Known(compiled))) => (request, place, Some(compiled)),
                     (request, place, Some(Found::New(grammar))) => {
@@ -211,7 +209,7 @@ impl App {
                         let compile = move |ready: &Ready| {
                             Ok((request, place, Some(ready.grammars()?.compile(grammar)?)))
                         };
-                        self.apart_among(&self.compiling, compile).await?
+                        self.blocking_with(&self.compiling, compile).await?
                     }
                 }
             }
@@ -235,7 +233,7 @@ impl App {
                 Ok((prepared, place))
             }
         };
-        let (Prepared { jobs, shape }, place) = self.apart(prepare).await?;
+        let (Prepared { jobs, shape }, place) = self.blocking(prepare).await?;
         note.asked(shape.prompt_tokens.iter().sum());
         let (sender, events) = tokio::sync::mpsc::channel(EVENTS + Event::PER_STEP * jobs.len());
         let deadline = received + self.options.request_time;

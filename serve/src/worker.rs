@@ -280,7 +280,7 @@ impl<'m> Worker<'m> {
             }
             Err(_) => {
                 self.metrics.panics.add(1);
-                self.abort(&Refusal::internal("the server made a mistake; it goes on without this request"));
+                self.abort(&Refusal::internal("internal error; this request was ended and the others go on"));
                 if let Ok(batch) = Batch::new(self.model, self.bounds) {
                     self.batch = batch;
                 }

@@ -408,7 +408,7 @@ pub(crate) async fn count_tokens(
     let count = async {
         let Json(request) = body?;
         let request = request.common()?;
-        app.apart(move |ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()))
+        app.blocking(move |ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()))
             .await
     };
     match count.await {

@@ -54,7 +54,7 @@ pub(crate) async fn tokenize(
         caller.note.holds(ids.capacity() * size_of::<u32>() + 2 * tokens::PIECE)?;
         Ok((ready.model.clone(), ready.context, ids))
     };
-    let (model, context, ids) = app.apart(encode).await?;
+    let (model, context, ids) = app.blocking(encode).await?;
     Ok(tokens::response(model, context, ids, pieces))
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn detokenize(
     Extension(caller): Extension<Caller>,
     Json(asked): Json<Detokenize>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let answer = app.apart(move |ready| {
+    let answer = app.blocking(move |ready| {
         let ids = asked
             .tokens
             .ok_or_else(|| Refusal::field("tokens", "expected a list of token ids, found none"))?;
@@ -98,7 +98,7 @@ pub(crate) async fn apply_template(
     State(app): State<Arc<App>>,
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let answer = app.apart(move |ready| {
+    let answer = app.blocking(move |ready| {
         let tools = Tools::of(&request)?;
         let (messages, continued) = conversation(&request, tools.as_ref(), ready.keeps_system())?;
         let tokenizer = chatting(ready)?;

@@ -128,7 +128,7 @@ async fn caught(request: Request, next: Next) -> Response {
         Err(_) => Poll::Ready(None),
     })
     .await
-    .unwrap_or_else(|| Refusal::internal("the server made a mistake with this request").into_response())
+    .unwrap_or_else(|| Refusal::internal("internal error while answering this request").into_response())
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ export const explain = (error) => {
     const why = sentence(told.slice(told.indexOf(":") + 1));
     return { text: `The server does not take the setting “${SETTINGS[error.param]}”. ${why}`, can: ["settings", "retry"] };
   }
-  if (error.status >= 500) return { text: `The server made a mistake. ${told}`.trim(), can: ["retry"] };
+  if (error.status >= 500) return { text: `Internal error of the server. ${told}`.trim(), can: ["retry"] };
   return { text: told || `The server refused this (${error.status}).`, can: ["retry"] };
 };
 

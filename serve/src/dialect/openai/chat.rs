@@ -41,8 +41,8 @@ pub(crate) async fn input_tokens(
     State(app): State<Arc<App>>,
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let count =
-        app.apart(move |ready| chat_ids(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()));
+    let count = app
+        .blocking(move |ready| chat_ids(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()));
     Ok(axum::Json(json!({"object": "chat.completion.input_tokens", "input_tokens": count.await?})))
 }
 

@@ -162,7 +162,7 @@ pub(crate) async fn input_tokens(
 ) -> Result<axum::Json<Value>, Refusal> {
     let Common { request, .. } = request.common(&app.responses, &caller)?;
     let count =
-        app.apart(move |ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()));
+        app.blocking(move |ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()));
     Ok(axum::Json(json!({"object": "response.input_tokens", "input_tokens": count.await?})))
 }
 
