@@ -1,9 +1,6 @@
 //! How a command ends without success: what the person reads and the exit code the shell sees.
 
 use std::io;
-use std::process::ExitCode;
-
-use crate::terminal;
 
 /// The result of a command, or of a part of one.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -11,10 +8,11 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 /// Why a command stopped, in one line; hints say what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    code: u8,
+    /// The exit code.
+    pub(crate) code: u8,
     /// Empty: there is nothing to say (Ctrl-C, a closed pipe).
-    message: String,
-    hints: Vec<String>,
+    pub(crate) message: String,
+    pub(crate) hints: Vec<String>,
 }
 
 impl Failure {
@@ -50,28 +48,6 @@ impl Failure {
     /// Whether this ends a conversation too, and not only the turn it happened in.
     pub(crate) fn is_silent(&self) -> bool {
         self.message.is_empty()
-    }
-
-    /// Prints `error:` and `hint:` lines on standard error.
-    pub(crate) fn print(&self) {
-        if !self.message.is_empty() {
-            terminal::error(&self.message);
-        }
-        for hint in &self.hints {
-            terminal::hint(hint);
-        }
-    }
-
-    /// Prints a `warning:` line instead of the `error:` line: the command goes on.
-    pub(crate) fn warn(&self) {
-        terminal::warning(&self.message);
-        self.hints.iter().for_each(|hint| terminal::hint(hint));
-    }
-
-    /// Prints and gives the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
-        self.print();
-        ExitCode::from(self.code)
     }
 }
 

@@ -1,10 +1,9 @@
 //! Ctrl-C: while a model writes, the first one stops the text and the second one ends the process;
 //! at any other time the first one ends it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::cmd::train::screen;
 use crate::failure::{Failure, Outcome};
 use crate::terminal;
 
@@ -13,6 +12,14 @@ const WRITING: u8 = 1;
 const STOPPED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// What is called before the process ends here.
+static HOOKS: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
+/// Has `hook` called before Ctrl-C ends the process: by a screen that has to give the terminal back.
+pub(crate) fn before_exit(hook: fn()) {
+    HOOKS.lock().unwrap_or_else(PoisonError::into_inner).push(hook);
+}
 
 /// Starts listening for Ctrl-C; called once, before the first [`Writing`].
 pub(crate) fn listen() -> Outcome {
@@ -23,7 +30,8 @@ pub(crate) fn listen() -> Outcome {
 pub(crate) fn interrupt() {
     if STATE.compare_exchange(WRITING, STOPPED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         tern::file::write::discard_drafts();
-        screen::leave();
+        let hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        hooks.iter().for_each(|hook| hook());
         if terminal::talk_is_terminal() {
             terminal::leave(); // the shell's prompt goes on a line of its own
         }

@@ -4,6 +4,7 @@ mod wrap;
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Read, Write};
+use std::process::ExitCode;
 
 use self::wrap::Wrap;
 use crate::failure::{Failure, Outcome};
@@ -112,7 +113,29 @@ pub(crate) fn hint(message: &str) {
     say("hint", "1;36", message);
 }
 
-/// A remark that nobody needs, on standard error.
+impl Failure {
+    /// Prints `error:` and `hint:` lines on standard error.
+    pub(crate) fn print(&self) {
+        if !self.message.is_empty() {
+            error(&self.message);
+        }
+        self.hints.iter().for_each(|text| hint(text));
+    }
+
+    /// Prints a `warning:` line instead of the `error:` line: the command goes on.
+    pub(crate) fn warn(&self) {
+        warning(&self.message);
+        self.hints.iter().for_each(|text| hint(text));
+    }
+
+    /// Prints and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        self.print();
+        ExitCode::from(self.code)
+    }
+}
+
+/// A dim status message, on standard error.
 pub(crate) fn remark(message: &str) {
     let message = one_line(message);
     let line = if talk_has_colours() { format!("\x1b[2m{message}\x1b[0m\n") } else { format!("{message}\n") };

@@ -7,6 +7,7 @@ mod grade;
 mod instructions;
 mod items;
 mod language;
+mod numbers;
 mod task;
 mod words;
 

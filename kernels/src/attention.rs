@@ -6,6 +6,7 @@
 //! chunks are joined in order (`softmax.rs`). `cache.rs` draws the layouts that make all of it run side by side.
 
 mod cache;
+mod chunks;
 mod floats;
 mod int8;
 mod plan;

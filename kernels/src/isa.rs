@@ -41,7 +41,6 @@ pub(crate) use wasm_relaxed::WasmRelaxed;
 pub(crate) use wasm_simd128::WasmSimd128;
 
 use crate::half::f16_to_f32;
-use crate::packing::Packing;
 
 // No closures around vectors in here and in the kernels (`map`, `from_fn`): a closure is a function of its own, compiled
 // without the frame's instructions, and where it is not inlined every step becomes a call.
@@ -81,9 +80,8 @@ pub(crate) trait Isa: Copy + Send + Sync {
     const SCALED: bool;
     /// What `dot8` adds to every signed byte: 128 where the instruction wants unsigned bytes, else 0.
     const OFFSET8: i32;
-    /// The packing that decodes fastest from memory: T5 reads a fifth less than I2, which pays where its digits are unpacked
-    /// nearly as quickly, that is where there is a permutation of 64 bytes.
-    const PACKING: Packing = Packing::I2;
+    /// Whether base-3 digits are unpacked nearly as quickly as 2-bit codes: where there is a permutation of 64 bytes.
+    const UNPACKS_T5: bool = false;
     /// 64 bytes in registers.
     type Bytes: Copy;
     /// 16 sums that cannot overflow.

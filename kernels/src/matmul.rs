@@ -31,10 +31,6 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Most columns of a product. A masked code counts up to 2 * 84, every fifth column has that weight, and an activation is
-/// at most 128: 4300 a column, so that sums stay within an i32.
-pub(crate) const MAX_COLS: usize = 1 << 18;
-
 /// Row groups that a kernel takes at once, and the smallest piece of work given to a thread.
 const UNIT: usize = 4;
 

@@ -73,14 +73,15 @@ impl Packing {
     /// Every packing.
     pub const ALL: [Packing; 2] = [Packing::I2, Packing::T5];
 
-    /// The packing that decodes fastest from memory with these instructions.
+    /// The packing that decodes fastest from memory with these instructions: T5 reads a fifth less than I2, which pays where
+    /// its digits are unpacked nearly as quickly.
     pub fn quickest(cpu: Cpu) -> Packing {
         struct Quickest;
         impl Kernel for Quickest {
             type Output = Packing;
             #[inline(always)]
             fn run<I: Isa>(self, _: I) -> Packing {
-                I::PACKING
+                if I::UNPACKS_T5 { Packing::T5 } else { Packing::I2 }
             }
         }
         cpu.run(Quickest)

@@ -1,9 +1,12 @@
 //! A packed ternary matrix and its scales.
 
-use crate::matmul::MAX_COLS;
 use crate::packing::{Packing, ROWS};
 use crate::pool::Pool;
 use crate::{Buffer, Bytes};
+
+/// Most columns of a matrix, so that its products fit. A masked code counts up to 2 * 84, every fifth column has that
+/// weight, and an activation is at most 128: 4300 a column, so that sums stay within an i32.
+const MAX_COLS: usize = 1 << 18;
 
 /// What turns a trit into a weight: `weight = trit * scale`.
 #[derive(Clone, Debug, PartialEq)]

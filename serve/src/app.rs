@@ -5,21 +5,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::dialect::openai::responses::store::Store;
 use crate::error::Refusal;
 use crate::grammar::Found;
-use crate::http::note::Note;
 use crate::limits::{COMPILING, EVENTS, PREPARING, PROMPTS};
 use crate::metrics::Metrics;
 use crate::names;
+use crate::note::Note;
 use crate::options::Options;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
 use crate::wire::{Prompt, Request};
-use crate::worker::{Event, Message, Work};
+use crate::worker::{Event, Message, Place, Work};
 
 /// Who sent a request.
 #[derive(Clone, Debug)]
@@ -60,13 +60,6 @@ pub(crate) struct App {
     /// Answers that can be gone on from.
     pub(crate) responses: Store,
     ids: AtomicU64,
-}
-
-/// Places among the answers that may run or wait; free again when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    _all: OwnedSemaphorePermit,
-    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// How many answers a request asks for, before it is checked.

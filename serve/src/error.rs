@@ -4,6 +4,15 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+/// One line of a client's words.
+pub(crate) fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(200).is_some() {
+        short.push('…');
+    }
+    short
+}
+
 /// A request that failed: one clear line and what programs need.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Refusal {

@@ -32,7 +32,7 @@ use kept::Kept;
 pub use judge::Start;
 
 use crate::error::Refusal;
-use crate::limits::GRAMMAR_STACK;
+use crate::limits::{GRAMMAR, GRAMMAR_STACK, at_most};
 
 /// What an answer must be a text of.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -93,6 +93,26 @@ pub(crate) struct Grammars {
     room: Arc<Room>,
 }
 
+/// What is wrong with a grammar by its mere size.
+fn count(grammar: &Grammar) -> Result<(), String> {
+    match grammar {
+        Grammar::Schema(schema, _) => {
+            if !matches!(schema, Value::Object(_) | Value::Bool(_)) {
+                return Err("expected an object".to_owned());
+            }
+            bounds::schema(schema)
+        }
+        Grammar::Lark(text) => {
+            at_most(GRAMMAR, text.len(), "bytes")?;
+            lark::check(text)
+        }
+        Grammar::Regex(text) => {
+            at_most(GRAMMAR, text.len(), "bytes")?;
+            regex::check(text)
+        }
+    }
+}
+
 impl Grammars {
     /// `None` for a model that has no stop token: then no grammar could end.
     pub(crate) fn new(tokenizer: &Tokenizer, vocab: usize, start: Option<Start>) -> Option<Self> {
@@ -110,7 +130,7 @@ impl Grammars {
 
     /// Counts a grammar, and looks whether it is known.
     pub(crate) fn find(&self, grammar: Grammar) -> Result<Found, Refusal> {
-        bounds::check(&grammar).map_err(|what| refused(&what))?;
+        count(&grammar).map_err(|what| refused(&what))?;
         let text = serde_json::to_vec(&grammar).map_err(|error| refused(&error.to_string()))?;
         match self.kept().get(&text) {
             Some(known) => known.map(Found::Known).map_err(|what| refused(&what)),

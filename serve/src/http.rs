@@ -3,7 +3,7 @@
 pub(crate) mod connection;
 mod door;
 mod info;
-pub(crate) mod note;
+mod line;
 mod openapi;
 pub(crate) mod routes;
 pub mod tls;

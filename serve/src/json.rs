@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::app::Caller;
-use crate::error::Refusal;
-use crate::http::note::Note;
+use crate::error::{Refusal, short};
 use crate::limits::{BODY, BODY_PAUSE, BODY_TIME};
+use crate::note::Note;
 use crate::refused::{self, Setting};
 
 /// A body that was read as JSON.
@@ -94,15 +94,6 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     })?;
     reader.end().map_err(|error| Refusal::bad(format!("the body goes on after its JSON: {error}")))?;
     Ok(value)
-}
-
-/// One line of a client's words.
-pub(crate) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(200).is_some() {
-        short.push('…');
-    }
-    short
 }
 
 async fn read(body: axum::body::Body, note: Option<&Note>) -> Result<Vec<u8>, Refusal> {

@@ -92,3 +92,8 @@ pub(crate) const COMPILING: usize = 2;
 /// Answers of `/v1/responses` that are kept, and bytes of them.
 pub(crate) const RESPONSES: usize = 1000;
 pub(crate) const RESPONSES_BYTES: usize = 64 << 20;
+
+/// Says that something is over its limit.
+pub(crate) fn at_most(most: usize, found: usize, what: &str) -> Result<(), String> {
+    if found > most { Err(format!("expected at most {most} {what}, found {found}")) } else { Ok(()) }
+}

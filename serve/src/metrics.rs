@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tern::Load;
 
-use crate::memory;
+use crate::system;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -177,7 +177,7 @@ impl Metrics {
         let _ = writeln!(out, "tern_kv_used_ratio {}", load.pages_used as f64 / load.pages.max(1) as f64);
         head(&mut out, "process_start_time_seconds", "When the server was started, since 1970", "gauge");
         let _ = writeln!(out, "process_start_time_seconds {}", moment.started);
-        if let Some(bytes) = memory::resident() {
+        if let Some(bytes) = system::resident() {
             head(&mut out, "process_resident_memory_bytes", "Memory that the process holds", "gauge");
             let _ = writeln!(out, "process_resident_memory_bytes {bytes}");
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tern::{Dry, Sampling};
 
 use crate::log::Log;
-use crate::memory;
 use crate::ready::now;
+use crate::system;
 
 /// What a server is to do.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ impl Default for Options {
             queue: 128,
             context: None,
             kv_memory: None,
-            request_memory: memory::for_requests(),
+            request_memory: system::for_requests(),
             sampling: Sampling::default(),
             seed: None,
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),

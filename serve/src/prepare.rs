@@ -8,8 +8,8 @@ use tern::{Dry, Job, Message, Sampling, Scored, Specials, Tokenizer};
 
 use crate::asked::Asked;
 use crate::error::Refusal;
+use crate::error::short;
 use crate::grammar::{Compiled, Grammar, Layout};
-use crate::json::short;
 use crate::limits::{
     BIASES, BREAKER_BYTES, BREAKERS, CHOICES, EVENTS, MESSAGES, PROMPTS, STOP_BYTES, STOPS, TEXT,
     TOP_LOGPROBS,

@@ -8,8 +8,7 @@ use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::error::Refusal;
-use crate::json::short;
+use crate::error::{Refusal, short};
 
 /// A setting: its name, the values that mean nothing, and what to do.
 pub(crate) struct Setting(pub(crate) &'static str, pub(crate) Off, pub(crate) &'static str);

@@ -42,7 +42,7 @@ impl Tools {
             if let Some(kind) = tool.kind.as_deref().filter(|kind| *kind != "function") {
                 return Err(Refusal::field(
                     place("type"),
-                    format!("expected `function`, found `{}`", crate::json::short(kind)),
+                    format!("expected `function`, found `{}`", crate::error::short(kind)),
                 ));
             }
             let name = &tool.function.name;
@@ -71,7 +71,7 @@ impl Tools {
                 let name =
                     name.or_else(|| choice.get("name").and_then(Value::as_str)).ok_or_else(wrong_choice)?;
                 if !list.iter().any(|tool| tool.function.name == name) {
-                    let what = format!("there is no tool `{}`", crate::json::short(name));
+                    let what = format!("there is no tool `{}`", crate::error::short(name));
                     return Err(Refusal::field("tool_choice", what));
                 }
                 Choice::Forced(Some(name.to_owned()))

@@ -11,12 +11,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tern::{Batch, Bounds, Finish, Job, Model, Output, Scored, Ticket};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::app::Place;
 use crate::error::Refusal;
-use crate::http::note::{End, Note};
 use crate::metrics::Metrics;
+use crate::note::{End, Note};
 use crate::stops::{Ripe, Stops};
 
 /// A request as the worker takes it.
@@ -57,6 +56,13 @@ pub(crate) enum Event {
     Done(Done),
     /// It ended badly, and with it the request.
     Failed(Refusal),
+}
+
+/// Places among the answers that may run or wait; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) _all: OwnedSemaphorePermit,
+    pub(crate) _share: Option<OwnedSemaphorePermit>,
 }
 
 impl Event {

@@ -3,26 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tern::{Generation, Model, Options, Sampling};
+use tern::{Generation, Model, Options, Sampling, Specials, Tokenizer};
 use tern_convert::Files;
 use tern_convert::masters::write_masters;
 
 use crate::checkpoint;
 use crate::config::Run;
 use crate::error::{Error, Result};
+use crate::folder::checkpoints;
 use crate::ops::Machine;
 use crate::ops::linear::{absmean, trits};
 use crate::params::{Kind, Layout};
-use crate::run::{checkpoints, prompt_ids};
 use crate::start::Start;
-
-/// Where a run leaves its finished model.
-pub(crate) const FINISHED: &str = "masters";
-
-/// The finished model of a run.
-pub fn finished(run: &Run) -> PathBuf {
-    run.out.join(FINISHED)
-}
 
 /// Writes a Hugging Face directory of masters, in the place of an older one.
 pub fn masters(
@@ -115,4 +107,9 @@ pub fn shares(on: Machine, layout: &Layout, params: &[f32]) -> Vec<[f64; 3]> {
         .into_iter()
         .map(|counts| counts.map(|n| n as f64 / counts.iter().sum::<u64>().max(1) as f64))
         .collect()
+}
+
+/// The ids of a text as documents begin.
+fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    Ok(tokenizer.encode(text, true, Specials::Text)?)
 }

@@ -11,6 +11,7 @@ pub mod corpus;
 pub mod data;
 pub mod error;
 pub mod export;
+pub mod folder;
 pub mod lock;
 pub mod metrics;
 pub mod network;

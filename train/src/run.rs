@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tern::{Specials, Tokenizer};
 use tern_kernels::{Cpu, Pool, default_threads};
 
 use crate::checkpoint::{self, State};
@@ -12,6 +11,7 @@ use crate::config::Run;
 use crate::corpus::{Corpus, Sequences, Size};
 use crate::error::{Error, Result};
 use crate::export;
+use crate::folder::{checkpoints, finished};
 use crate::lock::Lock;
 use crate::metrics::{Metrics, Step, Validation};
 use crate::network::{Batch, Gradients, Network};
@@ -58,11 +58,6 @@ pub enum End {
     Done(PathBuf),
     /// It was asked to stop, and has saved.
     Stopped(PathBuf),
-}
-
-/// Where a run keeps its checkpoints.
-pub fn checkpoints(run: &Run) -> PathBuf {
-    run.out.join("checkpoints")
 }
 
 /// Trains until all steps are done or `stop` says so, which is asked after every step.
@@ -206,7 +201,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
             }
         }
     }
-    let model = export::finished(run);
+    let model = finished(run);
     export::masters(run, &config, &layout, &params, &files, &model)?;
     report::write(run)?;
     Ok(End::Done(model))
@@ -281,9 +276,4 @@ pub fn validate(
         }
     }
     Ok(found)
-}
-
-/// The ids of a text as documents begin.
-pub fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    Ok(tokenizer.encode(text, true, Specials::Text)?)
 }

@@ -117,7 +117,7 @@ fn open(path: &Path) -> Result<File> {
     if path == Path::new(tern::STORY) {
         return Ok(tern::story_file()?);
     }
-    let finished = path.join(crate::export::FINISHED);
+    let finished = path.join(crate::folder::FINISHED);
     let path = if finished.is_dir() { &finished } else { path };
     Ok(tern::file::open(path, OpenOptions::default())?)
 }

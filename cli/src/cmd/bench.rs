@@ -24,6 +24,7 @@ use crate::sampling::{at_least_one, count, number};
 use crate::signal;
 use crate::terminal;
 use measure::{Bench as Measurement, Start};
+use report::Report;
 use rival::Rival;
 use test::{Test, Work};
 
@@ -158,7 +159,7 @@ impl Bench {
         }
         bar.clear();
 
-        let report = bench.report(&self.model, self.note.as_deref(), rivals);
+        let report = Report::of(bench, &self.model, self.note.as_deref(), rivals);
         terminal::print(&match self.format() {
             Format::Table => table::text(&report),
             Format::Md => report.markdown(),

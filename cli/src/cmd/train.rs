@@ -2,7 +2,7 @@
 
 mod board;
 mod events;
-pub(crate) mod screen;
+mod screen;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use tern_train::config::{self, KEYS, Run};
 use tern_train::data::Rules;
 use tern_train::metrics::{self, Validation};
 use tern_train::run::{End, Event, train};
-use tern_train::{check, export, tokenizer};
+use tern_train::{check, export, folder, tokenizer};
 
 use self::board::Board;
 use self::screen::Screen;
@@ -289,7 +289,7 @@ impl Check {
         // As exact as the engine is: what the trainer computed with.
         let threads = (run.threads > 0).then_some(run.threads);
         let options = Options { head: Head::Stored, kv: KvFormat::F32, threads, ..Options::default() };
-        let model = self.model.unwrap_or_else(|| export::finished(&run));
+        let model = self.model.unwrap_or_else(|| folder::finished(&run));
         let file = model::find(&model)?.file(OpenOptions::default())?;
         let model = Model::from_file(&file, &options)?;
         let found = check::check(&run, &file, &model, &mut |note| terminal::remark(&note))?;

@@ -10,6 +10,21 @@ use minijinja::{Error, ErrorKind};
 /// Values nested deeper than any template needs would exhaust the stack when they are compared, printed or dropped.
 const MAX_DEPTH: usize = 32;
 
+/// An error about what a template does.
+pub(super) fn wrong(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what.into())
+}
+
+/// The items of a list, paid for one by one.
+pub(super) fn items(budget: &Budget, list: &Value) -> Result<Vec<Value>, Error> {
+    let mut items = Vec::new();
+    for item in list.try_iter()?.checked() {
+        budget.make(32)?;
+        items.push(item?);
+    }
+    Ok(items)
+}
+
 /// One unit buys 16 bytes read or 4 bytes made.
 pub(super) struct Budget(AtomicU64);
 

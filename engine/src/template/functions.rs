@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs};
-use minijinja::{Environment, Error, ErrorKind, State, filters, functions, tests};
+use minijinja::{Environment, Error, State, filters, functions, tests};
 
-use super::budget::Budget;
+use super::budget::{Budget, items, wrong};
 use super::namespace::Namespace;
 use super::{json, methods, rewrite};
 
@@ -67,10 +67,6 @@ pub(super) fn install(environment: &mut Environment, budget: &Arc<Budget>) {
     });
 }
 
-pub(super) fn wrong(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, what.into())
-}
-
 /// A value whose lists are lists, not something lazy that holds the list it came from, which holds another ...
 fn plain(budget: &Budget, value: Value) -> Result<Value, Error> {
     let value = match value.kind() {
@@ -80,16 +76,6 @@ fn plain(budget: &Budget, value: Value) -> Result<Value, Error> {
     };
     budget.elements(&value)?;
     Ok(value)
-}
-
-/// The items of a list, paid for one by one.
-pub(super) fn items(budget: &Budget, list: &Value) -> Result<Vec<Value>, Error> {
-    let mut items = Vec::new();
-    for item in list.try_iter()?.checked() {
-        budget.make(32)?;
-        items.push(item?);
-    }
-    Ok(items)
 }
 
 fn is_list(value: &Value) -> bool {

@@ -3,8 +3,7 @@
 use minijinja::Error;
 use minijinja::value::{Kwargs, Value, ValueKind};
 
-use super::budget::Budget;
-use super::functions::{items, wrong};
+use super::budget::{Budget, items, wrong};
 
 struct Writer<'b> {
     out: String,

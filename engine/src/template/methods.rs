@@ -3,8 +3,7 @@
 use minijinja::value::{Kwargs, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind};
 
-use super::budget::Budget;
-use super::functions::{items, wrong};
+use super::budget::{Budget, items, wrong};
 
 /// Calls a method; the caller has paid for reading `value`.
 pub(super) fn call(budget: &Budget, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::numbers::{last_number, strict_number};
 use super::task::{Kind, Task};
 use tern::quoted;
 
@@ -164,8 +165,7 @@ impl Fields<'_> {
             Kind::Number => {
                 let field = task.gold.as_deref().unwrap_or_default();
                 let answer = self.text(field)?;
-                let number =
-                    super::grade::strict_number(&answer).or_else(|| super::grade::last_number(&answer));
+                let number = strict_number(&answer).or_else(|| last_number(&answer));
                 let number = number.ok_or_else(|| format!("`{field}` holds no number"))?;
                 Ask::Write { prompt: prompt()?, gold: Gold::Number(number) }
             }

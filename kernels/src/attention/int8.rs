@@ -9,7 +9,7 @@
 //! |output| <= CHUNK * 8191 * 128      <= 2.7e8
 //! ```
 
-use super::cache::{CHUNK, LANES, Part, TINY};
+use super::cache::{LANES, Part, TINY};
 use super::softmax::{LEVELS, Sum, level, parts, quantise, weigh};
 use super::tile::{Query, Tile};
 use crate::isa::{Block, Isa};
@@ -209,6 +209,3 @@ impl Tile<'_> {
         }
     }
 }
-
-/// Positions of a chunk as groups of lanes.
-pub(super) type Codes = [[[i8; LANES]; CHUNK / LANES]; 2];

@@ -34,6 +34,14 @@ pub(super) struct Row {
     pub shift: i64,
 }
 
+impl Row {
+    /// What a product of its codes and those of a row of the head with this scale is worth.
+    #[inline(always)]
+    pub(super) fn unit(&self, scale: f32) -> f64 {
+        f64::from(scale) * f64::from(self.step)
+    }
+}
+
 impl HeadInput {
     /// Quantises `x`, rows of `cols` values.
     pub fn quantise(&mut self, cpu: Cpu, x: &[f32], cols: usize) -> Result<(), NotFinite> {

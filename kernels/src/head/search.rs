@@ -121,22 +121,10 @@ impl OutputHead {
         let sums = isa.row_products(&self.codes[row * self.stride..][..self.stride], codes);
         let mut logits = [0f32; V];
         for v in 0..V {
-            logits[v] = (sums[v] as f64 * self.unit(row, x.row(vector + v))) as f32;
+            logits[v] = (sums[v] as f64 * x.row(vector + v).unit(self.scales[row])) as f32;
         }
         logits
     }
-
-    /// What a product of codes is worth.
-    #[inline(always)]
-    fn unit(&self, row: usize, x: Row) -> f64 {
-        unit(self.scales[row], x.step)
-    }
-}
-
-/// What a product of codes is worth, by the row's scale and the hidden state's step.
-#[inline(always)]
-pub(super) fn unit(scale: f32, step: f32) -> f64 {
-    f64::from(scale) * f64::from(step)
 }
 
 /// Up to `BATCH` hidden states on their way through the head.

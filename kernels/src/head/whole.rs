@@ -11,7 +11,6 @@
 
 use super::OutputHead;
 use super::input::HeadInput;
-use super::search::unit;
 use crate::cpu::{Cpu, Kernel};
 use crate::digits::{COLS as ROWS, ROWS as STATES, STEP, tile_sums};
 use crate::isa::Isa;
@@ -186,7 +185,7 @@ impl Kernel for Panel<'_> {
                     break;
                 }
                 let [high_off, low_off] = inputs.sums[state].map(|sum| I::OFFSET8.wrapping_mul(sum));
-                let step = x.row(state).step;
+                let x = x.row(state);
                 let mut logits = [[0f32; 16]; 2];
                 for half in 0..2 {
                     let (high, low) = (isa.store(sums[m][0][half]), isa.store(sums[m][1][half]));
@@ -194,7 +193,7 @@ impl Kernel for Panel<'_> {
                         let (high, low) = (high[i].wrapping_sub(high_off), low[i].wrapping_sub(low_off));
                         // Below 2^53, so exact.
                         let sum = f64::from(high) * 256.0 + f64::from(low);
-                        logits[half][i] = (sum * unit(scales[16 * half + i], step)) as f32;
+                        logits[half][i] = (sum * x.unit(scales[16 * half + i])) as f32;
                     }
                 }
                 let at = state * head.rows + first;

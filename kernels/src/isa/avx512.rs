@@ -5,7 +5,6 @@ use std::arch::x86_64::*;
 
 use super::{Block, Isa, Strided};
 use crate::cpu::Kernel;
-use crate::packing::Packing;
 
 /// Proof that the CPU has AVX-512 F, BW, VNNI and VBMI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl Isa for Avx512 {
     const SCALED: bool = true;
     const MASKED5: [i32; 5] = [1, 4, 16, 28, 84];
     const OFFSET8: i32 = 128;
-    const PACKING: Packing = Packing::T5;
+    const UNPACKS_T5: bool = true;
     type Bytes = __m512i;
     type Sums = __m512i;
     type Part = __m512i;

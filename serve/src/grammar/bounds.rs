@@ -5,35 +5,11 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::{Grammar, lark, regex};
+use super::regex;
 use crate::limits::{
     ALTERNATIVES, GRAMMAR, MEMBERS, PATTERN_PROPERTIES, PATTERNS, PROPERTIES, REFERENCE_DEPTH, REFERENCES,
-    SCHEMA_DEPTH, TIMES,
+    SCHEMA_DEPTH, TIMES, at_most,
 };
-
-/// What is wrong with a grammar by its mere size.
-pub(super) fn check(grammar: &Grammar) -> Result<(), String> {
-    match grammar {
-        Grammar::Schema(schema, _) => {
-            if !matches!(schema, Value::Object(_) | Value::Bool(_)) {
-                return Err("expected an object".to_owned());
-            }
-            self::schema(schema)
-        }
-        Grammar::Lark(text) => {
-            at_most(GRAMMAR, text.len(), "bytes")?;
-            lark::check(text)
-        }
-        Grammar::Regex(text) => {
-            at_most(GRAMMAR, text.len(), "bytes")?;
-            regex::check(text)
-        }
-    }
-}
-
-pub(super) fn at_most(most: usize, found: usize, what: &str) -> Result<(), String> {
-    if found > most { Err(format!("expected at most {most} {what}, found {found}")) } else { Ok(()) }
-}
 
 /// Counts of a whole schema.
 #[derive(Default)]

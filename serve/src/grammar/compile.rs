@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tern::Tokenizer;
 
 use super::{Grammar, Layout};
-use crate::json::short;
+use crate::error::short;
 use crate::limits::LEXER_BYTES;
 
 /// What a model's tokens spell: all that compiling needs of a model.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use crate::json::short;
+use crate::error::short;
 use crate::limits::{RULES, TIMES};
 
 /// Whether a text's first rule is written as GBNF writes it.

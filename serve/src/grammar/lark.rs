@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::bounds::{at_most, schema};
+use super::bounds::schema;
 use super::regex;
-use crate::limits::{ALTERNATIVES, REGEX_SIZE, RULE_DEPTH, RULES};
+use crate::limits::{ALTERNATIVES, REGEX_SIZE, RULE_DEPTH, RULES, at_most};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token<'a> {
@@ -27,7 +27,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
         at_most(
             ALTERNATIVES,
             alternatives,
-            &format!("alternatives of a rule (`{}`)", crate::json::short(name)),
+            &format!("alternatives of a rule (`{}`)", crate::error::short(name)),
         )?;
         sizes(body)?;
         rules.insert(name, body);

@@ -2,8 +2,7 @@
 
 use regex_syntax::ast::{self, Ast, RepetitionKind, RepetitionRange, Visitor};
 
-use super::bounds::at_most;
-use crate::limits::{REGEX_REPEATS, REGEX_SIZE};
+use crate::limits::{REGEX_REPEATS, REGEX_SIZE, at_most};
 
 /// What cannot be parsed is told by the compiler.
 pub(super) fn check(text: &str) -> Result<(), String> {

@@ -21,7 +21,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use crate::error::Refusal;
-use crate::http::note;
+use crate::http::line;
 use crate::limits::{HEAD, HEAD_FIELDS, HEAD_TIME, WRITE_PAUSE};
 use crate::log::Log;
 use crate::ready::Phase;
@@ -167,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         if this.own.is_empty() {
             match Self::in_words(buf) {
                 Some(own) => {
-                    note::unread(&this.log, this.peer, &own);
+                    line::unread(&this.log, this.peer.0, &own);
                     this.own = own;
                     // It counts as written; the rest of it goes with the flush.
                     return match this.poll_own(cx) {

@@ -14,8 +14,9 @@ use subtle::ConstantTimeEq;
 use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::http::connection::Peer;
-use crate::http::note::{Line, Note};
+use crate::http::line::Line;
 use crate::limits::{HEAD, PATH};
+use crate::note::Note;
 use crate::page;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,14 +1,11 @@
 //! Running the tests, each between two measurements of what the machine can do.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tern::{CHUNK, Config, Cost, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence};
 use tern_eval::Meter;
 use tern_kernels::ceiling::{Cached, Region, dot_peak};
 
-use super::report::Report;
-use super::rival::Rival;
 use super::test::{Test, Work};
 use crate::failure::{Failure, Outcome};
 use crate::machine::{self, Machine};
@@ -80,17 +77,17 @@ impl Start {
 
 /// All that is needed to measure.
 pub(super) struct Bench {
-    model: Model,
-    machine: Machine,
-    start: Start,
-    meter: Result<Meter, String>,
-    region: Region,
+    pub(super) model: Model,
+    pub(super) machine: Machine,
+    pub(super) start: Start,
+    pub(super) meter: Result<Meter, String>,
+    pub(super) region: Region,
     /// By number of rows.
     cached: Vec<(usize, Cached)>,
     /// Sequences filled to each depth that is asked for, shallow first.
     filled: Vec<Sequence>,
     scratch: Scratch,
-    tests: Vec<Measured>,
+    pub(super) tests: Vec<Measured>,
 }
 
 impl Bench {
@@ -233,29 +230,6 @@ impl Bench {
         head.bytes /= steps as f64;
         head.rows /= steps as f64;
         Ok((time, joules.and_then(Result::ok), head))
-    }
-
-    /// All that was found out.
-    pub(super) fn report(self, path: &Path, note: Option<&str>, rivals: Vec<Rival>) -> Report {
-        let Start { memory, .. } = self.start;
-        // The memory that is read for the ceiling is the benchmark's, not the model's.
-        let without = machine::peak_memory().map(|peak| peak.saturating_sub(self.region.len() as u64));
-        Report {
-            model: path.display().to_string(),
-            machine: self.machine,
-            date: machine::now(),
-            note: note.map(str::to_owned),
-            cpu: self.model.cpu_name(),
-            packing: self.model.packing(),
-            weights: self.model.cost().ternary_macs,
-            peak: without.max(memory),
-            start: self.start,
-            region: self.region.len(),
-            meter: self.meter.map(|meter| meter.source()),
-            cost: self.model.cost(),
-            tests: self.tests,
-            rivals,
-        }
     }
 }
 

@@ -1,17 +1,18 @@
 //! The results: a table for people, JSON and CSV for programs.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tern::Cost;
 use tern_kernels::Packing;
 
-use super::measure::{Measured, Start};
+use super::measure::{Bench, Measured, Start};
 use super::rival::{Rival, RivalTest};
 use super::test::{Spread, Work};
 use crate::answer::ms;
 use crate::cmd::inspect::short;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 
 /// All that one benchmark found out.
 pub(super) struct Report {
@@ -86,6 +87,29 @@ impl Row {
 }
 
 impl Report {
+    /// All that was found out.
+    pub(super) fn of(bench: Bench, path: &Path, note: Option<&str>, rivals: Vec<Rival>) -> Self {
+        let Start { memory, .. } = bench.start;
+        // The memory that is read for the ceiling is the benchmark's, not the model's.
+        let without = machine::peak_memory().map(|peak| peak.saturating_sub(bench.region.len() as u64));
+        Self {
+            model: path.display().to_string(),
+            machine: bench.machine,
+            date: machine::now(),
+            note: note.map(str::to_owned),
+            cpu: bench.model.cpu_name(),
+            packing: bench.model.packing(),
+            weights: bench.model.cost().ternary_macs,
+            peak: without.max(memory),
+            start: bench.start,
+            region: bench.region.len(),
+            meter: bench.meter.map(|meter| meter.source()),
+            cost: bench.model.cost(),
+            tests: bench.tests,
+            rivals,
+        }
+    }
+
     /// One line: the machine, the instruction set, the packing, the day.
     pub(super) fn machine_line(&self) -> String {
         let day = self.date.replace('T', " ").replace('Z', " UTC");

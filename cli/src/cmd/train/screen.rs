@@ -35,7 +35,7 @@ fn enter() -> io::Result<()> {
 }
 
 /// Gives the terminal back as it was; nothing where it is not ours.
-pub(crate) fn leave() {
+fn leave() {
     let mut is_ours = ours();
     if std::mem::take(&mut *is_ours) {
         let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
@@ -59,6 +59,7 @@ impl Screen {
             leave();
             return None;
         }
+        signal::before_exit(leave);
         // What a panic says must stand on the usual screen.
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |what| {

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::store::Store;
-use crate::error::Refusal;
-use crate::json::short;
+use crate::error::{Refusal, short};
 use crate::wire::{CalledFunction, Content, Message, ToolCall};
 
 /// Adds the messages that these items are.

@@ -7,8 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::error::Refusal;
-use crate::json::short;
+use crate::error::{Refusal, short};
 use crate::limits::{BODY, RESPONSES, RESPONSES_BYTES};
 use crate::wire::{Content, Message};
 

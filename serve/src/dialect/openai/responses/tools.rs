@@ -5,8 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::error::Refusal;
-use crate::json::short;
+use crate::error::{Refusal, short};
 use crate::wire::{Function, Tool};
 
 /// How a call of a tool is told, by the tool's name.

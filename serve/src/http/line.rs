@@ -1,8 +1,8 @@
-//! The line that the log gets about a request: gathered while it is answered, written when the last byte of its answer
-//! was handed over or its client left.
+//! The line that the log gets about a request, written when the last byte of its answer was handed over or its client left.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,132 +12,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::budget::Hold;
-use crate::error::Refusal;
-use crate::http::connection::Peer;
 use crate::log::{Log, now};
-
-/// What becomes known of a request on its way; the model's thread adds to it.
-#[derive(Debug)]
-pub(crate) struct Note(Mutex<Known>);
-
-#[derive(Debug)]
-struct Known {
-    memory: Hold,
-    /// Bytes of its body.
-    body: usize,
-    /// Whether a text was asked for; only then are there tokens.
-    text: bool,
-    prompt: usize,
-    cached: usize,
-    tokens: usize,
-    first: Option<Duration>,
-    end: Option<End>,
-    /// What the client should know about its answer.
-    warnings: Vec<String>,
-}
-
-/// How a text ended. Of several texts the last of these counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum End {
-    Stop,
-    Length,
-    Cancelled,
-    Timeout,
-    Error,
-}
-
-impl End {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::Cancelled => "cancelled",
-            Self::Timeout => "timeout",
-            Self::Error => "error",
-        }
-    }
-}
-
-impl Note {
-    pub(crate) fn new(memory: Hold) -> Self {
-        let (text, body, prompt, cached, tokens, warnings) = (false, 0, 0, 0, 0, Vec::new());
-        Self(Mutex::new(Known {
-            memory,
-            body,
-            text,
-            prompt,
-            cached,
-            tokens,
-            first: None,
-            end: None,
-            warnings,
-        }))
-    }
-
-    /// The request takes so many bytes of memory now, if there is room.
-    pub(crate) fn holds(&self, bytes: usize) -> Result<(), Refusal> {
-        self.known().memory.set(bytes)
-    }
-
-    /// It takes so many bytes more.
-    pub(crate) fn takes(&self, bytes: usize) -> Result<(), Refusal> {
-        self.known().memory.grow(bytes)
-    }
-
-    /// Its body has so many bytes, read into values that take this many.
-    pub(crate) fn body(&self, bytes: usize, values: usize) -> Result<(), Refusal> {
-        let mut known = self.known();
-        known.body = bytes;
-        known.memory.set(bytes + values)
-    }
-
-    /// Its texts become tokens, which takes memory for a while: a tokenizer holds its merges for each byte of a word, and
-    /// a body can be one word.
-    pub(crate) fn encodes(&self) -> Result<(), Refusal> {
-        const PER_BYTE: usize = 64;
-        let mut known = self.known();
-        let bytes = known.body * PER_BYTE;
-        known.memory.grow(bytes)
-    }
-
-    /// Tells the client something about its answer, in the header `x-tern-warning`.
-    pub(crate) fn warn(&self, warning: impl Into<String>) {
-        self.known().warnings.push(warning.into());
-    }
-
-    pub(crate) fn warnings(&self) -> String {
-        self.known().warnings.join("; ")
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// A text was asked for, whose prompts have so many tokens.
-    pub(crate) fn asked(&self, prompt: usize) {
-        let mut known = self.known();
-        (known.text, known.prompt) = (true, prompt);
-    }
-
-    /// So many tokens of a prompt were there already.
-    pub(crate) fn cached(&self, tokens: usize) {
-        self.known().cached += tokens;
-    }
-
-    /// Another token of an answer, so long after the request.
-    pub(crate) fn token(&self, after: Duration) {
-        let mut known = self.known();
-        known.tokens += 1;
-        known.first.get_or_insert(after);
-    }
-
-    /// One of the answers ended.
-    pub(crate) fn ended(&self, end: End) {
-        let mut known = self.known();
-        known.end = known.end.max(Some(end));
-    }
-}
+use crate::note::{End, Note};
 
 /// Who asked for what; dropped before its time, it says that the client left.
 pub(crate) struct Line {
@@ -220,12 +96,12 @@ impl Drop for Line {
 }
 
 /// The line about what was no request: its head could not be read, and this was the answer.
-pub(crate) fn unread(log: &Log, peer: Peer, answer: &[u8]) {
+pub(crate) fn unread(log: &Log, peer: SocketAddr, answer: &[u8]) {
     let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u16>().ok());
     log.tell(json!({
         "time": now(),
         "id": "-",
-        "client": peer.0.ip().to_canonical().to_string(),
+        "client": peer.ip().to_canonical().to_string(),
         "method": "-",
         "path": "-",
         "status": status,

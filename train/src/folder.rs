@@ -1,0 +1,18 @@
+//! What lies where in a run's folder.
+
+use std::path::PathBuf;
+
+use crate::config::Run;
+
+/// Where a run leaves its finished model.
+pub(crate) const FINISHED: &str = "masters";
+
+/// The finished model of a run.
+pub fn finished(run: &Run) -> PathBuf {
+    run.out.join(FINISHED)
+}
+
+/// Where a run keeps its checkpoints.
+pub fn checkpoints(run: &Run) -> PathBuf {
+    run.out.join("checkpoints")
+}
