@@ -119,7 +119,10 @@ fn measure<'a>(file: &File, item: Item<'a>, before: Option<f32>, meter: &mut Met
     let (mut dims, encoding) = (tensor.dims.clone(), item.encoding());
     let (mut scale, mut trits, mut is_rounded) = (None, None, false);
     let bytes = match item.kind {
-        Kind::Floats(_) => encoding.bytes(&dims),
+        Kind::Floats(_) => {
+            scale = tensor.scale.filter(|_| encoding.rounds_scales());
+            encoding.bytes(&dims)
+        }
         Kind::Scale => {
             scale = before;
             dims = vec![1];
@@ -184,9 +187,10 @@ impl Job<'_> {
             }
         };
         keys::format(&mut pairs, self.to);
-        if matches!(self.to, Target::Tq1_0 | Target::Tq2_0) {
-            let (names, values): (Vec<_>, Vec<_>) =
-                self.measured.iter().filter_map(|m| Some((m.entry.name.as_str(), m.scale?))).unzip();
+        let rounded = self.measured.iter().filter(|m| m.entry.encoding.rounds_scales());
+        let (names, values): (Vec<_>, Vec<_>) =
+            rounded.filter_map(|m| Some((m.entry.name.as_str(), m.scale?))).unzip();
+        if !names.is_empty() {
             pairs.insert(SCALE_NAMES, Value::Array(Array::from_strings(names)));
             pairs.insert(SCALE_VALUES, Value::Array(Array::from_f32s(&values)));
         }

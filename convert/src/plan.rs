@@ -241,11 +241,10 @@ impl<'a> Plan<'a, '_> {
     fn floats(&mut self, canonical: &str, dims: &[usize], wanted: Floats) -> Result<()> {
         let tensor = self.tensor(canonical, dims)?;
         let wrong = |what: String| Err(Error::tensor(&self.file.path, &tensor.name, what));
-        if tensor.encoding.is_ternary() {
-            return wrong(format!(
-                "expected numbers, found {}; such a model cannot be used",
-                tensor.encoding
-            ));
+        // A ternary embedding or head stays one where Tern or llama.cpp run it as it is.
+        let keeps_trits = matches!(self.options.to, Target::I2 | Target::T5);
+        if keeps_trits && wanted.encoding().is_none() && codec::is_ternary(tensor) {
+            return self.trits(canonical, dims, Order::Same);
         }
         let holds = |encoding: &Encoding| match self.options.to {
             Target::Hf => matches!(encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16),

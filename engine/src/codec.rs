@@ -5,18 +5,25 @@
 //! tensor is needed. A file is hostile: a code or a scale that no encoder writes is an error, never a number.
 
 mod absmean;
+mod coarsest;
 mod i2_s;
 mod iq_bn;
+mod k_blocks;
+mod mlx;
 mod own;
 mod packed;
 mod plain;
+mod q1_0;
+mod q2_0;
 mod q4_0;
+mod q4_q5;
 mod q6_k;
 mod q8_0;
 mod refused;
-mod tq;
+mod stq1_0;
 mod tq1_0;
 mod tq2_0;
+mod trit_blocks;
 
 use crate::tensor::{Encoding, Tensor};
 use std::fmt;
@@ -27,13 +34,25 @@ use tern_kernels::Packing;
 use tern_kernels::{Scales, Ternary};
 
 /// The encodings that can be read.
-const READABLE: [Encoding; 16] = [
+const READABLE: [Encoding; 29] = [
     Encoding::F32,
     Encoding::F16,
     Encoding::Bf16,
     Encoding::Q8_0,
     Encoding::Q4_0,
+    Encoding::Q4_1,
+    Encoding::Q5_0,
+    Encoding::Q5_1,
+    Encoding::Q2K,
+    Encoding::Q3K,
+    Encoding::Q4K,
+    Encoding::Q5K,
     Encoding::Q6K,
+    Encoding::Q1_0,
+    Encoding::Q2_0,
+    Encoding::Pq2_0,
+    Encoding::Ptq1_0,
+    Encoding::Stq1_0,
     Encoding::I2S,
     Encoding::I2SArm,
     Encoding::Tq1_0,
@@ -42,6 +61,7 @@ const READABLE: [Encoding; 16] = [
     Encoding::Iq2Bn,
     Encoding::Iq2BnR4,
     Encoding::Packed,
+    Encoding::Mlx2,
     Encoding::I2,
     Encoding::T5,
 ];
@@ -83,15 +103,28 @@ impl Encoding {
             Self::Bf16 => &plain::BF16,
             Self::Q8_0 => &q8_0::CODEC,
             Self::Q4_0 => &q4_0::CODEC,
+            Self::Q4_1 => &q4_q5::Q4_1,
+            Self::Q5_0 => &q4_q5::Q5_0,
+            Self::Q5_1 => &q4_q5::Q5_1,
+            Self::Q2K => &k_blocks::Q2_K,
+            Self::Q3K => &k_blocks::Q3_K,
+            Self::Q4K => &k_blocks::Q4_K,
+            Self::Q5K => &k_blocks::Q5_K,
             Self::Q6K => &q6_k::CODEC,
+            Self::Q1_0 => &q1_0::CODEC,
+            Self::Q2_0 => &q2_0::Q2_0,
+            Self::Pq2_0 => &q2_0::PQ2_0,
+            Self::Ptq1_0 => &tq1_0::PTQ1_0,
+            Self::Stq1_0 => &stq1_0::CODEC,
             Self::I2S => &i2_s::X86,
             Self::I2SArm => &i2_s::ARM,
-            Self::Tq1_0 => &tq1_0::CODEC,
+            Self::Tq1_0 => &tq1_0::TQ1_0,
             Self::Tq2_0 => &tq2_0::CODEC,
             Self::Iq1Bn => &iq_bn::IQ1_BN,
             Self::Iq2Bn => &iq_bn::IQ2_BN,
             Self::Iq2BnR4 => &iq_bn::IQ2_BN_R4,
             Self::Packed => &packed::CODEC,
+            Self::Mlx2 => &mlx::CODEC,
             Self::I2 => &own::I2,
             Self::T5 => &own::T5,
             Self::Tl1 | Self::Tl2 | Self::Other(_) | Self::Dtype(_) => return None,
@@ -121,7 +154,13 @@ impl Encoding {
         }
     }
 
-    /// The encoding of a GGUF type number, where the number alone decides: 36 is the order of published files.
+    /// Whether it holds f16 scales, so that Tern keeps an exact one for a whole matrix beside it.
+    pub fn rounds_scales(self) -> bool {
+        matches!(self, Self::Tq1_0 | Self::Tq2_0 | Self::Q2_0 | Self::Pq2_0 | Self::Ptq1_0)
+    }
+
+    /// The encoding of a GGUF type number, where the number alone decides: 36 is the order of published files, and 42
+    /// llama.cpp's Q2_0 (see `settle_42`).
     pub fn from_gguf(id: u32) -> Self {
         let known = READABLE.into_iter().find(|encoding| encoding.gguf_type() == Some(id));
         known.unwrap_or(if id == refused::TL1 { Self::Tl1 } else { Self::Other(id) })
@@ -180,6 +219,26 @@ pub(crate) fn measure(encoding: Encoding, dims: &[usize], room: &[u8]) -> Result
     }
 }
 
+/// What type 42 means in a file: llama.cpp's Q2_0, PrismML's PQ2_0 before it got a number of its own, or Tencent's STQ1_0.
+/// Nothing says which, but only the right one fills the room between most tensors; `tensors` has the sizes and the room of each
+/// tensor of the type. Where none is better than another it is llama.cpp's.
+pub(crate) fn settle_42<'a>(
+    tensors: impl Iterator<Item = (&'a [usize], u64)> + Clone,
+    alignment: u64,
+) -> Encoding {
+    let votes = |encoding: &Encoding| {
+        let fits = |(dims, room): &(&[usize], u64)| {
+            encoding.bytes(dims).is_some_and(|length| length <= *room && room - length < alignment)
+        };
+        tensors.clone().filter(fits).count()
+    };
+    // The last of the largest.
+    [Encoding::Stq1_0, Encoding::Pq2_0, Encoding::Q2_0]
+        .into_iter()
+        .max_by_key(votes)
+        .unwrap_or(Encoding::Q2_0)
+}
+
 /// The length of `rows` rows of whole blocks, each of `weights` numbers in `bytes` bytes behind `head` bytes a row.
 fn blocks(rows: u64, cols: u64, weights: u64, bytes: u64, head: u64) -> Result<u64, String> {
     if !cols.is_multiple_of(weights) {
@@ -230,8 +289,8 @@ fn assert_row(tensor: &Tensor, row: usize, length: usize) {
     assert_eq!(length, tensor.cols(), "length of a row");
 }
 
-/// The rows of a matrix as trits. Those of a float matrix are its own if it holds but one magnitude beside 0, and
-/// otherwise what absmean makes of them (`absmean.rs`).
+/// The rows of a matrix as trits. Those of a float matrix are its own if it is ternary already, and otherwise what absmean makes
+/// of them (`absmean.rs`).
 #[derive(Debug)]
 pub struct Trits<'a> {
     tensor: &'a Tensor,
@@ -247,8 +306,7 @@ impl<'a> Trits<'a> {
         match codec.read {
             Read::Floats(decode) => {
                 let rule = absmean::Rule::of(tensor, codec, decode)?;
-                let scale = check_scale(rule.scale * check_scale(tensor.factor)?)?;
-                Ok(Self { tensor, scales: Scales::One(scale), rule: Some(rule) })
+                Ok(Self { tensor, scales: rule.scales.clone(), rule: Some(rule) })
             }
             Read::Trits { scales, .. } => {
                 Ok(Self { tensor, scales: scales(tensor, 0..tensor.rows())?, rule: None })
@@ -282,6 +340,14 @@ impl<'a> Trits<'a> {
             Read::Trits { row: decode, .. } => decode(self.tensor, row, out),
         }
     }
+}
+
+/// Whether the weights of a matrix are ternary as they are: by their encoding, or floats that hold nothing else.
+pub fn is_ternary(tensor: &Tensor) -> bool {
+    tensor.encoding.codec().is_some_and(|codec| match codec.read {
+        Read::Floats(decode) => absmean::is_exact(tensor, codec, decode),
+        Read::Trits { .. } => true,
+    })
 }
 
 /// An `I2` or `T5` tensor as it lies in the file, its scales read but its blocks not looked at: a damaged byte is found
@@ -338,8 +404,8 @@ impl From<io::Error> for EncodeError {
 
 /// Writes a ternary matrix: exactly [`Encoding::bytes`] bytes.
 ///
-/// Two encodings leave something to the caller: the scale of `Packed` is another tensor, and TQ blocks round theirs to
-/// f16, so the exact one goes into the metadata ([`crate::file::gguf::SCALE_NAMES`]).
+/// Two encodings leave something to the caller: the scale of `Packed` is another tensor, and blocks with f16 scales
+/// round theirs, so the exact one goes into the metadata ([`crate::keys::SCALE_NAMES`]).
 pub fn encode_ternary(
     encoding: Encoding,
     mut source: Source,

@@ -49,6 +49,7 @@ impl Model {
         let norms = layers.iter().map(Layer::norm_len).sum::<usize>() + self.weights.norm.len();
         let head = match &self.weights.output {
             Output::Int8(head) => head.int8_bytes(),
+            Output::Ternary(head) => head.blocks().len() as u64 + scales(head),
             Output::Stored(head) => head.as_ref().unwrap_or(&self.weights.embedding).bytes() as u64,
         };
         Cost {

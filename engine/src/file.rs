@@ -3,7 +3,7 @@
 //!
 //! Everything here is hostile input: each length, count and offset is checked against the file before it is used.
 
-use crate::tensor::Tensor;
+use crate::tensor::{Affine, Tensor};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -95,18 +95,12 @@ impl File {
 
     /// Reads what is mapped into memory of our own.
     fn copy(&mut self) -> Result<()> {
-        let path = &self.path;
         for tensor in &mut self.tensors {
-            let mut bytes = Vec::new();
-            bytes.try_reserve_exact(tensor.bytes.len()).map_err(|_| {
-                Error::tensor(path, &tensor.name, format!("no memory for {} bytes", tensor.bytes.len()))
-            })?;
-            bytes.extend_from_slice(&tensor.bytes);
-            if let Some(what) = tensor.bytes.owner().changed() {
-                return Err(Error::Changed(what));
+            tensor.copy(&self.path)?;
+            if let Some(affine) = &mut tensor.affine {
+                affine.scales.copy(&self.path)?;
+                affine.biases.copy(&self.path)?;
             }
-            tensor.bytes.release();
-            tensor.bytes = bytes.into();
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tern_kernels::{HeadInput, HeadScratch, Wanted};
+use tern_kernels::{Activations, HeadInput, HeadScratch, Wanted};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -27,6 +27,7 @@ pub(crate) struct HeadBuffers {
     pub tops: Vec<usize>,
     pub normed: Vec<f32>, // (rows that want logits, dim)
     input: HeadInput,
+    codes: Activations, // the input of a ternary head
     pub scratch: HeadScratch,
 }
 
@@ -35,11 +36,15 @@ impl Model {
     /// for each token, `(rows that want logits, vocab / 32 up)`, empty where all are. Other logits may be there too.
     pub(crate) fn head(&self, s: &mut HeadBuffers, allowed: &[u32], logits: &mut [f32]) -> Result<()> {
         let dim = self.config.dim;
+        let broken =
+            |_| Error::Numeric("output head: a value is not a number: the weights are broken".to_owned());
         let bad = match &self.weights.output {
+            Output::Ternary(head) => {
+                s.codes.quantise(self.cpu, &self.pool, &s.normed, dim, None).map_err(broken)?;
+                head.matmul(self.cpu, &self.pool, &mut s.codes, logits);
+                self.bad(logits, |logit| !logit.is_finite())
+            }
             Output::Int8(head) => {
-                let broken = |_| {
-                    Error::Numeric("output head: a value is not a number: the weights are broken".to_owned())
-                };
                 s.input.quantise(self.cpu, &s.normed, dim).map_err(broken)?;
                 let wanted = Wanted { tops: &s.tops, allowed };
                 head.product(self.cpu, &self.pool, &s.input, wanted, &mut s.scratch, logits);

@@ -69,7 +69,7 @@ pub use sampler::{Allowed, Dry, Past, Sampler, Sampling};
 pub use sequence::Sequence;
 pub use story::{STORY, story_bytes, story_file};
 pub use template::{Message, Template};
-pub use tensor::{Encoding, Tensor};
+pub use tensor::{Affine, Encoding, Tensor};
 // What the types above take and give: nobody needs the crate of the kernels to name it.
 pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool, give_back};
 pub use tokenizer::{Decoder, Specials, Tokenizer};

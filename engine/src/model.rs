@@ -159,7 +159,11 @@ impl Model {
     }
     /// Tells how its output head is held.
     pub fn head_form(&self) -> Head {
-        if matches!(self.weights.output, Output::Int8(_)) { Head::Int8 } else { Head::Stored }
+        match self.weights.output {
+            Output::Stored(_) => Head::Stored,
+            Output::Int8(_) => Head::Int8,
+            Output::Ternary(_) => Head::Ternary,
+        }
     }
     /// Tells how its sequences keep keys and values.
     pub fn kv(&self) -> KvFormat {

@@ -18,8 +18,12 @@ pub enum Head {
     Stored,
     /// Rows rounded to int8 with one scale each. Where only the largest logits are asked for, a pass over 3 bits of
     /// every weight finds the few rows that must be computed; the logits are the same.
+    ///
+    /// A head whose weights are ternary is held as [`Head::Ternary`] instead.
     #[default]
     Int8,
+    /// Trits, as the matrices of the blocks: only where the file's head is ternary. Every logit is computed.
+    Ternary,
 }
 
 /// Every tensor of a model.
@@ -136,6 +140,7 @@ pub(crate) enum Output {
     /// `None` where the embedding serves.
     Stored(Option<Dense>),
     Int8(OutputHead),
+    Ternary(Ternary),
 }
 
 /// What is wrong with a matrix that cannot be a head.
@@ -167,10 +172,18 @@ impl Loader<'_> {
             Some(_) => Some(self.dense("output.weight", vocab, dim)?),
             None => None,
         };
+        let head = own_head.as_ref().unwrap_or(&embedding);
         let output = match self.head {
             Head::Stored => Output::Stored(own_head),
+            // Trits are less to read than int8 rows and the screen before them.
+            Head::Int8 | Head::Ternary if codec::is_ternary(&head.tensor) => {
+                Output::Ternary(self.packed(&head.tensor)?)
+            }
+            Head::Ternary => {
+                let what = "holds numbers that are not ternary; choose the int8 or the stored head";
+                return Err(self.file.error(&head.tensor.name, what));
+            }
             Head::Int8 => {
-                let head = own_head.as_ref().unwrap_or(&embedding);
                 let built = head.output_head(self.cpu, self.pool);
                 Output::Int8(built.map_err(|what| self.file.error(&head.tensor.name, what))?)
             }
@@ -237,14 +250,13 @@ impl Loader<'_> {
     }
 
     fn ternary(&self, canonical: &str, rows: usize, cols: usize) -> Result<Ternary> {
-        let tensor = self.tensor(canonical, &[rows, cols])?;
+        self.packed(self.tensor(canonical, &[rows, cols])?)
+    }
+
+    /// A matrix of trits as the kernels want it.
+    fn packed(&self, tensor: &Tensor) -> Result<Ternary> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
         let error = |what| self.file.error(&tensor.name, what);
-        let floats = matches!(tensor.encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16);
-        if floats && !self.detected.trained_ternary {
-            let what = "float weights of a model that was not trained ternary; `tern convert --lossy` rounds them all \
-                        the same, at a great loss of quality";
-            return Err(error(what.to_owned()));
-        }
         if let Some(mapped) = codec::mapped(tensor).map_err(error)? {
             if let Some(at) = self.invalid(&mapped) {
                 return Err(error(format!("byte {at} of the blocks stands for no trits")));
@@ -256,6 +268,11 @@ impl Loader<'_> {
             }
         }
         let trits = Trits::open(tensor).map_err(error)?;
+        if !trits.is_exact() && !self.detected.trained_ternary {
+            let what = "float weights of a model that was not trained ternary; `tern convert --lossy` rounds them all \
+                        the same, at a great loss of quality";
+            return Err(error(what.to_owned()));
+        }
         let packing = self.packing.unwrap_or(self.quickest);
         let row = |row: usize, out: &mut [i8]| trits.row(row, out);
         Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error)

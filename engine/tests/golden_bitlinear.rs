@@ -95,6 +95,7 @@ fn masters_become_the_trits_of_the_vectors() {
         encoding: Encoding::F32,
         scale: None,
         factor: 1.0,
+        affine: None,
         bytes: bytes.into(),
     };
     let trits = Trits::open(&tensor).unwrap();

@@ -72,5 +72,9 @@ fn settings_line(model: &Model) -> String {
 }
 
 fn head(model: &Model) -> &'static str {
-    if model.head_form() == Head::Int8 { "int8" } else { "stored" }
+    match model.head_form() {
+        Head::Int8 => "int8",
+        Head::Stored => "stored",
+        Head::Ternary => "ternary",
+    }
 }

@@ -112,6 +112,9 @@ fn family(json: &Json) -> Result<&'static Family> {
 /// Whether `quantization_config` says that the weights are, or are masters of, BitNet weights.
 fn trained_ternary(json: &Json) -> Result<bool> {
     let Some(quantization) = json.get("quantization_config") else { return Ok(false) };
+    if json.get("quantization") == Some(quantization) {
+        return Ok(false); // MLX writes its settings under both names: `file/hf.rs` reads them
+    }
     let key = |key: &str| format!("quantization_config.{key}");
     const KNOWN: [&str; 7] = [
         "quant_method",

@@ -284,6 +284,7 @@ fn place(
 ) -> Result<Vec<Tensor>> {
     let mut order: Vec<usize> = (0..infos.len()).collect();
     order.sort_by_key(|&i| infos[i].offset);
+    let forty_two = settle_42(&infos, &order, data.len() as u64, alignment);
     let mut tensors: Vec<Option<Tensor>> = vec![None; infos.len()];
     for (nth, &i) in order.iter().enumerate() {
         let Info { name, dims, type_id, offset } = &infos[i];
@@ -311,6 +312,7 @@ fn place(
         let dims = dims.map_err(|_| wrong("expected dimensions that this machine can count".into()))?;
         let encoding = match Encoding::from_gguf(*type_id) {
             Encoding::I2S if options.i2s_arm => Encoding::I2SArm,
+            Encoding::Q2_0 => forty_two,
             encoding => encoding,
         };
         let (encoding, length) = codec::measure(encoding, &dims, &room).map_err(wrong)?;
@@ -326,9 +328,31 @@ fn place(
             return Err(wrong(what));
         }
         let bytes = room.slice(0..length as usize).expect("the length was compared with the room");
-        tensors[i] = Some(Tensor { name: name.clone(), dims, encoding, scale: None, factor: 1.0, bytes });
+        tensors[i] = Some(Tensor {
+            name: name.clone(),
+            dims,
+            encoding,
+            scale: None,
+            factor: 1.0,
+            affine: None,
+            bytes,
+        });
     }
     Ok(tensors.into_iter().map(|tensor| tensor.expect("every index is in the order once")).collect())
+}
+
+/// What type 42 means in this file, by the room that each tensor of the type has; `order` is that of their offsets.
+fn settle_42(infos: &[Info], order: &[usize], end: u64, alignment: u64) -> Encoding {
+    let mut tensors = Vec::new();
+    for (nth, &i) in order.iter().enumerate() {
+        let Info { dims, type_id, offset, .. } = &infos[i];
+        let sizes = dims.iter().rev().map(|&dim| usize::try_from(dim)).collect::<Result<Vec<_>, _>>();
+        if let (Encoding::Q2_0, Ok(sizes)) = (Encoding::from_gguf(*type_id), sizes) {
+            let next = order.get(nth + 1).map_or(end, |&next| infos[next].offset.min(end));
+            tensors.push((sizes, next.saturating_sub(*offset)));
+        }
+    }
+    codec::settle_42(tensors.iter().map(|(dims, room)| (&dims[..], *room)), alignment)
 }
 
 /// Moves each `X.scale` (one f32) into the `X.weight` it belongs to.
@@ -353,7 +377,7 @@ fn take_factors(path: &Path, tensors: &mut Vec<Tensor>) -> Result<()> {
     Ok(())
 }
 
-/// The exact scales that Tern writes beside TQ tensors, by tensor name.
+/// The exact scales that Tern writes beside tensors that round theirs, by tensor name.
 fn take_exact_scales(pairs: &Pairs, tensors: &mut [Tensor]) -> Result<()> {
     let Some(names) = pairs.strings(SCALE_NAMES)? else { return Ok(()) };
     let values = pairs.f32s(SCALE_VALUES)?.unwrap_or_default();
@@ -366,9 +390,7 @@ fn take_exact_scales(pairs: &Pairs, tensors: &mut [Tensor]) -> Result<()> {
         return Err(pairs.error(SCALE_VALUES, what));
     }
     let scales: HashMap<&str, f32> = names.into_iter().zip(values).collect();
-    for tensor in
-        tensors.iter_mut().filter(|tensor| matches!(tensor.encoding, Encoding::Tq1_0 | Encoding::Tq2_0))
-    {
+    for tensor in tensors.iter_mut().filter(|tensor| tensor.encoding.rounds_scales()) {
         tensor.scale = scales.get(tensor.name.as_str()).copied();
     }
     Ok(())

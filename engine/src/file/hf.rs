@@ -1,7 +1,8 @@
-//! A Hugging Face checkpoint: safetensors files, an index if there are several, and the JSON files beside them.
+//! A Hugging Face checkpoint: safetensors files, an index if there are several, and the JSON files beside them; where a
+//! matrix is in several tensors (`transformers`' packed weights, MLX's), they are joined here.
 
 use super::safetensors::{self, sentence};
-use super::{File, Format, Metadata, Tensor, map};
+use super::{Affine, File, Format, Metadata, Tensor, map};
 use crate::codec;
 use crate::error::quoted;
 use crate::tensor::Encoding;
@@ -152,6 +153,11 @@ fn assemble(path: &Path, shards: usize, mut tensors: Vec<Tensor>, metadata: Meta
     {
         take_packed(path, &mut tensors, rule)?;
     }
+    if let Metadata::Hf { dir, config, .. } = &metadata
+        && let Some(group) = mlx_group(&dir.join(CONFIG), config)?
+    {
+        take_affine(path, &mut tensors, group)?;
+    }
     Ok(File::new(path, Format::Safetensors { shards }, metadata, tensors))
 }
 
@@ -228,4 +234,74 @@ fn multiplier(tensor: &Tensor, rule: Rule) -> Result<f32, String> {
             .map_err(|what| format!("{what}, which is 1 over {:?}", scale[0])),
         Rule::Divides => Err(format!("expected a finite scale above 0, found {:?}", scale[0])),
     }
+}
+
+/// The columns that share a scale, where the configuration says that MLX quantised the matrices.
+fn mlx_group(path: &Path, config: &Value) -> Result<Option<usize>> {
+    let Some(quantization) = config.get("quantization").and_then(Value::as_object) else { return Ok(None) };
+    let wrong =
+        |key: &str, what: String| Err(Error::key(path, &format!("quantization.{}", quoted(key)), what));
+    let value = |key: &str| quantization.get(key).unwrap_or(&Value::Null);
+    if value("bits") != 2 {
+        let what = format!("expected 2, which ternary models have, found {}", describe(value("bits")));
+        return wrong("bits", what);
+    }
+    if !value("mode").is_null() && value("mode") != "affine" {
+        return wrong("mode", format!("expected \"affine\", found {}", describe(value("mode"))));
+    }
+    let known = ["bits", "group_size", "mode", "quant_method"];
+    if let Some(key) = quantization.keys().find(|key| !known.contains(&key.as_str())) {
+        return wrong(key, "is not a key that Tern knows, so it may change what the weights mean".to_owned());
+    }
+    match value("group_size").as_u64() {
+        Some(size @ (32 | 64 | 128)) => Ok(Some(size as usize)),
+        _ => wrong("group_size", format!("expected 32, 64 or 128, found {}", describe(value("group_size")))),
+    }
+}
+
+/// Joins each `uint32` `X.weight` `[N, K / 16]` with its `X.scales` and `X.biases` into a ternary matrix `[N, K]`.
+fn take_affine(path: &Path, tensors: &mut Vec<Tensor>, group: usize) -> Result<()> {
+    let beside = |name: &str| name.ends_with(".scales") || name.ends_with(".biases");
+    let (floats, rest): (Vec<Tensor>, Vec<Tensor>) =
+        std::mem::take(tensors).into_iter().partition(|tensor| beside(&tensor.name));
+    let mut floats: HashMap<String, Tensor> =
+        floats.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    *tensors = rest;
+    for tensor in tensors.iter_mut() {
+        let Some(stem) = tensor.name.strip_suffix(".weight") else { continue };
+        if tensor.encoding != Encoding::Dtype("U32") {
+            continue;
+        }
+        let wrong = |what: String| Error::tensor(path, &tensor.name, what);
+        let [rows, words] = tensor.dims[..] else {
+            return Err(wrong(format!("expected packed weights of 2 dimensions, found {:?}", tensor.dims)));
+        };
+        let cols = words.checked_mul(16).filter(|cols| rows.checked_mul(*cols).is_some());
+        let cols = cols.ok_or_else(|| wrong("expected sizes that can be counted".into()))?;
+        if cols % group != 0 {
+            return Err(wrong(format!("expected rows of whole groups of {group}, found {cols} columns")));
+        }
+        let mut take = |kind: &str| {
+            let name = format!("{stem}.{kind}");
+            let found = floats.remove(&name);
+            let found =
+                found.ok_or_else(|| wrong(format!("expected `{}` beside it, found none", quoted(&name))))?;
+            let is_float = matches!(found.encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16);
+            if !is_float || found.dims != [rows, cols / group] {
+                let expected = [rows, cols / group];
+                let what = format!("expected floats {expected:?}, found {} {:?}", found.encoding, found.dims);
+                return Err(Error::tensor(path, &name, what));
+            }
+            Ok(found)
+        };
+        let affine = Affine { scales: take("scales")?, biases: take("biases")? };
+        tensor.dims = vec![rows, cols];
+        tensor.encoding = Encoding::Mlx2;
+        tensor.affine = Some(Box::new(affine));
+    }
+    // What belongs to no matrix is refused by its name with all other strangers.
+    let mut strangers: Vec<Tensor> = floats.into_values().collect();
+    strangers.sort_by(|a, b| a.name.cmp(&b.name));
+    tensors.extend(strangers);
+    Ok(())
 }

@@ -238,7 +238,7 @@ impl HeadReads {
     fn add(&mut self, model: &Model, scratch: &Scratch) {
         let (bytes, rows) = match model.head_form() {
             Head::Int8 => scratch.head_reads(),
-            Head::Stored => (model.cost().head, model.config().vocab as u64),
+            Head::Stored | Head::Ternary => (model.cost().head, model.config().vocab as u64),
         };
         self.bytes += bytes as f64;
         self.rows += rows as f64;

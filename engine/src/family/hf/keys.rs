@@ -24,6 +24,7 @@ const HONOURED: &[&str] = &[
     "vocab_size",
     "tie_word_embeddings",
     "quantization_config",
+    "quantization", // MLX's: file/hf.rs
     "bos_token_id",
     "eos_token_id",
     "attention_bias",
