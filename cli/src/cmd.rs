@@ -7,8 +7,12 @@ mod doctor;
 mod dummy;
 mod eval;
 mod inspect;
+mod list;
+mod pull;
+mod rm;
 mod run;
 mod serve;
+mod show;
 mod tokenize;
 pub(crate) mod train;
 
@@ -20,6 +24,11 @@ pub(crate) enum Command {
     Run(run::Run),
     Chat(chat::Chat),
     Serve(Box<serve::Serve>),
+    Pull(pull::Pull),
+    #[command(visible_alias = "ls")]
+    List(list::List),
+    Show(show::Show),
+    Rm(rm::Rm),
     Inspect(inspect::Inspect),
     Tokenize(tokenize::Tokenize),
     Convert(convert::Convert),
@@ -40,6 +49,10 @@ impl Command {
             Self::Run(run) => run.run(),
             Self::Chat(chat) => chat.run(),
             Self::Serve(serve) => serve.run(),
+            Self::Pull(pull) => pull.run(),
+            Self::List(list) => list.run(),
+            Self::Show(show) => show.run(),
+            Self::Rm(rm) => rm.run(),
             Self::Inspect(inspect) => inspect.run(),
             Self::Tokenize(tokenize) => tokenize.run(),
             Self::Convert(convert) => convert.run(),

@@ -3,6 +3,7 @@
 mod answer;
 mod cmd;
 mod failure;
+mod hub;
 mod machine;
 mod model;
 mod progress;

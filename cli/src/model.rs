@@ -1,5 +1,6 @@
 //! Which model a word names, and the flags that say how it runs, shared by the commands that open one.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use tern_kernels::{Cpu, KvFormat, Packing};
 
 use crate::failure::{Failure, Outcome};
 use crate::sampling::{expected, number};
-use crate::terminal;
+use crate::{hub, terminal};
 
 #[derive(Args)]
 #[command(next_help_heading = "Machine")]
@@ -72,33 +73,37 @@ impl MachineArgs {
 }
 
 /// What the first word of a command names.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Named<'a> {
     /// The built-in model.
     Story,
     /// A file or a directory that is there.
-    Path(&'a Path),
+    Path(Cow<'a, Path>),
 }
 
-/// Finds what `word` names; a name wins over a file of that name, which `./name` reaches.
+/// Finds what `word` names: the built-in model, a path, or a model that was downloaded under this name. `story` wins over a
+/// file of that name, which `./story` reaches.
 pub(crate) fn find(word: &Path) -> Outcome<Named<'_>> {
     if word == Path::new(STORY) {
         return Ok(Named::Story);
     }
     match std::fs::metadata(word) {
-        Ok(_) => Ok(Named::Path(word)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(word)),
+        Ok(_) => Ok(Named::Path(Cow::Borrowed(word))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match hub::cached(word) {
+            Some(path) => Ok(Named::Path(Cow::Owned(path))),
+            None => Err(not_found(word)),
+        },
         Err(error) => Err(Failure::failed(format!("{}: {error}", word.display()))),
     }
 }
 
 /// Where a model comes from, for people who have none. The size is that of the file on the Hub; the memory is the same,
 /// and 0.3 GB for the output head in 8 bits.
-pub(crate) const DOWNLOAD: &str = "for a first model, BitNet b1.58 2B4T (1.2 GB to download, 1.6 GB of memory): `curl -L -o bitnet.gguf \
-    https://huggingface.co/microsoft/bitnet-b1.58-2B-4T-gguf/resolve/main/ggml-model-i2_s.gguf`, then `tern chat bitnet.gguf`";
+pub(crate) const DOWNLOAD: &str = "for a first model, BitNet b1.58 2B4T (1.2 GB to download, 1.6 GB of memory): \
+    `tern chat bitnet-2b`; `tern list --known` prints more names";
 
-const WHAT: &str =
-    "a model is a .gguf file, a directory with config.json and .safetensors files, or `story` (built in)";
+const WHAT: &str = "a model is a .gguf file, a directory with config.json and .safetensors files, a name such as `bitnet-2b` or \
+     `ORG/REPO`, or `story` (built in)";
 
 /// Whether a word names a model, and no command.
 pub(crate) fn is_model(word: &str) -> bool {
@@ -115,25 +120,14 @@ fn not_found(word: &Path) -> Failure {
         return Failure::failed(format!("no model is called `{name}`, and no file or directory is either"))
             .hint("the first word is the model: `tern run story \"Once upon a time\"`");
     }
+    if hub::name(word).is_some() && !is_model(&text) {
+        return hub::not_here(&text);
+    }
     let place = match std::env::current_dir() {
         Ok(here) if word.is_relative() => format!(", looked for in {}", here.display()),
         _ => String::new(),
     };
-    let failure = Failure::failed(format!("{name}: no such file or directory{place}")).hint(WHAT);
-    match text.split_once('/') {
-        // A name on the Hub, as people copy it.
-        Some((owner, repository))
-            if !owner.is_empty() && owner != "." && owner != ".." && owner != "~"
-                && !repository.is_empty() && !repository.contains('/') && !is_model(&text)
-                && !Path::new(owner).exists() =>
-        {
-            failure.hint(format!(
-                "Tern downloads no models: `hf download {text} --local-dir {repository}` gets one from the Hugging Face Hub, \
-                 then `tern run {repository} \"PROMPT\"`; docs/models.md lists those that Tern reads, with their sizes"
-            ))
-        }
-        _ => failure.hint(DOWNLOAD),
-    }
+    Failure::failed(format!("{name}: no such file or directory{place}")).hint(WHAT).hint(DOWNLOAD)
 }
 
 /// What to say about a directory that is no model: it may hold some.
@@ -157,9 +151,9 @@ impl Named<'_> {
     pub(crate) fn file(self, options: OpenOptions) -> Outcome<File> {
         Ok(match self {
             Self::Story => tern::story_file()?,
-            Self::Path(path) => match file::open(path, options) {
+            Self::Path(path) => match file::open(&path, options) {
                 Err(error) if path.is_dir() && !path.join("config.json").exists() => {
-                    return Err(Failure::from(error).hint(instead_of(path)));
+                    return Err(Failure::from(error).hint(instead_of(&path)));
                 }
                 opened => opened?,
             },
@@ -169,7 +163,7 @@ impl Named<'_> {
     /// Its tokenizer, which may be all there is.
     pub(crate) fn tokenizer(self) -> Outcome<Tokenizer> {
         match self {
-            Self::Path(path) => Ok(Tokenizer::open(path)?),
+            Self::Path(path) => Ok(Tokenizer::open(&path)?),
             Self::Story => {
                 Ok(Tokenizer::from_file(&tern::story_file()?)?.expect("the built-in model has a tokenizer"))
             }
@@ -217,7 +211,11 @@ pub(crate) fn open_for_server(
     machine: &MachineArgs,
     threads: Option<usize>,
 ) -> tern::Result<Model> {
-    let file = if word == Path::new(STORY) { tern::story_file()? } else { file::open(word, machine.file())? };
+    let place = hub::cached(word).filter(|_| !word.exists());
+    let file = match word == Path::new(STORY) {
+        true => tern::story_file()?,
+        false => file::open(place.as_deref().unwrap_or(word), machine.file())?,
+    };
     Model::from_file(&file, &machine.options(threads))
 }
 

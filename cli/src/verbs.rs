@@ -8,22 +8,22 @@ use crate::model;
 /// A command of another program, what is to be said about it, and the command that does its work.
 const VERBS: &[(&[&str], &str, &str)] = &[
     (
-        &["pull", "download", "get", "fetch", "hf"],
-        "Tern runs models from files and downloads none",
-        model::DOWNLOAD,
+        &["download", "get", "fetch", "hf"],
+        "it has another name here",
+        "`tern pull NAME` downloads a model; `tern list --known` prints short names",
     ),
     (
         &["push", "publish", "login", "signin", "signout"],
-        "Tern talks to no model hub",
+        "Tern sends nothing to a model hub",
         "`tern convert MODEL DIR --to hf` writes a directory that `hf upload` can send",
     ),
     (
-        &["list", "ls", "models"],
-        "a model is a file or a directory, wherever it lies, and Tern keeps no list",
-        "`ls *.gguf` lists files, `tern inspect FILE` tells what one of them is",
+        &["models"],
+        "it has another name here",
+        "`tern list` prints the models on this machine, `tern list --known` those that have a short name",
     ),
     (
-        &["show", "info", "gguf", "gguf-dump", "llama-gguf"],
+        &["info", "gguf", "gguf-dump", "llama-gguf"],
         "it has another name here",
         "`tern inspect MODEL` shows what is in a model",
     ),
@@ -32,11 +32,8 @@ const VERBS: &[(&[&str], &str, &str)] = &[
         "no model stays in memory after its command",
         "a running `tern serve` tells what it does at http://127.0.0.1:8080/metrics, and Ctrl-C stops it",
     ),
-    (
-        &["rm", "remove", "delete", "cp", "copy", "mv", "rename"],
-        "a model is a file or a directory",
-        "`rm`, `cp` and `mv` work on it",
-    ),
+    (&["remove", "delete"], "it has another name here", "`tern rm NAME` removes a downloaded model"),
+    (&["cp", "copy", "mv", "rename"], "a model is a file or a directory", "`cp` and `mv` work on it"),
     (
         &["create", "import"],
         "a model is a file or a directory, and its settings are flags",

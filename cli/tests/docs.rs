@@ -5,12 +5,15 @@
 #![cfg(unix)]
 
 mod common;
+#[path = "../../hub/tests/common/mod.rs"]
+mod fake;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use common::{PAGE, run, testdata};
@@ -61,8 +64,13 @@ const ELSEWHERE: [(&str, &str); 2] = [
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The documents and how many commands each has at least: a parser that finds none must not pass.
-const DOCUMENTS: [(&str, usize); 4] =
-    [("README.md", 20), ("docs/serve.md", 2), ("docs/train.md", 8), ("docs/eval.md", 4)];
+const DOCUMENTS: [(&str, usize); 5] = [
+    ("README.md", 20),
+    ("docs/serve.md", 2),
+    ("docs/train.md", 8),
+    ("docs/eval.md", 4),
+    ("docs/models.md", 7),
+];
 
 #[test]
 fn every_command_of_the_readme_works() {
@@ -82,6 +90,26 @@ fn every_command_of_the_manual_of_training_works() {
 #[test]
 fn every_command_of_the_manual_of_evaluation_works() {
     document(DOCUMENTS[3]);
+}
+
+#[test]
+fn every_command_of_the_page_about_models_works() {
+    document(DOCUMENTS[4]);
+}
+
+/// A Hub with the repositories that the documents name, each with a small model in place of its own.
+fn hub() -> &'static str {
+    static HUB: OnceLock<fake::Fake> = OnceLock::new();
+    let fake = HUB.get_or_init(|| {
+        let fake = fake::Fake::start();
+        fake.add("microsoft/bitnet-b1.58-2B-4T-gguf", &[("ggml-model-i2_s.gguf", fs::read(PAGE).unwrap())]);
+        let golden =
+            |file: &str| fs::read(testdata(&format!("golden/llama_packed_bitlinear/{file}"))).unwrap();
+        let files = ["config.json", "model.safetensors"].map(|file| (file, golden(file)));
+        fake.add("tiiuae/Falcon3-1B-Instruct-1.58bit", &files);
+        fake
+    });
+    &fake.endpoint
 }
 
 /// The files that a reader of the documents has.
@@ -175,6 +203,8 @@ fn shell(dir: &Path, line: &str) -> Command {
         .current_dir(dir)
         .env("PATH", format!("{}:{path}", tern.parent().unwrap().display()))
         .env("HOME", dir)
+        .env("HF_HUB_CACHE", dir.join("hub"))
+        .env("HF_ENDPOINT", hub())
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

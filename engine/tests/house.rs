@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Every folder with a crate; on which of ours it depends; and on which only its tests do. Calls go down only.
-const CRATES: [(&str, &[&str], &[&str]); 8] = [
+const CRATES: [(&str, &[&str], &[&str]); 9] = [
     ("kernels", &[], &[]),
     ("engine", &["tern-kernels"], &[]),
     ("convert", &["tern", "tern-kernels"], &[]),
     ("eval", &["tern", "tern-kernels"], &["tern-convert"]),
+    ("hub", &[], &[]),
     ("train", &["tern", "tern-convert", "tern-kernels"], &[]),
     ("serve", &["tern"], &["tern-convert"]),
-    ("cli", &["tern", "tern-convert", "tern-eval", "tern-kernels", "tern-serve", "tern-train"], &[]),
+    (
+        "cli",
+        &["tern", "tern-convert", "tern-eval", "tern-hub", "tern-kernels", "tern-serve", "tern-train"],
+        &[],
+    ),
     ("fuzz", &["tern", "tern-serve"], &[]),
 ];
 

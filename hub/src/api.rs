@@ -7,10 +7,9 @@ use std::thread;
 use serde_json::Value;
 use sha2::Digest;
 
-use crate::cache::is_commit;
 use crate::error::{Error, Result};
 use crate::http::{Hub, Try, encode};
-use crate::name::{Name, is_path};
+use crate::name::{Name, is_commit, is_path};
 
 /// The largest listing that is read: a repository of some ten thousand files.
 const LISTING_BYTES: u64 = 16 << 20;

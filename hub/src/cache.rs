@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::api::Hash;
 use crate::choice::{Choice, choose};
 use crate::error::{Error, Result};
-use crate::name::Name;
+use crate::name::{Name, is_commit};
 
 /// The folder that holds all repositories.
 #[derive(Clone, Debug)]
@@ -175,11 +175,6 @@ pub(crate) fn home() -> Option<PathBuf> {
     set("HF_HOME")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface")))
         .or_else(|| Some(std::env::home_dir()?.join(".cache").join("huggingface")))
-}
-
-/// A git commit: 40 hexadecimal digits.
-pub(crate) fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 pub(crate) fn make_parent(path: &Path) -> Result<()> {

@@ -62,7 +62,7 @@ pub fn choose<'a>(files: impl Iterator<Item = &'a str>, variant: Option<&str>) -
         };
     }
     let weights = |path: &&str| path.ends_with(".safetensors") && !path.contains('/');
-    let checkpoint = files.contains(&"config.json") && files.iter().any(|path| weights(path));
+    let checkpoint = files.contains(&"config.json") && files.iter().any(weights);
     match gguf[..] {
         [one] if !checkpoint => Ok(Choice::File(one.to_owned())),
         [] if checkpoint => {

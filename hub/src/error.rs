@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::size::size;
+
 /// Why something failed. Displays as one line without a full stop; [`Error::hint`] says what to do.
 #[derive(Debug)]
 pub enum Error {
@@ -113,13 +115,9 @@ impl fmt::Display for Error {
             Self::Missing { what, .. } => write!(f, "{what}: not found on the Hub"),
             Self::Unauthorized { what, .. } => write!(f, "{what}: the Hub asks for a token"),
             Self::Gated { page } => write!(f, "{page}: this repository is gated"),
-            Self::Space { folder, need, free } => write!(
-                f,
-                "{}: {} are needed and {} are free",
-                folder.display(),
-                crate::pull::size(*need),
-                crate::pull::size(*free)
-            ),
+            Self::Space { folder, need, free } => {
+                write!(f, "{}: {} are needed and {} are free", folder.display(), size(*need), size(*free))
+            }
             Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Interrupted => f.write_str("interrupted"),
         }

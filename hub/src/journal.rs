@@ -128,7 +128,11 @@ mod tests {
         let mut again = Journal::open(&path, size, CHUNK).unwrap();
         assert_eq!((again.total(), again.frontier(), again.done(2)), (CHUNK + 10, CHUNK + 7, 3));
         again.cut().unwrap();
-        assert_eq!(Journal::open(&path, size, CHUNK).unwrap().total(), CHUNK + 7, "without what is behind the gap");
+        assert_eq!(
+            Journal::open(&path, size, CHUNK).unwrap().total(),
+            CHUNK + 7,
+            "without what is behind the gap"
+        );
         assert_eq!(Journal::open(&path, size + 1, CHUNK).unwrap().total(), 0, "another size");
         std::fs::write(&path, b"tern-part 1\n123").unwrap();
         assert_eq!(Journal::open(&path, size, CHUNK).unwrap().total(), 0, "cut short");

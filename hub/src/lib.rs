@@ -21,6 +21,7 @@ mod http;
 mod journal;
 mod name;
 mod pull;
+mod size;
 mod zoo;
 
 pub use api::{Entry, Hash, Listing};
@@ -31,4 +32,5 @@ pub use error::{Error, Result};
 pub use http::{Hub, Limits};
 pub use name::Name;
 pub use pull::{Plan, Progress};
+pub use size::size;
 pub use zoo::{Known, known, zoo};

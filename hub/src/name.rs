@@ -75,6 +75,11 @@ pub(crate) fn is_path(path: &str) -> bool {
         })
 }
 
+/// A git commit: 40 hexadecimal digits.
+pub(crate) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use tern::{Generation, Model, Template, Tokenizer};
 
 use crate::answer::{self, Answer, End};
 use crate::failure::{Failure, Outcome};
+use crate::hub::{self, PullArgs};
 use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one};
 use crate::signal;
@@ -48,7 +49,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Chat {
-    /// The model: a file, a directory, or `story` (built in)
+    /// The model: a file, a directory, a name such as `bitnet-2b`, or `story` (built in)
     #[arg(default_value = "story")]
     model: PathBuf,
     /// Tell the model how to behave
@@ -66,11 +67,14 @@ pub(crate) struct Chat {
     threads: ThreadsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    pull: PullArgs,
 }
 
 impl Chat {
     pub(crate) fn run(self) -> Outcome {
         signal::listen()?;
+        hub::fetch(&self.model, &self.pull)?;
         let model = model::open(&self.model, &self.machine, self.threads.threads)?.model;
         let name = self.model.display();
         let tokenizer = model.tokenizer()?;

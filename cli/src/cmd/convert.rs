@@ -105,7 +105,7 @@ impl Convert {
         let options = OpenOptions { i2s_arm: self.i2s_arm, copy: false };
         let start = Instant::now();
         let input = model::find(&self.input)?;
-        if let Named::Path(path) = input {
+        if let Named::Path(path) = &input {
             spare_input(path, &self.output)?;
         }
         let file = input.file(options)?;

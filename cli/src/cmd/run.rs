@@ -13,6 +13,7 @@ use tern_eval::Meter;
 
 use crate::answer::{self, Answer, End, float, ms};
 use crate::failure::{Failure, Outcome};
+use crate::hub::{self, PullArgs};
 use crate::model::{self, Loaded, MachineArgs, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one, sampling_json};
 use crate::signal;
@@ -38,7 +39,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Run {
-    /// The model: a file, a directory, or `story` (built in)
+    /// The model: a file, a directory, a name such as `bitnet-2b`, or `story` (built in)
     #[arg(default_value = "story")]
     model: PathBuf,
     /// The prompt; without it, or with `-`, standard input is read
@@ -74,6 +75,8 @@ pub(crate) struct Run {
     threads: ThreadsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    pull: PullArgs,
 }
 
 /// Why there are no joules for an answer that was never begun.
@@ -109,6 +112,7 @@ struct Prompt {
 impl Run {
     pub(crate) fn run(self) -> Outcome {
         signal::listen()?;
+        hub::fetch(&self.model, &self.pull)?;
         // A prompt on standard input is read before the model, so that a person does not wait to type.
         let text = match (&self.ids, self.prompt.as_deref()) {
             (Some(_), _) => None,

@@ -14,6 +14,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
+use crate::hub::{self, PullArgs};
 use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one, count, expected, number};
 
@@ -59,6 +60,8 @@ pub(crate) struct Serve {
     threads: ThreadsArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    pull: PullArgs,
 }
 
 #[derive(Args)]
@@ -132,6 +135,7 @@ impl Serve {
 
     fn serve(self) -> Outcome {
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(tern::STORY));
+        hub::fetch(&model, &self.pull)?;
         // What cannot be opened is told before anything listens.
         model::find(&model)?;
         tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });

@@ -16,6 +16,11 @@ pub(crate) fn tern(args: &[&str]) -> Command {
         .env("COLUMNS", "80")
         .env("NO_COLOR", "1")
         .env_remove("HOME")
+        // No model of this machine has a part in a test, and none asks the network.
+        .env("HF_HUB_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-models"))
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env_remove("HF_TOKEN")
+        .env_remove("HF_HUB_OFFLINE")
         .env_remove("XDG_DATA_HOME");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

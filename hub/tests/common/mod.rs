@@ -104,6 +104,7 @@ impl Fake {
         self.state.lock().unwrap().repos.insert(repo.to_owned(), repo_state);
     }
 
+    #[allow(dead_code, reason = "as above")]
     pub(crate) fn with(&self, repo: &str, change: impl FnOnce(&mut Repo)) {
         change(self.state.lock().unwrap().repos.get_mut(repo).unwrap());
     }
@@ -136,6 +137,7 @@ impl Fake {
         }
         let host = if is_hub { "hub" } else { "storage" };
         let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
+        let path = path.split('?').next().unwrap_or_default().to_owned();
         self.state.lock().unwrap().log.push((host.to_owned(), path.clone(), token.is_some()));
         let _ = self.respond(stream, is_hub, storage, &path, range, token.as_deref());
     }
@@ -196,7 +198,12 @@ impl Fake {
         let mut bytes = bytes.clone();
         drop(state);
         if is_hub {
-            let headers = format!("location: {storage}{path}\r\nx-linked-etag: \"{}\"\r\n", sha256(&bytes));
+            // The Hub's own client asks by HEAD for these, and does not follow to another host then.
+            let headers = format!(
+                "location: {storage}{path}\r\nx-repo-commit: {COMMIT}\r\nx-linked-size: {}\r\nx-linked-etag: \"{}\"\r\n",
+                bytes.len(),
+                sha256(&bytes)
+            );
             return plain("302 Found", &headers, "");
         }
         if fault == Fault::Busy {

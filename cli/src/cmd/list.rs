@@ -1,0 +1,107 @@
+//! `tern list`: the models on this machine, and those that have a short name.
+
+use clap::Args;
+use serde_json::{Value, json};
+use tern_hub::{Cache, Choice, choose, elsewhere, zoo};
+
+use crate::failure::Outcome;
+use crate::{hub, terminal};
+
+const EXAMPLES: &str = "\
+Models are looked for where the Hub's tools keep them, and where Ollama and LM Studio do.
+
+Examples:
+  tern list
+  tern list --known
+  tern list --json";
+
+/// List the models on this machine
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct List {
+    /// List the models that have a short name, here or not
+    #[arg(long)]
+    known: bool,
+    /// Print one JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub(crate) fn run(self) -> Outcome {
+        let rows = if self.known { known() } else { here()? };
+        if self.json {
+            return terminal::print_json(&rows.into());
+        }
+        if rows.is_empty() {
+            terminal::remark("no model was downloaded yet; `story` is built in");
+            terminal::hint("`tern list --known` prints names that can be, `tern pull bitnet-2b` gets one");
+            return Ok(());
+        }
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        let wide = rows.iter().map(|row| text(row, "name").chars().count()).max().unwrap_or(0);
+        let lines = rows.iter().map(|row| {
+            let size = tern_hub::size(row["bytes"].as_u64().unwrap_or(0));
+            let last = if self.known { text(row, "what") } else { text(row, "program") };
+            format!("{:wide$}  {size:>8}  {last}\n", text(row, "name"))
+        });
+        terminal::print(&lines.collect::<String>())
+    }
+}
+
+fn known() -> Vec<Value> {
+    let cache = Cache::from_env().ok();
+    let rows = zoo().iter().map(|known| {
+        let path = cache.as_ref().and_then(|cache| cache.find(&known.full()));
+        json!({
+            "name": known.name,
+            "repository": known.full().to_string(),
+            "bytes": known.bytes,
+            "licence": known.licence,
+            "what": known.what,
+            "path": path.map(|path| path.to_string_lossy().into_owned()),
+        })
+    });
+    rows.collect()
+}
+
+/// What is on the disk, of this cache and of other programs.
+fn here() -> Outcome<Vec<Value>> {
+    let mut rows = Vec::new();
+    for cached in Cache::from_env()?.list() {
+        let row = |name: String, path: &std::path::Path, bytes: u64| json!({"name": name, "bytes": bytes, "program": "Hub", "commit": cached.commit, "path": path.to_string_lossy()});
+        let paths = || cached.files.iter().map(|(path, _)| path.as_str());
+        // Each GGUF file is a model of its own.
+        for (path, size) in cached.files.iter().filter(|(path, _)| path.ends_with(".gguf")) {
+            let name = tern_hub::Name {
+                repo: cached.repo.clone(),
+                revision: "main".to_owned(),
+                variant: Some(path.clone()),
+            };
+            let short = hub::of(&name).map(|known| known.name.clone());
+            let alone = paths().filter(|path| path.ends_with(".gguf")).count() == 1;
+            let full = if alone { cached.repo.clone() } else { name.to_string() };
+            rows.push(row(short.unwrap_or(full), &cached.folder.join(path), *size));
+        }
+        let others = paths().filter(|path| !path.ends_with(".gguf"));
+        if let Ok(Choice::Folder(files)) = choose(others, None) {
+            let name: Result<tern_hub::Name, _> = cached.repo.parse();
+            let short = name.ok().and_then(|name| hub::of(&name)).map(|known| known.name.clone());
+            let sizes = cached.files.iter().filter(|(path, _)| files.contains(path));
+            rows.push(row(
+                short.unwrap_or_else(|| cached.repo.clone()),
+                &cached.folder,
+                sizes.map(|(_, size)| size).sum(),
+            ));
+        }
+    }
+    for found in std::env::home_dir().map(|home| elsewhere(&home)).unwrap_or_default() {
+        rows.push(json!({
+            "name": found.name,
+            "bytes": found.size,
+            "program": format!("{}: {}", found.program, found.path.display()),
+            "path": found.path.to_string_lossy(),
+        }));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,180 @@
+//! Models by name, from a Hub on this machine: pulled, killed, resumed, listed, shown, run and removed.
+
+mod common;
+#[path = "../../hub/tests/common/mod.rs"]
+mod fake;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use common::tern;
+use fake::{COMMIT, Fake, noise, sha256};
+
+const STORY: &[u8] = include_bytes!("../../models/story/story.gguf");
+
+const REPO: &str = "org/story-gguf";
+
+struct Place {
+    fake: Fake,
+    home: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(bytes: Vec<u8>) -> Self {
+        let fake = Fake::start();
+        fake.add(REPO, &[("story-i2.gguf", bytes), ("README.md", b"# story".to_vec())]);
+        Self { fake, home: tempfile::tempdir().unwrap() }
+    }
+
+    fn story() -> Self {
+        Self::new(STORY.to_vec())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = tern(args);
+        command
+            .current_dir(self.home.path())
+            .env("HOME", self.home.path())
+            .env("HF_HUB_CACHE", self.cache())
+            .env("HF_ENDPOINT", &self.fake.endpoint);
+        command
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.home.path().join("hub")
+    }
+
+    fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        told(&self.command(args).output().unwrap())
+    }
+}
+
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_model_runs_by_name_from_an_empty_home() {
+    let place = Place::story();
+    let args = ["run", REPO, "Once upon a time", "-n", "8", "--temp", "0"];
+    let (code, out, err) = place.run(&args);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert_eq!(
+        err,
+        "error: org/story-gguf: not on this machine\nhint: `tern pull org/story-gguf` downloads it; `tern run`, `chat` \
+         and `serve` do with --yes\n"
+    );
+    let (code, first, err) = place.run(&[&args[..], &["--yes"]].concat());
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("org/story-gguf; licence mit, 6 MB"), "{err}");
+    let plain =
+        told(&tern(&["run", "story", "Once upon a time", "-n", "8", "--temp", "0"]).output().unwrap());
+    assert_eq!(first, plain.1, "the same model, by another name");
+    place.fake.sent();
+    let (code, again, err) = told(&place.command(&args).env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert_eq!((code, again), (Some(0), first), "{err}");
+    assert_eq!(place.fake.sent(), 0);
+    let (code, out, _) = place.run(&["inspect", REPO, "--json"]);
+    assert!(code == Some(0) && out.contains("\"family\""), "every command takes the name: {out}");
+}
+
+#[test]
+fn pull_list_show_and_rm_tell_the_same_story() {
+    let place = Place::story();
+    let (_, out, err) = place.run(&["list"]);
+    assert_eq!((out.as_str(), err.starts_with("no model was downloaded yet")), ("", true), "{err}");
+    let (code, path, err) = place.run(&["pull", REPO]);
+    assert_eq!(code, Some(0), "{err}");
+    let model = place.cache().join(format!("models--org--story-gguf/snapshots/{COMMIT}/story-i2.gguf"));
+    assert_eq!(Path::new(path.trim_end()), model);
+    assert!(fs::read(&model).unwrap() == STORY);
+    let (_, out, err) = place.run(&["pull", REPO, "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((told["downloaded"].as_u64(), told["licence"].as_str()), (Some(0), Some("mit")), "{err}");
+    let (_, out, _) = place.run(&["ls"]);
+    assert_eq!(out, "org/story-gguf      6 MB  Hub\n");
+    let (_, out, _) = place.run(&["show", REPO]);
+    assert!(out.contains(&format!("path      {}\ncommit    {COMMIT}\n", model.display())), "{out}");
+    let (code, _, err) = place.run(&["rm", REPO]);
+    assert_eq!((code, err.contains("--yes")), (Some(1), true), "{err}");
+    let (code, _, err) = place.run(&["rm", REPO, "--yes"]);
+    assert_eq!((code, err.as_str()), (Some(0), "removed org/story-gguf, 6 MB are free again\n"));
+    assert!(!place.cache().join("models--org--story-gguf").exists());
+    let (code, _, err) = place.run(&["rm", REPO, "--yes"]);
+    assert_eq!((code, err.contains("not on this machine")), (Some(1), true), "{err}");
+    let (_, out, _) = place.run(&["list", "--known"]);
+    assert!(out.contains("bitnet-2b") && out.lines().count() >= 10, "{out}");
+}
+
+#[test]
+fn a_download_that_is_killed_at_any_moment_goes_on() {
+    let bytes = noise(12 << 20, 21);
+    let place = Place::new(bytes.clone());
+    place.fake.with(REPO, |repo| repo.speed = 8 << 20);
+    let mut random = 7_u64;
+    for kill in 0..20 {
+        let mut child = place.command(&["pull", REPO]).spawn().unwrap();
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        std::thread::sleep(Duration::from_millis(5 + (random >> 33) % 100));
+        // SIGKILL: nothing is tidied up.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let snapshots = place.cache().join("models--org--story-gguf/snapshots");
+        assert!(!snapshots.join(COMMIT).join("story-i2.gguf").exists(), "not whole after kill {kill}");
+        let (code, _, _) = place.run(&["show", REPO]);
+        assert_eq!(code, Some(0));
+    }
+    place.fake.with(REPO, |repo| repo.speed = 0);
+    let (code, path, err) = place.run(&["pull", REPO]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(sha256(&fs::read(path.trim_end()).unwrap()), sha256(&bytes));
+    // A kill loses at most what its connections were just reading, 256 kB each.
+    let sent = place.fake.sent();
+    assert!(sent < (12 << 20) + 21 * 4 * (512 << 10), "{sent} bytes were sent");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_named_and_what_came_is_kept() {
+    let place = Place::story();
+    // The system refuses files over 2 MiB, as a full disk does.
+    let pull = place.command(&["pull", REPO]);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "ulimit -f 4096; trap '' XFSZ; exec \"$0\" pull org/story-gguf"])
+        .arg(pull.get_program());
+    shell.envs(pull.get_envs().filter_map(|(key, value)| Some((key, value?)))).current_dir(place.home.path());
+    let (code, out, err) = told(&shell.output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains(".tern-part: File too large"), "{err}");
+    assert!(err.contains("hint: free some space and run the same command again"), "{err}");
+    assert_eq!(place.run(&["pull", REPO]).0, Some(0));
+}
+
+#[test]
+fn a_wrong_name_says_what_a_name_is() {
+    let place = Place::story();
+    for (args, wanted) in [
+        (&["pull", "no-such-name"][..], "no-such-name: no short name, and no ORG/REPO"),
+        (&["pull", "bitnet"], "bitnet: no short name; did you mean bitnet-2b, bitnet-large, bitnet-3b?"),
+        (&["pull", "org/nothing"], "org/nothing: not found on the Hub"),
+        (&["pull", "org/story-gguf:q8"], "no .gguf file has `q8` in its name; there are story-i2.gguf"),
+        (&["pull", "../up"], "an organisation and a repository have letters"),
+        (&["run", "org/nothing", "Hello"], "org/nothing: not on this machine"),
+        (&["run", "org/nothing", "Hello", "--yes"], "org/nothing: not found on the Hub"),
+        (&["run", "org/nothing", "Hello", "--offline"], "org/nothing: not on this machine"),
+        (&["show", "what"], "what: no short name, and no ORG/REPO"),
+    ] {
+        let (code, out, err) = place.run(args);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{args:?}: {err}");
+        assert!(err.starts_with("error: ") && err.contains(wanted), "{args:?}: {err}");
+    }
+    let (_, _, err) = told(&place.command(&["pull", REPO]).env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert!(err.contains("HF_HUB_OFFLINE or --offline forbids the network"), "{err}");
+    let (_, _, err) =
+        told(&place.command(&["pull", REPO]).env("HF_ENDPOINT", "hub.example").output().unwrap());
+    assert!(err.contains("HF_ENDPOINT: expected https://HOST"), "{err}");
+}
