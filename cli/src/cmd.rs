@@ -5,6 +5,7 @@ mod chat;
 mod convert;
 mod doctor;
 mod dummy;
+mod embed;
 mod eval;
 mod inspect;
 mod list;
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Rm(rm::Rm),
     Inspect(inspect::Inspect),
     Tokenize(tokenize::Tokenize),
+    Embed(embed::Embed),
     Convert(convert::Convert),
     Train(train::Train),
     Dummy(dummy::Dummy),
@@ -55,6 +57,7 @@ impl Command {
             Self::Rm(rm) => rm.run(),
             Self::Inspect(inspect) => inspect.run(),
             Self::Tokenize(tokenize) => tokenize.run(),
+            Self::Embed(embed) => embed.run(),
             Self::Convert(convert) => convert.run(),
             Self::Train(train) => train.run(),
             Self::Dummy(dummy) => dummy.run(),

@@ -202,6 +202,7 @@ pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -
         }
     };
     let model = Model::from_file(&file, &machine.options(threads))?;
+    model.warnings().iter().for_each(|warning| terminal::warning(warning));
     Ok(Loaded { model, raw, load_time: start.elapsed() })
 }
 

@@ -64,9 +64,9 @@ const VERBS: &[(&[&str], &str, &str)] = &[
     ),
     (&["talk", "repl", "interactive"], "it has another name here", "`tern chat MODEL` holds a conversation"),
     (
-        &["embed", "embedding", "embeddings", "llama-embedding"],
-        "Tern computes no embeddings",
-        "the models that it reads write text: `tern run MODEL \"PROMPT\"`",
+        &["embedding", "embeddings", "llama-embedding"],
+        "it has another name here",
+        "`tern embed MODEL \"TEXT\"` makes vectors with an embedding model",
     ),
     (
         &["perplexity", "ppl", "llama-perplexity"],

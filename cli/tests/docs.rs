@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use common::{PAGE, run, testdata};
 
 /// Words in capitals that stand for a reader's own files.
-const PLACEHOLDERS: [(&str, &str); 5] = [
+const PLACEHOLDERS: [(&str, &str); 6] = [
+    ("EMBEDDER", "embedder"),
     ("MODEL", "model.gguf"),
     ("FILE", "wiki.test.raw"),
     ("DIR", "items"),
@@ -64,12 +65,13 @@ const ELSEWHERE: [(&str, &str); 2] = [
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The documents and how many commands each has at least: a parser that finds none must not pass.
-const DOCUMENTS: [(&str, usize); 5] = [
+const DOCUMENTS: [(&str, usize); 6] = [
     ("README.md", 20),
     ("docs/serve.md", 2),
     ("docs/train.md", 8),
     ("docs/eval.md", 4),
     ("docs/models.md", 7),
+    ("docs/embed.md", 6),
 ];
 
 #[test]
@@ -112,6 +114,11 @@ fn hub() -> &'static str {
     &fake.endpoint
 }
 
+#[test]
+fn every_command_of_the_manual_of_embedding_works() {
+    document(DOCUMENTS[5]);
+}
+
 /// The files that a reader of the documents has.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -129,6 +136,13 @@ fn folder() -> tempfile::TempDir {
     fs::write(path("chats.jsonl"), (0..40).map(chat).collect::<String>()).unwrap();
     fs::copy(PAGE, path("model.gguf")).unwrap();
     fs::copy(testdata("golden/eval/wikitext-slice.txt"), path("wiki.test.raw")).unwrap();
+    fs::create_dir(path("embedder")).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        let from = testdata(&format!("golden/qwen3_embedding_text/{name}"));
+        fs::copy(from, path("embedder").join(name)).unwrap();
+    }
+    let passages = ["The cat sat on the mat.", "Bread is baked in an oven.", "Snow fell all night."];
+    fs::write(path("passages.txt"), passages.join("\n")).unwrap();
     fs::create_dir(path("items")).unwrap();
     for task in ["arc_easy", "piqa", "mmlu"] {
         let name = format!("{task}.jsonl");
@@ -278,7 +292,9 @@ fn document((name, least): (&str, usize)) {
             let running = server.as_ref().unwrap_or_else(|| panic!("{name}: {line}: no server runs"));
             let line = line.replace("http://127.0.0.1:8080", &running.url).replacen("curl ", "curl -sSf ", 1);
             let (success, text) = finish(dir.path(), &line);
-            assert!(success && text.contains("\"content\""), "{name}: {line}\n{text}");
+            let answers = ["\"content\"", "\"embedding\"", "\"embeddings\""];
+            let answered = answers.iter().any(|field| text.contains(field));
+            assert!(success && answered, "{name}: {line}\n{text}");
         } else {
             assert!(line.starts_with("tern "), "{name}: nobody knows how to run `{line}` here");
             // Whoever chats says something.

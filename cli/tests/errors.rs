@@ -96,7 +96,7 @@ fn words_of_other_programs_are_answered_with_the_way_that_works() {
         "create mine",
         "stop",
         "generate hello",
-        "embed hello",
+        "embedding hello",
         "quantize a b",
         "perplexity",
         "server",
@@ -167,13 +167,13 @@ fn a_foreign_architecture_names_its_file_without_escapes() {
     let config = folder.path().join("config.json");
     let mut json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
-    json["architectures"] = serde_json::json!(["Qwen2ForCausalLM"]);
+    json["architectures"] = serde_json::json!(["MistralForCausalLM"]);
     std::fs::write(&config, json.to_string()).unwrap();
     let done = run(&["run", folder.path().to_str().unwrap(), "Hello"]);
     fails_well(&["run"], &done);
     let start = format!("error: {}: key `architectures`: expected one of ", config.display());
     assert!(done.stderr.starts_with(&start), "{}", done.stderr);
-    assert!(done.stderr.ends_with("found [\"Qwen2ForCausalLM\"]\n"), "{}", done.stderr);
+    assert!(done.stderr.ends_with("found [\"MistralForCausalLM\"]\n"), "{}", done.stderr);
 }
 
 #[test]

@@ -41,6 +41,10 @@ pub fn convert_file(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let detected = family::open(file)?;
+    if detected.config.graph != tern::Graph::default() || detected.config.pooling.is_some() {
+        let what = format!("a {} model, which can be run but not converted yet", detected.family.name);
+        return Err(Error::file(&file.path, what));
+    }
     let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
     if let Some(what) = options.misfit() {
         return Err(Error::Input(what));

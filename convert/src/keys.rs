@@ -22,6 +22,7 @@ pub(crate) fn activation_name(activation: Activation) -> &'static str {
     match activation {
         Activation::Relu2 => "relu2",
         Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
     }
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Conf
             }
         }
         // What has no keys was refused before.
-        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) => {}
+        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) | Scaling::Long { .. } => {}
     }
 }
 
@@ -112,6 +113,7 @@ pub(crate) fn scaling_misfit(scaling: &Scaling, from_gguf: bool, to: Target) -> 
         (Scaling::Divisors(_), Target::Hf) => {
             Some("divides frequencies one by one, and `config.json` has no word for that")
         }
+        (Scaling::Long { .. }, _) => Some("asks for LongRoPE, which cannot be written again yet"),
         (Scaling::Divisors(_), _) => Some("cannot be written again yet"),
         (Scaling::Llama3 { .. }, to) if to != Target::Hf && !from_gguf => Some(
             "asks for Llama 3's scaling, which cannot be written to a GGUF yet; use the checkpoint as it is",
@@ -255,7 +257,7 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
                 "original_max_position_embeddings": original,
             });
         }
-        Scaling::None | Scaling::Divisors(_) => {}
+        Scaling::None | Scaling::Divisors(_) | Scaling::Long { .. } => {}
     }
     json
 }

@@ -11,7 +11,7 @@ use tern::file::File;
 use tern::file::hf::CONFIG;
 use tern::file::hf_write::{self, pretty};
 use tern::file::write::{Draft, Entry};
-use tern::{Config, Encoding, Error, Result, Tensor};
+use tern::{Config, Encoding, Error, Graph, Result, Tensor};
 use tern_kernels::{Pairing, Scales};
 
 use crate::plan::Order;
@@ -29,6 +29,10 @@ impl<'a> Masters<'a> {
     /// Recognises the model.
     pub fn of(file: &'a File) -> Result<Self> {
         let detected = family::open(file)?;
+        if detected.config.graph != Graph::default() || detected.config.pooling.is_some() {
+            let what = format!("a {} model, whose graph training does not know", detected.family.name);
+            return Err(Error::file(&file.path, what));
+        }
         // Rows are read in the order of Hugging Face, whatever the file's is.
         let mut config = detected.config.clone();
         config.rope.pairing = Pairing::Halves;

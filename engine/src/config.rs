@@ -5,6 +5,10 @@ use tern_kernels::{Activation, Heads, KvFormat, MAX_HEAD_DIM};
 
 use crate::rope::Rope;
 
+mod graph;
+
+pub use self::graph::{Graph, Pooling, Sliding};
+
 /// The architecture of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -34,6 +38,10 @@ pub struct Config {
     pub sub_norms: bool,
     /// Rotary positions.
     pub rope: Rope,
+    /// Where its graph differs from Llama's besides.
+    pub graph: Graph,
+    /// How a text becomes one vector: of an embedding model, which writes no text.
+    pub pooling: Option<Pooling>,
 }
 
 impl Config {
@@ -64,7 +72,8 @@ impl Config {
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(("rms_norm_eps", format!("{}: expected a number between 0 and 1", self.norm_eps)));
         }
-        self.rope.check(self.head_dim)
+        self.rope.check(self.head_dim)?;
+        self.graph.check(self.layers, self.head_dim)
     }
 
     /// Width of all query heads together.

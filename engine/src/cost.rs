@@ -50,6 +50,7 @@ impl Model {
         let head = match &self.weights.output {
             Output::Int8(head) => head.int8_bytes(),
             Output::Ternary(head) => head.blocks().len() as u64 + scales(head),
+            Output::None => 0,
             Output::Stored(head) => head.as_ref().unwrap_or(&self.weights.embedding).bytes() as u64,
         };
         Cost {

@@ -3,13 +3,19 @@
 
 mod bitllm;
 mod bitnet;
+mod gemma3;
 mod gguf;
 mod hf;
 mod llama;
+mod minicpm;
+mod names;
+mod qwen2;
+mod qwen3;
 mod tensors;
 
-use crate::config::Config;
-use crate::error::{Error, Result, quoted};
+pub use self::names::{PROJECTIONS, hf_name};
+use crate::config::{Config, Graph};
+use crate::error::{Error, Result};
 use crate::file::{File, Metadata};
 use std::fmt;
 
@@ -21,18 +27,57 @@ pub struct Family {
     pub gguf: &'static [&'static str],
     /// Entries of `architectures` in its `config.json`.
     pub hf: &'static [&'static str],
+    /// What its `config.json` has as `model_type`.
+    pub model_types: &'static [&'static str],
     /// Hugging Face names of the two sub-norms; `None` for a family without.
     pub sub_norms: Option<[&'static str; 2]>,
+    /// Norms of a block that Llama lacks or that have another name here: canonical and Hugging Face names.
+    pub norms: &'static [(&'static str, &'static str)],
+    /// Whether q, k and v have biases.
+    pub biases: bool,
     /// The activation that the GGUF architecture implies, in `hidden_act`'s words.
     pub gguf_act: &'static str,
     /// Whether GGUFs hold q and k rows permuted for rotation of neighbours.
     pub permuted: bool,
     /// Whether float weights are the masters of a ternary model (else they are a float model's).
     pub masters: bool,
+    /// Whether there are embedding models of it, which have a norm in front of each projection.
+    pub embeds: bool,
+    /// Whether layers can have sliding windows.
+    pub windows: bool,
+    /// What is Gemma's alone: Hugging Face stores norms less 1, embedded tokens are multiplied by the root of the width,
+    /// queries are scaled by a key, and layers take turns with sliding windows.
+    pub gemma: bool,
+}
+
+impl Family {
+    /// Whether its blocks have the norm of this canonical name, which Llama's have not.
+    fn has_norm(&self, module: &str) -> bool {
+        self.norms.iter().any(|(name, _)| *name == module)
+    }
+
+    /// The graph of its models, but for the numbers of their configuration.
+    fn graph(&self, dim: usize) -> Graph {
+        Graph {
+            biases: self.biases,
+            head_norms: self.has_norm("attn_q_norm"),
+            post_norms: self.has_norm("post_attention_norm"),
+            embedding_scale: if self.gemma { (dim as f32).sqrt() } else { 1.0 },
+            ..Graph::default()
+        }
+    }
 }
 
 /// The one list.
-pub const FAMILIES: &[&Family] = &[&bitnet::FAMILY, &bitllm::FAMILY, &llama::FAMILY];
+pub const FAMILIES: &[&Family] = &[
+    &bitnet::FAMILY,
+    &bitllm::FAMILY,
+    &llama::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &minicpm::FAMILY,
+    &gemma3::FAMILY,
+];
 
 /// What a file turned out to be.
 #[derive(Clone)]
@@ -43,7 +88,9 @@ pub struct Detected {
     pub config: Config,
     /// Whether float weights may be ternarised: the model was trained ternary.
     pub trained_ternary: bool,
-    /// Prefix of Hugging Face names (`model.` or none); `None` for a GGUF, whose names are canonical.
+    /// What speaks against the file, though it can be run.
+    pub warnings: Vec<String>,
+    /// Prefix of Hugging Face names (`model.`, say, or none); `None` for a GGUF, whose names are canonical.
     hf_prefix: Option<&'static str>,
 }
 
@@ -55,16 +102,17 @@ impl fmt::Debug for Detected {
 
 /// Recognises the family of a file and reads its configuration.
 fn detect(file: &File) -> Result<Detected> {
-    let (family, config, trained_ternary) = match &file.metadata {
+    let (family, config, trained_ternary, warnings) = match &file.metadata {
         Metadata::Gguf(pairs) => gguf::detect(file, pairs)?,
         Metadata::Hf { config, .. } => hf::detect(file, config)?,
     };
     if let Err((key, what)) = config.check() {
         return Err(Error::key(&file.path, key, what));
     }
+    let begins = |prefix: &&str| file.tensor(&format!("{prefix}embed_tokens.weight")).is_some();
     let hf_prefix = matches!(file.metadata, Metadata::Hf { .. })
-        .then(|| if file.tensor("model.embed_tokens.weight").is_some() { "model." } else { "" });
-    Ok(Detected { family, config, trained_ternary, hf_prefix })
+        .then(|| names::PREFIXES.into_iter().find(begins).unwrap_or(""));
+    Ok(Detected { family, config, trained_ternary, warnings, hf_prefix })
 }
 
 /// [`detect`] for a model that is to be used: each of its tensors has a place in it.
@@ -75,6 +123,11 @@ pub fn open(file: &File) -> Result<Detected> {
 }
 
 impl Config {
+    /// What speaks against a file, though it can be run: keys that it has lost.
+    pub fn warnings(file: &File) -> Result<Vec<String>> {
+        Ok(detect(file)?.warnings)
+    }
+
     /// The architecture that a file says it has; its weights are not looked at.
     pub fn of(file: &File) -> Result<Config> {
         Ok(detect(file)?.config)
@@ -94,49 +147,11 @@ impl Detected {
             Some(prefix) => hf_name(self.family, prefix, canonical),
         }
     }
-}
 
-/// The seven projections of a block: canonical and Hugging Face names.
-pub const PROJECTIONS: [(&str, &str); 7] = [
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-];
-
-/// A canonical name in Hugging Face's words.
-pub fn hf_name(family: &Family, prefix: &str, canonical: &str) -> String {
-    match canonical {
-        "token_embd.weight" => return format!("{prefix}embed_tokens.weight"),
-        "output_norm.weight" => return format!("{prefix}norm.weight"),
-        "output.weight" => return "lm_head.weight".to_owned(),
-        _ => {}
+    /// Whether the file stores the norm of this canonical name less 1.
+    pub(crate) fn less_one(&self, canonical: &str) -> bool {
+        self.family.gemma && self.hf_prefix.is_some() && !canonical.ends_with("_norm_in.weight")
     }
-    let mut parts = canonical.splitn(3, '.');
-    let (Some("blk"), Some(layer), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
-        return canonical.to_owned();
-    };
-    let module = rest.strip_suffix(".weight").unwrap_or(rest);
-    let [attn_sub_norm, ffn_sub_norm] = family.sub_norms.unwrap_or(["", ""]);
-    let hf = match module {
-        "attn_norm" => "input_layernorm",
-        "ffn_norm" => "post_attention_layernorm",
-        "attn_sub_norm" => attn_sub_norm,
-        "ffn_sub_norm" => ffn_sub_norm,
-        _ => PROJECTIONS.iter().find(|(name, _)| *name == module).map_or(module, |(_, hf)| hf),
-    };
-    format!("{prefix}layers.{layer}.{hf}.weight")
-}
-
-/// What is said of a model with a norm in front of every projection, as the BitNet embedding models have.
-fn embedding(architecture: &str) -> String {
-    format!(
-        "`{}` with a norm in front of every projection: a BitNet embedding model, which Tern recognises but cannot run yet",
-        quoted(architecture)
-    )
 }
 
 /// The families' GGUF architectures, for messages.

@@ -4,16 +4,16 @@
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
 use tern_kernels::{
-    Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Ternary, Unstorable, gate, products,
-    rms_norm,
+    Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Unstorable, gate, products, rms_norm,
+    rms_norm_here,
 };
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::head::{HeadBuffers, Logits};
-use crate::model::Model;
+use crate::model::{Model, Turns};
 use crate::sequence::Sequence;
-use crate::weights::Layer;
+use crate::weights::{Layer, Projection};
 
 /// One token on its way through the model.
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +29,29 @@ pub struct Row {
 /// Buffers of a forward pass, kept from one to the next.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    x: Vec<f32>,      // (rows, dim), the residual stream
-    q: Vec<f32>,      // (rows, q_dim)
-    k: Vec<f32>,      // (rows, kv_dim)
-    v: Vec<f32>,      // (rows, kv_dim)
-    heads: Vec<f32>,  // (rows, q_dim), the attention's output
-    gate: Vec<f32>,   // (rows, hidden)
-    up: Vec<f32>,     // (rows, hidden)
-    out: Vec<f32>,    // (rows, dim)
-    angles: Vec<f32>, // (rows, head_dim): cosines, then sines
-    logits: Vec<f32>, // (rows that want them, vocab)
+    x: Vec<f32>,       // (rows, dim), the residual stream
+    q: Vec<f32>,       // (rows, q_dim)
+    k: Vec<f32>,       // (rows, kv_dim)
+    v: Vec<f32>,       // (rows, kv_dim)
+    heads: Vec<f32>,   // (rows, q_dim), the attention's output
+    gate: Vec<f32>,    // (rows, hidden)
+    up: Vec<f32>,      // (rows, hidden)
+    out: Vec<f32>,     // (rows, dim)
+    angles: Vec<f32>,  // (rows, head_dim): cosines, then sines
+    sliding: Vec<f32>, // the same of layers with a sliding window
+    logits: Vec<f32>,  // (rows that want them, vocab)
     head: HeadBuffers,
     places: Vec<Place>,
     attention: Attention,
+    input: Input,
+}
+
+/// The input of projections.
+#[derive(Debug, Default)]
+struct Input {
     codes: Activations,
+    /// `(rows, columns)`, where each projection norms it once more.
+    normed: Vec<f32>,
 }
 
 impl Scratch {
@@ -151,11 +160,18 @@ impl Model {
             s.places.push(Place { sequence: row.sequence, position });
             let embedded = self.weights.embedding.row(row.token as usize, x);
             embedded.map_err(|what| Error::Numeric(format!("embedding of token {}: {what}", row.token)))?;
+            x.iter_mut().for_each(|x| *x *= self.config.graph.embedding_scale);
         }
-        s.angles.resize(rows.len() * head_dim, 0.0);
-        self.pool.for_chunks(&mut s.angles, head_dim, |row, angles| {
-            angles_at(&self.frequencies, self.magnitude, s.places[row].position, angles);
-        });
+        let turn = |turns: &Turns, angles: &mut Vec<f32>| {
+            angles.resize(rows.len() * head_dim, 0.0);
+            self.pool.for_chunks(angles, head_dim, |row, angles| {
+                angles_at(turns, s.places[row].position, angles);
+            });
+        };
+        turn(&self.turns, &mut s.angles);
+        if let Some(turns) = &self.sliding_turns {
+            turn(turns, &mut s.sliding);
+        }
         s.attention.plan(self.config.attention_heads(), self.kv(), self.threads(), s.places.iter().copied());
         Ok(())
     }
@@ -171,11 +187,20 @@ impl Model {
         let (q_dim, rows) = (self.config.q_dim(), s.places.len());
         let at = |what: &str| format!("layer {index}, {what}");
 
-        self.quantise(&mut s.codes, &s.x, dim, Some(&layer.attn_norm), || at("attention input"))?;
-        self.products(&mut s.codes, [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)]);
+        let qkv = [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)];
+        self.project(&mut s.input, &s.x, dim, Some(&layer.attn_norm), qkv, || at("attention input"))?;
+        if let Some([q_norm, k_norm]) = &layer.head_norms {
+            self.norm(&mut s.q, q_dim, q_norm);
+            self.norm(&mut s.k, self.config.kv_dim(), k_norm);
+        }
 
         s.heads.resize(rows * q_dim, 0.0);
-        let attended = Rows { q: &mut s.q, k: &s.k, v: &s.v, angles: &s.angles, out: &mut s.heads };
+        let sliding = self.config.graph.sliding.as_ref().filter(|sliding| sliding.layers[index]);
+        let (angles, window) = match sliding {
+            Some(sliding) => (&s.sliding, sliding.window),
+            None => (&s.angles, usize::MAX),
+        };
+        let attended = Rows { q: &mut s.q, k: &s.k, v: &s.v, angles, out: &mut s.heads, window };
         s.attention.run(self.cpu, &self.pool, index, attended, sequences).map_err(|what| {
             Error::Numeric(match what {
                 Unstorable::NotFinite => {
@@ -188,9 +213,9 @@ impl Model {
         })?;
 
         let norm = layer.attn_sub_norm.as_deref();
-        self.quantise(&mut s.codes, &s.heads, q_dim, norm, || at("attention output"))?;
-        self.products(&mut s.codes, [(&layer.o, &mut s.out)]);
-        self.add(&mut s.x, &s.out);
+        let o = [(&layer.o, &mut s.out)];
+        self.project(&mut s.input, &s.heads, q_dim, norm, o, || at("attention output"))?;
+        self.add(&mut s.x, &mut s.out, layer.attn_post_norm.as_deref());
         Ok(())
     }
 
@@ -198,29 +223,37 @@ impl Model {
         let Config { dim, hidden, activation, .. } = self.config;
         let at = |what: &str| format!("layer {index}, {what}");
 
-        self.quantise(&mut s.codes, &s.x, dim, Some(&layer.ffn_norm), || at("feed-forward input"))?;
-        self.products(&mut s.codes, [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)]);
+        let halves = [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)];
+        self.project(&mut s.input, &s.x, dim, Some(&layer.ffn_norm), halves, || at("feed-forward input"))?;
         let up = &s.up;
         self.pool.for_chunks(&mut s.gate, hidden, |row, out| {
             gate(self.cpu, activation, out, &up[row * hidden..][..hidden]);
         });
 
         let norm = layer.ffn_sub_norm.as_deref();
-        self.quantise(&mut s.codes, &s.gate, hidden, norm, || at("feed-forward output"))?;
-        self.products(&mut s.codes, [(&layer.down, &mut s.out)]);
-        self.add(&mut s.x, &s.out);
+        let down = [(&layer.down, &mut s.out)];
+        self.project(&mut s.input, &s.gate, hidden, norm, down, || at("feed-forward output"))?;
+        self.add(&mut s.x, &mut s.out, layer.ffn_post_norm.as_deref());
         Ok(())
     }
 
-    /// The final norm and the head, for the rows that want logits; with each its place in the residual stream.
-    fn leave<'x>(
+    /// Takes `rows` through the model as [`Model::forward`] does, but gives the last hidden states of the rows that asked
+    /// for logits, normed: `(asked, dim)`.
+    pub fn hidden<'s>(
         &self,
-        head: &mut HeadBuffers,
-        logits: &mut Vec<f32>,
-        allowed: &[u32],
-        rows: impl Iterator<Item = (&'x Row, &'x [f32])>,
-    ) -> Result<()> {
-        let Config { dim, vocab, norm_eps, .. } = self.config;
+        scratch: &'s mut Scratch,
+        sequences: &mut [Sequence],
+        rows: &[Row],
+    ) -> Result<&'s [f32]> {
+        self.or_undone(sequences, |sequences| self.blocks(scratch, sequences, rows))?;
+        let asked = rows.iter().zip(scratch.x.chunks_exact(self.config.dim));
+        self.normed(&mut scratch.head, asked);
+        Ok(&scratch.head.normed)
+    }
+
+    /// The final norm, for the rows that want logits; with each its place in the residual stream.
+    fn normed<'x>(&self, head: &mut HeadBuffers, rows: impl Iterator<Item = (&'x Row, &'x [f32])>) {
+        let Config { dim, norm_eps, .. } = self.config;
         head.tops.clear();
         head.normed.clear();
         for (row, x) in rows.filter(|(row, _)| row.logits != Logits::None) {
@@ -229,8 +262,66 @@ impl Model {
             head.normed.resize(start + dim, 0.0);
             rms_norm(self.cpu, x, &self.weights.norm, norm_eps, &mut head.normed[start..]);
         }
+    }
+
+    /// The final norm and the head, for the rows that want logits.
+    fn leave<'x>(
+        &self,
+        head: &mut HeadBuffers,
+        logits: &mut Vec<f32>,
+        allowed: &[u32],
+        rows: impl Iterator<Item = (&'x Row, &'x [f32])>,
+    ) -> Result<()> {
+        let Config { vocab, ref graph, .. } = self.config;
+        self.normed(head, rows);
+        head.normed.iter_mut().for_each(|x| *x /= graph.logit_scale);
         logits.resize(head.tops.len() * vocab, 0.0);
         if logits.is_empty() { Ok(()) } else { self.head(head, allowed, logits) }
+    }
+
+    /// Several projections of `x`, rows of `cols`, normed first where there is a norm: in one pass of the threads where they
+    /// share their input, one after another where each norms it once more.
+    fn project<const N: usize>(
+        &self,
+        input: &mut Input,
+        x: &[f32],
+        cols: usize,
+        norm: Option<&[f32]>,
+        list: [(&Projection, &mut Vec<f32>); N],
+        at: impl Fn() -> String,
+    ) -> Result<()> {
+        /// Of the norms in front of single projections, as they were trained.
+        const INPUT_EPS: f32 = 1e-8;
+        let mut list = list.map(|(projection, out)| {
+            out.resize(x.len() / cols * projection.weight.rows(), 0.0);
+            (projection, out)
+        });
+        if self.config.graph.input_norms {
+            input.normed.clear();
+            input.normed.extend_from_slice(x);
+            if let Some(norm) = norm {
+                self.norm(&mut input.normed, cols, norm);
+            }
+            for (projection, out) in &mut list {
+                let own = projection.norm.as_deref().map(|weight| Norm { weight, eps: INPUT_EPS });
+                self.quantise(&mut input.codes, &input.normed, cols, own, &at)?;
+                let product = Product { matrix: &projection.weight, out };
+                products(self.cpu, &self.pool, &mut input.codes, [product]);
+            }
+        } else {
+            let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
+            self.quantise(&mut input.codes, x, cols, norm, &at)?;
+            let list = list.each_mut().map(|(projection, out)| Product { matrix: &projection.weight, out });
+            products(self.cpu, &self.pool, &mut input.codes, list);
+        }
+        for (projection, out) in list {
+            if let Some(bias) = &projection.bias {
+                self.pool.for_chunks(out, bias.len(), |_, out| {
+                    out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                });
+            }
+        }
+        Ok(())
     }
 
     fn quantise(
@@ -238,39 +329,37 @@ impl Model {
         codes: &mut Activations,
         x: &[f32],
         cols: usize,
-        norm: Option<&[f32]>,
+        norm: Option<Norm<'_>>,
         at: impl Fn() -> String,
     ) -> Result<()> {
-        let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
         let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
         codes.quantise(self.cpu, &self.pool, x, cols, norm).map_err(broken)
     }
 
-    /// `x += out`, rows of `dim`.
-    fn add(&self, x: &mut [f32], out: &[f32]) {
-        let dim = self.config.dim;
-        self.pool.for_chunks(x, dim, |row, x| {
-            x.iter_mut().zip(&out[row * dim..]).for_each(|(x, out)| *x += out);
-        });
+    /// Norms `x` where it lies; a row of `width` is one or more times as wide as the norm.
+    fn norm(&self, x: &mut [f32], width: usize, weight: &[f32]) {
+        self.pool.for_chunks(x, width, |_, x| rms_norm_here(self.cpu, x, weight, self.config.norm_eps));
     }
 
-    /// Several products of the same activations in one pass.
-    fn products<const N: usize>(&self, codes: &mut Activations, list: [(&Ternary, &mut Vec<f32>); N]) {
-        let rows = codes.rows();
-        let list = list.map(|(matrix, out)| {
-            out.resize(rows * matrix.rows(), 0.0);
-            Product { matrix, out }
+    /// `x += out`, rows of `dim`; `out` is normed first where there is a norm, and scaled.
+    fn add(&self, x: &mut [f32], out: &mut [f32], norm: Option<&[f32]>) {
+        let (dim, scale) = (self.config.dim, self.config.graph.residual_scale);
+        if let Some(norm) = norm {
+            self.norm(out, dim, norm);
+        }
+        let out = &*out;
+        self.pool.for_chunks(x, dim, |row, x| {
+            x.iter_mut().zip(&out[row * dim..]).for_each(|(x, out)| *x += out * scale);
         });
-        products(self.cpu, &self.pool, codes, list);
     }
 }
 
 /// Cosines and then sines of `position * frequency`; the angle is rounded to f32 before its cosine is taken, as the
 /// models were trained.
-fn angles_at(frequencies: &[f32], magnitude: f32, position: usize, out: &mut [f32]) {
-    let (cosines, sines) = out.split_at_mut(frequencies.len());
-    for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
+fn angles_at(turns: &Turns, position: usize, out: &mut [f32]) {
+    let (cosines, sines) = out.split_at_mut(turns.frequencies.len());
+    for ((cosine, sine), frequency) in cosines.iter_mut().zip(sines).zip(&turns.frequencies) {
         let (s, c) = f64::from(position as f32 * frequency).sin_cos();
-        (*cosine, *sine) = (c as f32 * magnitude, s as f32 * magnitude);
+        (*cosine, *sine) = (c as f32 * turns.magnitude, s as f32 * turns.magnitude);
     }
 }

@@ -79,6 +79,7 @@ pub struct Generation<'m> {
 impl<'m> Generation<'m> {
     /// Creates an empty generation of at most `context` tokens, prompt and answer together.
     pub fn new(model: &'m Model, context: usize, sampling: Sampling) -> Result<Self> {
+        model.writes()?;
         let most = model.config().context;
         if context == 0 || context > most {
             return Err(Error::Input(format!("context {context}: expected 1 to {most}, the model's own")));

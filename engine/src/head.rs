@@ -50,6 +50,7 @@ impl Model {
                 head.product(self.cpu, &self.pool, &s.input, wanted, &mut s.scratch, logits);
                 self.bad(logits, |logit| logit.is_nan() || logit == f32::INFINITY)
             }
+            Output::None => return self.writes(),
             Output::Stored(head) => {
                 let head = head.as_ref().unwrap_or(&self.weights.embedding);
                 self.stored(head, &s.normed, logits)?;

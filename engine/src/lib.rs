@@ -39,6 +39,7 @@ mod batch;
 pub mod codec;
 mod config;
 mod cost;
+pub mod embed;
 mod error;
 pub mod family;
 pub mod file;
@@ -57,8 +58,9 @@ pub mod tokenizer;
 mod weights;
 
 pub use batch::{Batch, Bounds, Finish, Guide, Job, Load, Output, Scored, Ticket};
-pub use config::Config;
+pub use config::{Config, Graph, Pooling, Sliding};
 pub use cost::{Cost, Step};
+pub use embed::{BITS, Embedder};
 pub use error::{Error, Result, quoted};
 pub use forward::{Row, Scratch};
 pub use generate::{CHUNK, Generation, Stop, Token};

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family;
 use crate::file::{self, File, OpenOptions};
+use crate::rope::Rope;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Head, Loader, Output, Weights};
 
@@ -71,10 +72,11 @@ pub struct Model {
     pub(crate) weights: Weights,
     pub(crate) cpu: Cpu,
     pub(crate) pool: Pool,
-    /// What a position turns each pair of a head by, `(head_dim / 2)`.
-    pub(crate) frequencies: Vec<f32>,
-    /// What their cosines and sines are multiplied by.
-    pub(crate) magnitude: f32,
+    /// How positions turn the heads of layers that see all.
+    pub(crate) turns: Turns,
+    /// How they turn those of layers with a sliding window, where there are any.
+    pub(crate) sliding_turns: Option<Turns>,
+    warnings: Vec<String>,
     kv: KvFormat,
     /// Or why there is none: ids can be run without one.
     tokenizer: std::result::Result<Tokenizer, String>,
@@ -127,15 +129,33 @@ impl Model {
             }
         }
         let config = detected.config;
-        let frequencies = config.rope.frequencies(config.head_dim);
-        let magnitude = config.rope.magnitude();
+        let turns = Turns::of(&config.rope, config.head_dim);
+        let sliding = config.graph.sliding.as_ref();
+        let sliding_turns = sliding.map(|sliding| Turns::of(&sliding.rope, config.head_dim));
+        let warnings = detected.warnings;
         let (kv, load_time) = (options.kv, start.elapsed());
-        Ok(Model { config, weights, cpu, pool, frequencies, magnitude, kv, tokenizer, load_time, sources })
+        Ok(Model {
+            config,
+            weights,
+            cpu,
+            pool,
+            turns,
+            sliding_turns,
+            warnings,
+            kv,
+            tokenizer,
+            load_time,
+            sources,
+        })
     }
 
     /// Returns the numbers of its architecture.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+    /// Returns what speaks against its file, though it can be run.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
     /// Returns its tokenizer, or the reason why text cannot be used with it.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
@@ -155,12 +175,12 @@ impl Model {
     }
     /// Returns the packing of its weights in memory.
     pub fn packing(&self) -> Packing {
-        self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.packing())
+        self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.weight.packing())
     }
     /// Tells how its output head is held.
     pub fn head_form(&self) -> Head {
         match self.weights.output {
-            Output::Stored(_) => Head::Stored,
+            Output::Stored(_) | Output::None => Head::Stored,
             Output::Int8(_) => Head::Int8,
             Output::Ternary(_) => Head::Ternary,
         }
@@ -189,6 +209,21 @@ impl Model {
     /// Tells how long loading took, from opening the file on.
     pub fn load_time(&self) -> Duration {
         self.load_time
+    }
+}
+
+/// What a position turns the pairs of a head by.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    /// `(head_dim / 2)`.
+    pub(crate) frequencies: Vec<f32>,
+    /// What cosines and sines are multiplied by.
+    pub(crate) magnitude: f32,
+}
+
+impl Turns {
+    fn of(rope: &Rope, head_dim: usize) -> Self {
+        Self { frequencies: rope.frequencies(head_dim), magnitude: rope.magnitude() }
     }
 }
 

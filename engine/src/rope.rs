@@ -43,6 +43,13 @@ pub enum Scaling {
     Yarn(Yarn),
     /// What each pair's frequency is divided by, as a GGUF spells Llama 3.1's scaling out (`rope_freqs.weight`).
     Divisors(Vec<f32>),
+    /// LongRoPE (Ding and others, 2024) within the context that the model was first trained with: the short factors.
+    Long {
+        /// What each pair's frequency is divided by.
+        short: Vec<f32>,
+        /// What cosines and sines are multiplied by.
+        attention: f32,
+    },
 }
 
 /// The numbers of YaRN.
@@ -112,13 +119,19 @@ impl Rope {
                 };
                 plain.enumerate().map(stretched).collect()
             }
-            Scaling::Divisors(by) => plain.zip(by).map(|(f, by)| (f / f64::from(*by)) as f32).collect(),
+            Scaling::Divisors(by) | Scaling::Long { short: by, .. } => {
+                plain.zip(by).map(|(f, by)| (f / f64::from(*by)) as f32).collect()
+            }
         }
     }
 
     /// What cosines and sines are multiplied by.
     pub fn magnitude(&self) -> f32 {
-        if let Scaling::Yarn(yarn) = &self.scaling { yarn.attention } else { 1.0 }
+        match &self.scaling {
+            Scaling::Yarn(yarn) => yarn.attention,
+            Scaling::Long { attention, .. } => *attention,
+            _ => 1.0,
+        }
     }
 
     /// Says which number cannot be, by Hugging Face's key.
@@ -150,14 +163,13 @@ impl Rope {
                 }
                 (yarn.factor, yarn.original)
             }
-            Scaling::Divisors(by) => {
-                return match by.iter().find(|by| !(**by > 0.0 && by.is_finite())) {
-                    _ if by.len() != head_dim / 2 => {
-                        Err(("rope_freqs.weight", format!("{} numbers: expected {}", by.len(), head_dim / 2)))
-                    }
-                    Some(bad) => Err(("rope_freqs.weight", format!("{bad}: expected numbers above 0"))),
-                    None => Ok(()),
-                };
+            Scaling::Divisors(by) => return check_divisors("rope_freqs.weight", by, head_dim),
+            Scaling::Long { short, attention } => {
+                if !(*attention > 0.0 && *attention <= 100.0) {
+                    let what = format!("{attention}: expected a number above 0, up to 100");
+                    return Err(("rope_scaling.attention_factor", what));
+                }
+                return check_divisors("rope_scaling.short_factor", short, head_dim);
             }
         };
         if !(1.0..=1e6).contains(&factor) {
@@ -168,5 +180,16 @@ impl Rope {
             return Err(("rope_scaling.original_max_position_embeddings", what));
         }
         Ok(())
+    }
+}
+
+/// What the frequencies of a head's pairs are divided by.
+fn check_divisors(key: &'static str, by: &[f32], head_dim: usize) -> Result<(), (&'static str, String)> {
+    match by.iter().find(|by| !(**by > 0.0 && by.is_finite())) {
+        _ if by.len() != head_dim / 2 => {
+            Err((key, format!("{} numbers: expected {}", by.len(), head_dim / 2)))
+        }
+        Some(bad) => Err((key, format!("{bad}: expected numbers above 0"))),
+        None => Ok(()),
     }
 }

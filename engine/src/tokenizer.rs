@@ -73,6 +73,8 @@ pub struct Tokenizer {
     script: Script,
     /// What stands before every text: the BOS token, or nothing.
     before: Vec<u32>,
+    /// What stands after a text that is whole.
+    after: Vec<u32>,
     bos: Option<u32>,
     stops: Vec<u32>,
     template: Option<Template>,
@@ -253,6 +255,11 @@ impl Tokenizer {
         !self.before.is_empty()
     }
 
+    /// Returns the tokens that the model's files put after a text which is whole, as one is that becomes a vector.
+    pub fn after(&self) -> &[u32] {
+        &self.after
+    }
+
     /// Returns the tokens that end a turn or a text, in rising order: those that the model's files name and those special
     /// tokens whose names are known to end one.
     pub fn stops(&self) -> &[u32] {
@@ -267,8 +274,18 @@ impl Tokenizer {
     fn new(bpe: Bpe, added: Added, normal: Normal, cut: Cut, script: Script) -> Self {
         let stops =
             added.specials().filter(|t| STOP_NAMES.contains(&t.content.as_str())).map(|t| t.id).collect();
-        let mut tokenizer =
-            Self { bpe, added, normal, cut, script, before: Vec::new(), bos: None, stops, template: None };
+        let mut tokenizer = Self {
+            bpe,
+            added,
+            normal,
+            cut,
+            script,
+            before: Vec::new(),
+            after: Vec::new(),
+            bos: None,
+            stops,
+            template: None,
+        };
         tokenizer.stop_at([]);
         tokenizer
     }

@@ -42,30 +42,54 @@ pub(crate) struct Weights {
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub attn_norm: Vec<f32>, // (dim)
-    pub q: Ternary,          // (q_dim, dim)
-    pub k: Ternary,          // (kv_dim, dim)
-    pub v: Ternary,          // (kv_dim, dim)
+    pub q: Projection,       // (q_dim, dim)
+    pub k: Projection,       // (kv_dim, dim)
+    pub v: Projection,       // (kv_dim, dim)
+    /// `(head_dim)` each, of q and of k; Qwen3 and Gemma3.
+    pub head_norms: Option<[Vec<f32>; 2]>,
     /// `(q_dim)`; BitNet only.
     pub attn_sub_norm: Option<Vec<f32>>,
-    pub o: Ternary,         // (dim, q_dim)
+    pub o: Projection, // (dim, q_dim)
+    /// `(dim)`; Gemma3 only.
+    pub attn_post_norm: Option<Vec<f32>>,
     pub ffn_norm: Vec<f32>, // (dim)
-    pub gate: Ternary,      // (hidden, dim)
-    pub up: Ternary,        // (hidden, dim)
+    pub gate: Projection,   // (hidden, dim)
+    pub up: Projection,     // (hidden, dim)
     /// `(hidden)`; BitNet only.
     pub ffn_sub_norm: Option<Vec<f32>>,
-    pub down: Ternary, // (dim, hidden)
+    pub down: Projection, // (dim, hidden)
+    /// `(dim)`; Gemma3 only.
+    pub ffn_post_norm: Option<Vec<f32>>,
+}
+
+/// A ternary matrix and what some families put around it.
+#[derive(Debug)]
+pub(crate) struct Projection {
+    /// `(columns)`: the norm of its own input.
+    pub norm: Option<Vec<f32>>,
+    pub weight: Ternary,
+    /// `(rows)`.
+    pub bias: Option<Vec<f32>>,
 }
 
 impl Layer {
     /// Its ternary matrices.
     pub(crate) fn matrices(&self) -> [&Ternary; 7] {
+        self.projections().map(|projection| &projection.weight)
+    }
+
+    fn projections(&self) -> [&Projection; 7] {
         [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
     }
 
-    /// Numbers in all its norms.
+    /// Numbers in all its norms and biases.
     pub(crate) fn norm_len(&self) -> usize {
         let len = |norm: &Option<Vec<f32>>| norm.as_ref().map_or(0, Vec::len);
-        self.attn_norm.len() + self.ffn_norm.len() + len(&self.attn_sub_norm) + len(&self.ffn_sub_norm)
+        let around = self.projections().map(|projection| len(&projection.norm) + len(&projection.bias));
+        let some = [&self.attn_sub_norm, &self.attn_post_norm, &self.ffn_sub_norm, &self.ffn_post_norm];
+        let heads = self.head_norms.iter().flatten().map(Vec::len).sum::<usize>();
+        let sub_norms = some.map(len).iter().sum::<usize>();
+        self.attn_norm.len() + self.ffn_norm.len() + heads + sub_norms + around.iter().sum::<usize>()
     }
 }
 
@@ -141,6 +165,8 @@ pub(crate) enum Output {
     Stored(Option<Dense>),
     Int8(OutputHead),
     Ternary(Ternary),
+    /// An embedding model has none.
+    None,
 }
 
 /// What is wrong with a matrix that cannot be a head.
@@ -174,6 +200,7 @@ impl Loader<'_> {
         };
         let head = own_head.as_ref().unwrap_or(&embedding);
         let output = match self.head {
+            _ if self.detected.config.pooling.is_some() && own_head.is_none() => Output::None,
             Head::Stored => Output::Stored(own_head),
             // Trits are less to read than int8 rows and the screen before them.
             Head::Int8 | Head::Ternary if codec::is_ternary(&head.tensor) => {
@@ -197,24 +224,43 @@ impl Loader<'_> {
     }
 
     fn layer(&self, layer: usize) -> Result<Layer> {
-        let Config { dim, hidden, sub_norms, .. } = self.detected.config;
+        let Config { dim, hidden, head_dim, sub_norms, ref graph, .. } = self.detected.config;
         let (q_dim, kv_dim) = (self.detected.config.q_dim(), self.detected.config.kv_dim());
         let name = |module: &str| format!("blk.{layer}.{module}.weight");
         let vector = |module: &str, len| self.vector(&name(module), len);
-        let sub_norm = |module: &str, len| sub_norms.then(|| vector(module, len)).transpose();
-        let matrix = |module: &str, rows, cols| self.ternary(&name(module), rows, cols);
+        let some = |is: bool, module: &str, len| is.then(|| vector(module, len)).transpose();
+        let sub_norm = |module: &str, len| some(sub_norms, module, len);
+        let post_norm = |module: &str| some(graph.post_norms, module, dim);
+        let matrix = |module: &str, rows, cols| -> Result<Projection> {
+            let biased = graph.biases && ["attn_q", "attn_k", "attn_v"].contains(&module);
+            let bias =
+                biased.then(|| self.vector(&format!("blk.{layer}.{module}.bias"), rows)).transpose()?;
+            let norm = some(graph.input_norms, &format!("{module}_norm_in"), cols)?;
+            Ok(Projection { norm, weight: self.ternary(&name(module), rows, cols)?, bias })
+        };
+        let head_norms = match graph.head_norms {
+            true => {
+                let mut q = vector("attn_q_norm", head_dim)?;
+                q.iter_mut().for_each(|weight| *weight *= graph.query_scale);
+                Some([q, vector("attn_k_norm", head_dim)?])
+            }
+            false => None,
+        };
         Ok(Layer {
             attn_norm: vector("attn_norm", dim)?,
             q: matrix("attn_q", q_dim, dim)?,
             k: matrix("attn_k", kv_dim, dim)?,
             v: matrix("attn_v", kv_dim, dim)?,
+            head_norms,
             attn_sub_norm: sub_norm("attn_sub_norm", q_dim)?,
             o: matrix("attn_output", dim, q_dim)?,
+            attn_post_norm: post_norm("post_attention_norm")?,
             ffn_norm: vector("ffn_norm", dim)?,
             gate: matrix("ffn_gate", hidden, dim)?,
             up: matrix("ffn_up", hidden, dim)?,
             ffn_sub_norm: sub_norm("ffn_sub_norm", hidden)?,
             down: matrix("ffn_down", dim, hidden)?,
+            ffn_post_norm: post_norm("post_ffw_norm")?,
         })
     }
 
@@ -234,6 +280,9 @@ impl Loader<'_> {
         let tensor = self.tensor(canonical, &[len])?;
         let mut values = vec![0f32; len];
         codec::floats(tensor, 0, &mut values).map_err(|what| self.file.error(&tensor.name, what))?;
+        if self.detected.less_one(canonical) {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
         match values.iter().position(|value| !value.is_finite()) {
             Some(at) => Err(self
                 .file

@@ -1,59 +1,11 @@
 //! Whole models against what `transformers` computed (testdata/golden/gen/models.py), and against themselves on every
 //! instruction set, packing and number of threads.
 
-use std::path::{Path, PathBuf};
+mod golden;
 
-use safetensors::SafeTensors;
-use tern::{Generation, Head, Logits, Model, Options, Row, Sampling, Scratch, Sequence};
+use golden::{Golden, bits, exact, golden, greedy, largest_difference, logits, open};
+use tern::{Head, Logits, Options, Row, Scratch, Sequence};
 use tern_kernels::{Cpu, KvFormat, Packing};
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden").join(path)
-}
-
-/// Tensors of a `golden.safetensors`.
-struct Golden(Vec<u8>);
-
-impl Golden {
-    fn open(model: &str) -> Self {
-        Self(std::fs::read(golden(model).join("golden.safetensors")).unwrap())
-    }
-    fn ids(&self, name: &str) -> Vec<u32> {
-        let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let bytes = tensors.tensor(name).unwrap().data();
-        bytes.as_chunks::<8>().0.iter().map(|id| u64::from_le_bytes(*id) as u32).collect()
-    }
-    fn floats(&self, name: &str) -> Vec<f32> {
-        let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let bytes = tensors.tensor(name).unwrap().data();
-        bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
-    }
-}
-
-fn open(path: &Path, options: Options) -> Model {
-    Model::open(path, &options).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// With the head's own numbers and unrounded keys and values, as the reference has them.
-fn exact() -> Options {
-    Options { head: Head::Stored, kv: KvFormat::F32, ..Options::default() }
-}
-
-/// Logits after every one of the ids, in one forward pass.
-fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
-    let mut sequences = [Sequence::new(model, ids.len())];
-    let rows: Vec<Row> = ids.iter().map(|&token| Row { sequence: 0, token, logits: Logits::All }).collect();
-    model.forward(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
-}
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
 
 /// The four checkpoints of language models, and the GGUF twin where there is one.
 const MODELS: [(&str, Option<&str>); 4] = [
@@ -83,12 +35,7 @@ fn greedy_continuations_equal_the_reference() {
         let want = Golden::open(name).ids("greedy_from_first_5");
         for path in std::iter::once(name).chain(twin) {
             let model = open(&golden(path), exact());
-            let mut generation = Generation::new(&model, model.config().context, Sampling::greedy()).unwrap();
-            generation.prompt(&want[..5]).unwrap();
-            while generation.tokens().len() < want.len() {
-                generation.next().unwrap().expect("no stop tokens without a tokenizer");
-            }
-            assert_eq!(generation.tokens(), want, "{path}");
+            assert_eq!(greedy(&model, &want[..5], want.len()), want, "{path}");
         }
     }
 }

@@ -118,7 +118,7 @@ fn keys_that_change_the_model_are_refused_by_name() {
         (LLAMA, "layer_types", json!(["full_attention", "sliding_attention"]), "for every layer"),
         (LLAMA, "model_type", json!("mistral"), "expected \"bitnet\" or \"llama\""),
         (LLAMA, "logits_scaling", json!(8.0), "not a key that Tern knows"),
-        (LLAMA, "final_logit_softcapping", json!(30.0), "not a key that Tern knows"),
+        (LLAMA, "final_logit_softcapping", json!(30.0), "expected null"),
         (
             LLAMA,
             "quantization_config",
@@ -198,7 +198,11 @@ fn gguf_keys_of_the_architecture_are_honoured_or_refused() {
         ("llama.expert_count", Pair::U32(8), "expected 0"),
         ("llama.logit_scale", Pair::F32(0.5), "expected 1"),
         ("llama.rope.scale_linear", Pair::F32(2.0), "use `rope.scaling`"),
-        ("llama.rope.scaling.type", Pair::String("x".into()), "expected `none`, `linear` or `yarn`"),
+        (
+            "llama.rope.scaling.type",
+            Pair::String("x".into()),
+            "expected `none`, `linear`, `yarn` or `longrope`",
+        ),
         ("llama.attention.causal", Pair::Bool(false), "expected true"),
         ("llama.final_logit_softcapping", Pair::F32(30.0), "not a key that Tern knows"),
     ];
@@ -215,14 +219,104 @@ fn gguf_keys_of_the_architecture_are_honoured_or_refused() {
 }
 
 #[test]
-fn embedding_models_are_called_by_their_name() {
-    for (model, class) in [
-        ("qwen3_embedding_norm_bitlinear", "Qwen3Model"),
-        ("gemma3_embedding_norm_bitlinear", "Gemma3TextModel"),
+fn what_a_family_needs_and_lacks_is_named() {
+    let without = |model: &str, name: &str| {
+        let dir = changed(model, |_| {}, &[]);
+        let bytes = std::fs::read(golden(model).join("model.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let views: Vec<_> = tensors.tensors().into_iter().filter(|(at, _)| at != name).collect();
+        assert_eq!(views.len() + 1, tensors.len(), "{name}");
+        serialize_to_file(views, None, &dir.path().join("model.safetensors")).unwrap();
+        refusal(dir.path())
+    };
+    for (model, name) in [
+        ("qwen2_vibevoice", "model.language_model.layers.1.self_attn.k_proj.bias"),
+        ("gemma3_embedding_norm_bitlinear", "layers.1.post_feedforward_layernorm.weight"),
+        ("gemma3_embedding_norm_bitlinear", "layers.0.self_attn.q_norm.weight"),
+        ("qwen3_embedding_norm_bitlinear", "layers.1.mlp.down_proj.norm.weight"),
     ] {
-        let error = refusal(&golden(model));
-        assert!(error.contains(class) && error.contains("a BitNet embedding model"), "{error}");
+        let error = without(model, name);
+        assert!(
+            error.ends_with(&format!("tensor `{name}`: missing; the model cannot run without it")),
+            "{error}"
+        );
     }
+    type Change = fn(&mut Value);
+    let keys: [(&str, Change, &str); 9] = [
+        (
+            "qwen3_bonsai",
+            |c| drop(c["rope_parameters"]["factor"].take()),
+            "`rope_parameters.factor`: expected a number",
+        ),
+        (
+            "qwen3_bonsai",
+            |c| c["rope_parameters"]["rope_type"] = json!("ntk"),
+            "`rope_parameters.rope_type`: expected",
+        ),
+        (
+            "qwen3_bonsai",
+            |c| c["architectures"] = json!(["Qwen4ForCausalLM"]),
+            "`architectures`: expected one of",
+        ),
+        ("minicpm_bitcpm", |c| drop(c["scale_depth"].take()), "`scale_depth`: missing"),
+        ("minicpm_bitcpm", |c| drop(c["dim_model_base"].take()), "`dim_model_base`: missing"),
+        ("minicpm_bitcpm", |c| c["rope_scaling"]["short_factor"] = json!([1, 2]), "2 numbers: expected 8"),
+        (
+            "gemma3_embedding_norm_bitlinear",
+            |c| drop(c["sliding_window"].take()),
+            "`sliding_window`: missing",
+        ),
+        (
+            "gemma3_embedding_norm_bitlinear",
+            |c| c["layer_types"] = json!(["sliding_attention"]),
+            "`layer_types`: 1 kinds for 2",
+        ),
+        (
+            "qwen2_vibevoice",
+            |c| c["decoder_config"]["rope_theta"] = json!("x"),
+            "`decoder_config.rope_theta`: expected a number",
+        ),
+    ];
+    for (model, change, what) in keys {
+        let dir = changed(model, change, &[]);
+        let error = refusal(dir.path());
+        assert!(error.contains(what), "{model}: {error}");
+    }
+}
+
+#[test]
+fn a_bonsai_that_lost_its_scaling_keys_is_warned_of() {
+    let bytes = std::fs::read(golden("gguf/qwen3_bonsai_pq2_0.gguf")).unwrap();
+    let whole = |bytes: &[u8], name: &str| {
+        let file = from_bytes(Path::new(name), bytes.to_vec().into(), OpenOptions::default()).unwrap();
+        tern::Config::warnings(&file).unwrap()
+    };
+    let replaced = |bytes: &[u8], from: &[u8], to: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let found: Vec<usize> =
+            (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+        assert!(!found.is_empty());
+        found.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+        bytes
+    };
+    let key = b"qwen3.context_length\x04\0\0\0";
+    let long = replaced(
+        &bytes,
+        &[&key[..], &64u32.to_le_bytes()].concat(),
+        &[&key[..], &32768u32.to_le_bytes()].concat(),
+    );
+    let lost = replaced(&long, b"qwen3.rope.scaling.", b"other.rope.scaling.");
+    assert_eq!(whole(&long, "Ternary-Bonsai-1.7B.gguf"), Vec::<String>::new());
+    assert_eq!(whole(&lost, "another.gguf"), Vec::<String>::new());
+    let short = replaced(&bytes, b"qwen3.rope.scaling.", b"other.rope.scaling.");
+    assert_eq!(whole(&short, "Ternary-Bonsai-1.7B.gguf"), Vec::<String>::new());
+    let [warning] = &whole(&lost, "Ternary-Bonsai-1.7B.gguf")[..] else { panic!("one warning") };
+    assert!(warning.contains("key `qwen3.rope.scaling.type` is missing"), "{warning}");
+    // Its type without its factor is an error.
+    let no_factor = replaced(&long, b"qwen3.rope.scaling.factor", b"other.rope.scaling.factor");
+    let file = from_bytes(Path::new("b.gguf"), no_factor.into(), OpenOptions::default()).unwrap();
+    let error = tern::Config::of(&file).unwrap_err().to_string();
+    assert_eq!(error, "b.gguf: key `qwen3.rope.scaling.factor`: missing, and never guessed");
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub struct Rows<'a> {
     pub angles: &'a [f32],
     /// The weighted means of the values, `(rows, query heads, dim)`.
     pub out: &'a mut [f32],
+    /// How many positions each row sees at most, its own and those just before it; `usize::MAX` for all.
+    pub window: usize,
 }
 
 /// The plan of a forward pass and its buffers, kept from one to the next.
@@ -111,6 +113,7 @@ impl Attention {
         assert!(rows.q.len() == count * query * dim && rows.out.len() == rows.q.len(), "{count} rows of q");
         assert!(rows.k.len() == count * kv * dim && rows.v.len() == rows.k.len(), "{count} rows of k and v");
         assert_eq!(rows.angles.len(), count * dim, "angles of {count} rows");
+        assert!(rows.window > 0, "a row sees itself");
         for place in &self.plan.places {
             let cache: &Cache = sequences[place.sequence].as_ref();
             assert!(place.position < cache.positions() && cache.format() == self.format, "{place:?}");
@@ -211,6 +214,7 @@ impl Attention {
         let Heads { query, dim, .. } = self.heads;
         self.partial.resize(self.plan.slots * (dim + 2), 0.0);
         let queries = Queries { floats: rows.q, codes: &self.codes, rounded: &self.rounded };
+        let window = rows.window;
         let (out, partial) = (Disjoint::new(rows.out), Disjoint::new(&mut self.partial));
         let (next, plan) = (AtomicUsize::new(0), &self.plan);
         pool.run(|_| {
@@ -224,6 +228,7 @@ impl Attention {
                 threads: pool.threads(),
                 sequences,
                 layer,
+                window,
             });
         });
         if plan.slots == 0 {
@@ -319,6 +324,7 @@ struct Work<'a, S> {
     threads: usize,
     sequences: &'a [S],
     layer: usize,
+    window: usize,
 }
 
 impl<S: AsRef<Cache>> Kernel for Work<'_, S> {
@@ -363,8 +369,9 @@ impl<S: AsRef<Cache>> Work<'_, S> {
         let sequence = self.plan.places[self.plan.order[item.first_row]].sequence;
         let out = if item.split { self.partial } else { self.out };
         let queries = self.queries;
-        let (seen, sums) = ([0; COLUMNS], [Sum::EMPTY; COLUMNS]);
-        let mut tile = Tile { dim, columns, queries, query, position, seen, sums, at, out, buffers, next };
+        let (seen, sums, window) = ([(0, 0); COLUMNS], [Sum::EMPTY; COLUMNS], self.window);
+        let mut tile =
+            Tile { dim, columns, queries, query, position, window, seen, sums, at, out, buffers, next };
         tile.run(isa, self.sequences[sequence].as_ref(), self.layer, item.head, item.chunks.clone());
         for c in 0..columns {
             let Sum { top, total } = tile.sums[c];

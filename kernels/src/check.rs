@@ -179,7 +179,7 @@ fn floats(cpu: Cpu) -> Result<String, String> {
             rms_norm(cpu, &x, &weight, 1e-5, &mut y);
             y
         })?;
-        for activation in [Activation::Relu2, Activation::Silu] {
+        for activation in [Activation::Relu2, Activation::Silu, Activation::GeluTanh] {
             check("gate", n, &|cpu| {
                 let mut y = x.clone();
                 gate(cpu, activation, &mut y, &x);
@@ -216,7 +216,7 @@ fn attention(cpu: Cpu, format: KvFormat, heads: Heads, positions: usize, input: 
     cache.reserve(0, positions).expect("memory for some hundred positions");
     let mut attention = Attention::default();
     attention.plan(heads, format, 1, (0..positions).map(|position| Place { sequence: 0, position }));
-    let rows = Rows { q: &mut q, k, v, angles, out: &mut out };
+    let rows = Rows { q: &mut q, k, v, angles, out: &mut out, window: usize::MAX };
     attention.run(cpu, &Pool::new(1), 0, rows, &mut [cache]).expect("finite keys and values");
     out
 }

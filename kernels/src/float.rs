@@ -212,6 +212,32 @@ pub fn rms_norm(cpu: Cpu, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) 
     cpu.run(RmsNorm { x, weight, eps, out });
 }
 
+struct RmsNormHere<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for RmsNormHere<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        for x in self.x.chunks_exact_mut(self.weight.len()) {
+            let scale = rms(x, self.eps);
+            for (x, weight) in x.iter_mut().zip(self.weight) {
+                *x = *x * scale * weight;
+            }
+        }
+    }
+}
+
+/// [`rms_norm`] where `x` lies.
+pub fn rms_norm_here(cpu: Cpu, x: &mut [f32], weight: &[f32], eps: f32) {
+    assert!(x.len().is_multiple_of(weight.len()), "rows of {} in {}", weight.len(), x.len());
+    cpu.run(RmsNormHere { x, weight, eps });
+}
+
 /// The function between the two halves of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -219,6 +245,8 @@ pub enum Activation {
     Relu2,
     /// `x / (1 + e^-x)`.
     Silu,
+    /// GELU by its tanh: `x / (1 + e^-2u)`, `u = sqrt(2 / pi) * (x + 0.044715 x³)`.
+    GeluTanh,
 }
 
 struct Gate<'a> {
@@ -239,6 +267,12 @@ impl Kernel for Gate<'_> {
                 *gate = positive * positive * up;
             }),
             Activation::Silu => pairs.for_each(|(gate, up)| *gate = *gate / (1.0 + exp(-*gate)) * up),
+            Activation::GeluTanh => pairs.for_each(|(gate, up)| {
+                let x = *gate;
+                // sqrt(2 / pi), twice: tanh(u) = 2 / (1 + e^-2u) - 1.
+                let twice = 1.595_769_1 * (x + 0.044_715 * (x * x * x));
+                *gate = x / (1.0 + exp(-twice)) * up;
+            }),
         }
     }
 }
@@ -267,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn gelu_is_the_formula_with_tanh() {
+        for i in -400..400 {
+            let x = i as f32 / 20.0;
+            let mut out = [x];
+            gate(Cpu::best(), Activation::GeluTanh, &mut out, &[1.0]);
+            let x = f64::from(x);
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let want = 0.5 * x * (1.0 + u.tanh());
+            assert!((f64::from(out[0]) - want).abs() < 1e-6 * x.abs().max(1.0), "{x}: {} {want}", out[0]);
+        }
+    }
+
+    #[test]
     fn every_instruction_set_gives_the_same_floats() {
         let value = |i: usize| ((i * 7919 % 1013) as f32 - 506.0) / 97.0;
         for len in [1, 15, 16, 17, 100, 128] {
@@ -276,12 +323,18 @@ mod tests {
             let results: Vec<Vec<u32>> = Cpu::available()
                 .into_iter()
                 .map(|cpu| {
-                    let mut all = vec![0f32; len * 2 + 3];
+                    let mut all = vec![0f32; len * 3 + 3];
                     let (norm, rest) = all.split_at_mut(len);
                     let (gated, rest) = rest.split_at_mut(len);
+                    let (gelu, rest) = rest.split_at_mut(len);
                     rms_norm(cpu, &x, &weight, 1e-5, norm);
+                    let mut here = x.clone();
+                    rms_norm_here(cpu, &mut here, &weight, 1e-5);
+                    assert_eq!(here, norm);
                     gated.copy_from_slice(&x);
                     gate(cpu, Activation::Silu, gated, &weight);
+                    gelu.copy_from_slice(&x);
+                    gate(cpu, Activation::GeluTanh, gelu, &weight);
                     dots(cpu, FloatFormat::F32, &bytes, &x, rest);
                     all.iter().map(|v| v.to_bits()).collect()
                 })

@@ -50,7 +50,7 @@ pub use bytes::{Bytes, Memory, Owner};
 pub use cpu::Cpu;
 pub use dense::{Matrix, dense_product, dense_product_here, transpose};
 pub use digits::{ByteMatrix, Digits, digit_product};
-pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm};
+pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm, rms_norm_here};
 pub use head::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
 pub use matmul::{Product, products};
 pub use packing::Packing;

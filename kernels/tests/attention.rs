@@ -11,6 +11,7 @@ struct Input {
     k: Vec<f32>,
     v: Vec<f32>,
     angles: Vec<f32>,
+    window: usize,
 }
 
 /// Small and the same everywhere (Vigna's splitmix64).
@@ -43,6 +44,7 @@ impl Input {
             k: random.floats(positions * kv * dim, 2.0),
             v: random.floats(positions * kv * dim, 1.5),
             angles: (0..positions * dim).map(turn).collect(),
+            window: usize::MAX,
         }
     }
 
@@ -91,7 +93,8 @@ impl Machine {
         let mut out = vec![f32::NAN; q.len()];
         let places = rows.iter().map(|&(sequence, position)| Place { sequence, position });
         attention.plan(heads, self.format, self.pool.threads(), places);
-        let layer = Rows { q: &mut q, k: &k, v: &v, angles: &angles, out: &mut out };
+        let layer =
+            Rows { q: &mut q, k: &k, v: &v, angles: &angles, out: &mut out, window: inputs[0].window };
         attention.run(self.cpu, &self.pool, LAYER, layer, texts)?;
         Ok(out)
     }
@@ -150,7 +153,8 @@ fn definition(format: KvFormat, input: &Input, position: usize) -> Vec<f64> {
             &input.angles[position * dim..][..dim],
             &input.q[(position * query + head) * dim..][..dim],
         );
-        let scores: Vec<f64> = (0..=position)
+        let first = (position + 1).saturating_sub(input.window);
+        let scores: Vec<f64> = (first..=position)
             .map(|p| {
                 let k = rotated(input.heads, &input.angles[p * dim..][..dim], &row(&input.k, p));
                 let k = stored(format, &k);
@@ -161,7 +165,7 @@ fn definition(format: KvFormat, input: &Input, position: usize) -> Vec<f64> {
         let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = scores.iter().map(|score| (score - top).exp()).sum();
         let mut mean = vec![0f64; dim];
-        for (p, score) in scores.iter().enumerate() {
+        for (p, score) in (first..).zip(&scores) {
             let v = stored(format, &row(&input.v, p));
             mean.iter_mut().zip(&v).for_each(|(m, v)| *m += (score - top).exp() / total * f64::from(*v));
         }
@@ -199,6 +203,31 @@ fn attention_equals_its_definition() {
             }
             println!("{heads:?} {format:?}: {worst:.1e}");
             assert!(worst < bound, "{heads:?} {format:?}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn a_window_hides_what_is_before_it() {
+    let heads = Heads { query: 4, kv: 2, dim: 8, pairing: Pairing::Halves };
+    let width = heads.query * heads.dim;
+    for window in [1, 5, 256, 300, 590] {
+        let input = Input { window, ..Input::random(heads, 600, window as u64) };
+        for (format, bound) in [(KvFormat::F32, 2e-6), (KvFormat::Int8, 1e-3)] {
+            let got = Machine::new(Cpu::best(), 2, format).alone(&input, 600);
+            for position in [0, 1, 4, 5, 16, 254, 255, 256, 257, 511, 512, 513, 556, 599] {
+                let want = definition(format, &input, position);
+                for (got, want) in got[position * width..][..width].iter().zip(want) {
+                    let apart = (f64::from(*got) - want).abs();
+                    assert!(apart < bound, "{format:?}, window {window}, position {position}: {apart:.1e}");
+                }
+            }
+            for cpu in Cpu::available() {
+                for (threads, piece) in [(1, 600), (3, 1), (2, 131)] {
+                    let cut = Machine::new(cpu, threads, format).alone(&input, piece);
+                    assert!(bits(&cut) == bits(&got), "window {window}: {} {threads} {piece}", cpu.name());
+                }
+            }
         }
     }
 }

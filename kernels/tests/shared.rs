@@ -61,7 +61,7 @@ fn attention_over_two_sequences() {
             caches.iter_mut().for_each(|cache| cache.reserve(0, 18).unwrap());
             let mut attention = Attention::default();
             attention.plan(heads, format, pool.threads(), places.into_iter());
-            let rows = Rows { q: &mut q, k: &k, v: &v, angles: &angles, out: &mut out };
+            let rows = Rows { q: &mut q, k: &k, v: &v, angles: &angles, out: &mut out, window: usize::MAX };
             attention.run(Cpu::best(), pool, 0, rows, &mut caches).unwrap();
             out
         });

@@ -134,6 +134,14 @@ impl App {
         Some(Place { _all: take(&self.places, all)?, _share: share })
     }
 
+    /// A place for one answer, or what is told where there is none.
+    pub(crate) fn room(&self, caller: &Caller) -> Result<Place, Refusal> {
+        self.place(caller, 1).ok_or_else(|| {
+            self.metrics.refused_busy.add(1);
+            Refusal::busy(self.active())
+        })
+    }
+
     /// Answers that run or wait.
     pub(crate) fn active(&self) -> usize {
         (self.options.parallel + self.options.queue).saturating_sub(self.places.available_permits())
@@ -178,7 +186,7 @@ impl App {
         caller: &Caller,
     ) -> Result<Running, Refusal> {
         let received = Instant::now();
-        self.ready()?;
+        self.ready()?.model.writes()?;
         names::unify(&mut request)?;
         // The place comes first: a full server does no work for those it turns away.
         let Some(place) = self.place(caller, answers(&request)) else {

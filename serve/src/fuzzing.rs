@@ -11,9 +11,9 @@ use crate::{json, prepare, wire};
 pub fn request(bytes: &[u8]) {
     if let Ok(request) = json::parse::<wire::Request>(bytes) {
         let tools = Tools::of(&request).ok().flatten();
-        let _ = prepare::conversation(&request, tools.as_ref(), true);
+        let _ = prepare::conversation(&request, tools.as_ref(), true, "");
         if let Some(tools) = &tools {
-            let _ = (tools.explained(), tools.grammar(None));
+            let _ = (tools.explained(""), tools.grammar(None));
         }
     }
 }

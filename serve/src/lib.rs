@@ -10,6 +10,7 @@ mod app;
 mod asked;
 mod budget;
 mod dialect;
+mod embed;
 mod error;
 pub mod fuzzing;
 mod grammar;

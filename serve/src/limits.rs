@@ -30,6 +30,8 @@ pub(crate) const EVENTS: usize = 64;
 pub(crate) const CHOICES: usize = 16;
 /// Prompts of one request, and answers to all of them.
 pub(crate) const PROMPTS: usize = 64;
+/// Texts of one request for vectors.
+pub(crate) const INPUTS: usize = 2048;
 /// Messages of a conversation.
 pub(crate) const MESSAGES: usize = 2048;
 /// Stop texts, and bytes of one.

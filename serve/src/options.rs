@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern::{Dry, Sampling};
+use tern::{Dry, Pooling, Sampling};
 
 use crate::log::Log;
 use crate::ready::now;
@@ -26,6 +26,8 @@ pub struct Options {
     pub queue: usize,
     /// Tokens of a sequence; the model's own context, or what the memory holds, if `None`.
     pub context: Option<usize>,
+    /// How an embedding model's hidden states become one vector; as its file says if `None`.
+    pub pooling: Option<Pooling>,
     /// Bytes for keys and values; what suits the model and the machine if `None`.
     pub kv_memory: Option<u64>,
     /// Bytes for all requests together: bodies, what they are read into, answers that wait.
@@ -76,6 +78,7 @@ impl Default for Options {
             parallel: 16,
             queue: 128,
             context: None,
+            pooling: None,
             kv_memory: None,
             request_memory: system::for_requests(),
             sampling: Sampling::default(),

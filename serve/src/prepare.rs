@@ -219,9 +219,31 @@ fn field(kind: Kind) -> &'static str {
 
 /// The ids of a conversation.
 pub(crate) fn chat(ready: &Ready, request: &Request, tools: Option<&Tools>) -> Result<Vec<u32>, Refusal> {
-    let (messages, continued) = conversation(request, tools, ready.keeps_system())?;
+    let (messages, continued) = conversation(request, tools, ready.keeps_system(), ready.template())?;
     let tokenizer = chatting(ready)?;
-    Ok(tokenizer.encode_chat(&messages, continued)?)
+    let mut ids = tokenizer.encode_chat(&messages, continued)?;
+    if !thinks(request) && !continued {
+        match ready.template() {
+            asks if asks.contains(ASKS) => {
+                ids.extend(tokenizer.encode(NO_THOUGHTS, false, Specials::Parse)?)
+            }
+            thinks if thinks.contains(THINK) => {
+                let what = "this model's template does not ask whether to think";
+                return Err(Refusal::field("chat_template_kwargs.enable_thinking", what));
+            }
+            _ => {}
+        }
+    }
+    Ok(ids)
+}
+
+/// The name by which templates ask whether the model is to think, and what they put before an answer without thoughts.
+pub(crate) const ASKS: &str = "enable_thinking";
+const NO_THOUGHTS: &str = "<think>\n\n</think>\n\n";
+
+/// Whether the model may think before it answers.
+fn thinks(request: &Request) -> bool {
+    request.chat_template_kwargs.and_then(|words| words.enable_thinking) != Some(false)
 }
 
 /// The tokenizer of a model that knows conversations.
@@ -238,6 +260,7 @@ pub(crate) fn conversation(
     request: &Request,
     tools: Option<&Tools>,
     keeps_system: bool,
+    template: &str,
 ) -> Result<(Vec<Message>, bool), Refusal> {
     let list = request.messages.as_deref().unwrap_or_default();
     if list.is_empty() {
@@ -288,7 +311,7 @@ pub(crate) fn conversation(
         messages.push(Message { role: if after_tool { "user" } else { role }.to_owned(), content });
     }
     if let Some(tools) = tools {
-        let explained = tools.explained();
+        let explained = tools.explained(template);
         let first = messages.first_mut().filter(|first| first.role == "system");
         match (keeps_system, first) {
             (true, Some(system)) => system.content = format!("{}\n\n{explained}", system.content),

@@ -41,6 +41,12 @@ impl Ready {
         template.is_some_and(|template| *self.reads_system.get_or_init(|| template.reads_system()))
     }
 
+    /// The source of the chat template; empty where there is none.
+    pub(crate) fn template(&self) -> &str {
+        let template = self.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());
+        template.map_or("", |template| template.source())
+    }
+
     /// What compiles grammars, made when it is first needed.
     pub(crate) fn grammars(&self) -> Result<&Grammars, Refusal> {
         let vocab = self.model.config().vocab;

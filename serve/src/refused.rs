@@ -64,7 +64,6 @@ pub(crate) const COMMON: &[Setting] = &[
     Setting("truncate_prompt_tokens", Off::Zero, "a prompt is read whole, or refused"),
     Setting("logits_processors", Off::Empty, "this server runs no code of its clients"),
     Setting("chat_template", Off::Empty, "the model's own template is used"),
-    Setting("chat_template_kwargs", Off::Empty, "the model's template gets messages only"),
     Setting("documents", Off::Empty, "put them into a message"),
     Setting("modalities", Off::TextOnly, "this server writes text"),
     Setting("audio", Off::Never, "this server writes text"),

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
+use crate::embed;
 use crate::error::Refusal;
 use crate::http::connection;
 use crate::http::routes::routes;
@@ -201,6 +202,10 @@ fn own_model(
 ) -> Result<(), Error> {
     let model = Arc::new(load().map_err(Error::Model)?);
     let Some((bounds, inbox)) = open(app, &model)? else { return Ok(()) };
+    if model.config().pooling.is_some() {
+        let pooling = app.upgrade().and_then(|app| app.options.pooling);
+        return embed::run(&model, pooling, &inbox, metrics).map_err(Error::Model);
+    }
     worker::run(&model, bounds, &inbox, metrics).map_err(Error::Model)
 }
 
@@ -208,7 +213,11 @@ fn own_model(
 fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, Error> {
     let Some(app) = app.upgrade() else { return Ok(None) };
     let options = &app.options;
-    let (context, pages) = memory::plan(model, options).map_err(Error::Settings)?;
+    let (context, pages) = match model.config().pooling {
+        None => memory::plan(model, options).map_err(Error::Settings)?,
+        // Its texts are through at once: nothing of them is kept.
+        Some(_) => (options.context.unwrap_or(usize::MAX).min(model.config().context), 0),
+    };
     let mut sampling = options.sampling.clone();
     if let Ok(tokenizer) = model.tokenizer() {
         sampling.dry.breakers = Dry::breakers(tokenizer, &options.breakers);
@@ -246,6 +255,9 @@ fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, 
         "kv_pages": pages,
         "kv_bytes": pages * Batch::page_bytes(model),
     });
+    for warning in model.warnings() {
+        options.log.event("warning", json!({"message": warning}));
+    }
     options.log.event("ready", entry);
     Ok(Some((bounds, Inbox { work })))
 }

@@ -1,15 +1,42 @@
 //! Tools: how they are offered to the model, how its calls are forced or found. `parts` takes them out of its text.
 //!
-//! Ternary models' templates do not know tools, so there is one way for all: the system message lists them, a call is
-//! `<tool_call>` JSON `</tool_call>`, an answer of a tool is `<tool_response>` in the next user's turn. A grammar
-//! makes sure that what begins as a call is one.
+//! Most ternary models' templates do not know tools, so there is one way for all, which is Qwen's: the system message lists
+//! them, a call is `<tool_call>` JSON `</tool_call>`, an answer of a tool is `<tool_response>` in the next user's turn. A
+//! grammar makes sure that what begins as a call is one. A model whose template is Qwen's reads the words that it was trained on.
 
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Value, json};
 
 use crate::error::Refusal;
 use crate::grammar::{Grammar, Layout, laid_out};
 use crate::limits::{SCHEMA_DEPTH, TOOLS};
 use crate::wire;
+
+/// A sentence of Qwen's templates, by which they are known.
+const QWEN: &str = "You are provided with function signatures within <tools></tools> XML tags:";
+
+/// JSON with a space after each `,` and `:`, as templates write it.
+fn spaced(value: &Value) -> String {
+    struct Spaced;
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+            if first { Ok(()) } else { out.write_all(b", ") }
+        }
+        fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+            if first { Ok(()) } else { out.write_all(b", ") }
+        }
+        fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+            out.write_all(b": ")
+        }
+    }
+    let mut bytes = Vec::new();
+    let written = value.serialize(&mut Serializer::with_formatter(&mut bytes, Spaced));
+    written.expect("a value is JSON");
+    String::from_utf8(bytes).expect("JSON is UTF-8")
+}
 
 pub(crate) const OPEN: &str = "<tool_call>";
 pub(crate) const CLOSE: &str = "</tool_call>";
@@ -93,8 +120,11 @@ impl Tools {
         self.choice == Choice::Auto
     }
 
-    /// What the system message says about them.
-    pub(crate) fn explained(&self) -> String {
+    /// What the system message says about them: to a model whose template is this one.
+    pub(crate) fn explained(&self, template: &str) -> String {
+        if template.contains(QWEN) {
+            return self.explained_to_qwen();
+        }
         let mut text = String::from(
             "You can call these tools. To call one, answer with its name and arguments as JSON between \
              <tool_call> and </tool_call>, nothing else:\n<tool_call>\n{\"name\": \"NAME\", \"arguments\": {}}\n\
@@ -106,6 +136,30 @@ impl Tools {
             text.push_str(&line.to_string());
             text.push('\n');
         }
+        text
+    }
+
+    /// The words of Qwen's own template.
+    fn explained_to_qwen(&self) -> String {
+        let mut text = format!(
+            "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n{QWEN}\n<tools>"
+        );
+        for tool in &self.list {
+            let mut function = json!({"name": tool.name});
+            if let Some(description) = &tool.description {
+                function["description"] = json!(description);
+            }
+            if let Some(parameters) = &tool.parameters {
+                function["parameters"] = parameters.clone();
+            }
+            text.push('\n');
+            text.push_str(&spaced(&json!({"type": "function", "function": function})));
+        }
+        text.push_str(
+            "\n</tools>\n\nFor each function call, return a json object with function name and arguments within \
+             <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": \
+             <args-json-object>}\n</tool_call>",
+        );
         text
     }
 
@@ -215,4 +269,25 @@ pub(crate) fn call_text(name: &str, arguments: &Value) -> String {
 /// How a tool's answer is.
 pub(crate) fn response_text(content: &str) -> String {
     format!("<tool_response>\n{content}\n</tool_response>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A conversation with tools and calls becomes what jinja2 makes of it (testdata/golden/gen/qwen_tools.py).
+    #[test]
+    fn a_model_of_qwen_reads_tools_as_its_template_writes_them() {
+        let golden: Value =
+            serde_json::from_str(include_str!("../../testdata/golden/qwen_tools.json")).unwrap();
+        let request = json!({"messages": golden["messages"], "tools": golden["tools"]});
+        let request: wire::Request = serde_json::from_value(request).unwrap();
+        let tools = Tools::of(&request).unwrap().unwrap();
+        let source = golden["template"].as_str().unwrap();
+        let (messages, _) = crate::prepare::conversation(&request, Some(&tools), true, source).unwrap();
+        let template = tern::Template::new(source, "", "").unwrap();
+        assert_eq!(template.render(&messages, true).unwrap(), golden["text"].as_str().unwrap());
+        let other = tools.explained("{{ messages }}");
+        assert!(other.starts_with("You can call these tools."), "{other}");
+    }
 }

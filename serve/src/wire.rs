@@ -63,6 +63,8 @@ pub(crate) struct Request {
     /// vLLM's name for an answer that goes on where the last message ends.
     pub(crate) continue_final_message: Option<bool>,
     pub(crate) cache_prompt: Option<bool>,
+    /// vLLM's and llama.cpp's, for templates that ask whether the model is to think.
+    pub(crate) chat_template_kwargs: Option<TemplateWords>,
     /// llama.cpp's: `none` leaves thoughts in the text.
     pub(crate) reasoning_format: Option<String>,
     /// llama.cpp's: tell the prompt's text and what was set, in `__verbose`.
@@ -80,6 +82,13 @@ pub(crate) struct Request {
     pub(crate) guided_choice: Option<Vec<String>>,
     pub(crate) guided_grammar: Option<String>,
     pub(crate) structured_outputs: Option<Structured>,
+}
+
+/// What a chat template is told beside the messages.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TemplateWords {
+    pub(crate) enable_thinking: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

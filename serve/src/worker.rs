@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tern::{Batch, Bounds, Finish, Job, Model, Output, Scored, Ticket};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::error::Refusal;
 use crate::metrics::Metrics;
@@ -31,6 +31,29 @@ pub(crate) struct Work {
     pub(crate) note: Arc<Note>,
     pub(crate) received: Instant,
     pub(crate) deadline: Instant,
+}
+
+impl Work {
+    pub(crate) fn refuse(self, refusal: Refusal) {
+        self.note.ended(End::Error);
+        drop(self.events.try_send((0, Event::Failed(refusal))));
+    }
+}
+
+/// Texts that are to become vectors.
+pub(crate) struct Texts {
+    pub(crate) texts: Vec<Vec<u32>>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Vec<f32>>, Refusal>>,
+    pub(crate) note: Arc<Note>,
+    pub(crate) deadline: Instant,
+    pub(crate) _place: Place,
+}
+
+impl Texts {
+    pub(crate) fn refuse(self, refusal: Refusal) {
+        self.note.ended(End::Error);
+        drop(self.reply.send(Err(refusal)));
+    }
 }
 
 /// One answer.
@@ -135,6 +158,8 @@ pub(crate) struct Inbox {
 /// What the worker is told.
 pub(crate) enum Message {
     Work(Box<Work>),
+    /// Texts that become vectors: for an embedding model.
+    Texts(Texts),
     /// End everything that runs, with this.
     Abort(Refusal),
 }
@@ -185,6 +210,9 @@ impl<'m> Worker<'m> {
     fn take(&mut self, message: Message) {
         let Work { jobs, shared, events, place, note, received, deadline } = match message {
             Message::Work(work) => *work,
+            Message::Texts(texts) => {
+                return texts.refuse(Refusal::internal("this server's model makes no vectors"));
+            }
             Message::Abort(refusal) => return self.abort(&refusal),
         };
         if events.is_closed() {

@@ -32,6 +32,8 @@ fn main() {
         activation: Activation::Relu2,
         sub_norms: true,
         rope: Rope { base: 10000.0, pairing: Pairing::Halves, scaling: Default::default() },
+        graph: Default::default(),
+        pooling: None,
     };
     let (sequences, positions) = (8, 256);
     let rows = sequences * positions;

@@ -314,6 +314,8 @@ impl Run {
             activation: self.activation()?,
             sub_norms: self.sub_norms,
             rope: Rope::new(self.rope_base, Pairing::Halves),
+            graph: tern::Graph::default(),
+            pooling: None,
         };
         // The engine's names of these keys are Hugging Face's; a person typed ours.
         config.check().map_err(|(key, what)| {

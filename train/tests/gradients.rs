@@ -90,10 +90,14 @@ fn gate_and_its_norm() {
     let act = |act, x: f64| match act {
         Activation::Relu2 => x.max(0.0).powi(2),
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => x / (1.0 + (-1.5957691216057308 * (x + 0.044715 * x.powi(3))).exp()),
     };
-    for (kind, rows, hidden) in
-        [(Activation::Relu2, 5, 33), (Activation::Silu, 70, 6), (Activation::Relu2, 1, 16)]
-    {
+    for (kind, rows, hidden) in [
+        (Activation::Relu2, 5, 33),
+        (Activation::Silu, 70, 6),
+        (Activation::GeluTanh, 3, 17),
+        (Activation::Relu2, 1, 16),
+    ] {
         for has_norm in [true, false] {
             let len = rows * hidden;
             let (gate, up, w, g) = (values(1, len), values(2, len), values(3, hidden), values(4, len));

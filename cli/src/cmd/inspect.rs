@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use tern::Encoding;
 use tern::Tensor;
 use tern::codec::Trits;
+use tern::family::{self, PROJECTIONS};
 use tern::file::{File, Format, Metadata, OpenOptions};
-use tern::{Config, Tokenizer};
+use tern::{Config, Scaling, Tokenizer};
+use tern_kernels::Scales;
 
 use crate::failure::Outcome;
 use crate::model;
@@ -95,6 +97,8 @@ impl<'a> View<'a> {
                 for (name, value) in numbers(config) {
                     row(name, &value_text(&value));
                 }
+                scales(self.file).into_iter().for_each(|scales| row("scales", &scales));
+                Config::warnings(self.file).into_iter().flatten().for_each(|what| row("warning", &what));
                 if let Err(error) = Config::fits(self.file) {
                     row("cannot run", &without_path(self.file, &error));
                 }
@@ -205,6 +209,8 @@ impl<'a> View<'a> {
             "format": self.format(),
             "dummy": model::is_dummy(self.file),
             "config": config,
+            "scales": scales(self.file),
+            "warnings": Config::warnings(self.file).unwrap_or_default(),
             "cannot_run": Config::fits(self.file).err().map(|error| without_path(self.file, &error)),
             "parameters": u64::try_from(self.parameters).ok(),
             "tensor_bytes": u64::try_from(self.bytes).ok(),
@@ -224,7 +230,7 @@ fn without_path(file: &File, error: &tern::Error) -> String {
 
 /// The architecture, one number a line.
 fn numbers(config: &Config) -> impl Iterator<Item = (&'static str, Value)> {
-    [
+    let usual = [
         ("family", json!(config.family)),
         ("layers", json!(config.layers)),
         ("dim", json!(config.dim)),
@@ -238,8 +244,72 @@ fn numbers(config: &Config) -> impl Iterator<Item = (&'static str, Value)> {
         ("sub-norms", json!(config.sub_norms)),
         ("norm eps", crate::answer::float(config.norm_eps)),
         ("rope base", crate::answer::float(config.rope.base)),
-    ]
-    .into_iter()
+    ];
+    usual.into_iter().chain(differences(config))
+}
+
+/// How the matrices of the first block are scaled, and how that is known: the others are not read for it.
+fn scales(file: &File) -> Option<String> {
+    let detected = family::open(file).ok()?;
+    let mut kinds: Vec<String> = Vec::new();
+    for (module, _) in PROJECTIONS {
+        let tensor = file.tensor(&detected.name(&format!("blk.0.{module}.weight")))?;
+        let trits = Trits::open(tensor).ok()?;
+        let kind = match trits.scales() {
+            _ if !trits.is_exact() && !detected.trained_ternary => "none: float weights".to_owned(),
+            Scales::One(_) => "one a matrix".to_owned(),
+            Scales::Groups { size, .. } if *size >= tensor.cols() => "one a row".to_owned(),
+            Scales::Groups { size, .. } => format!("one for each {size} inputs"),
+        };
+        let known = match (tensor.encoding.is_ternary(), trits.is_exact()) {
+            (true, _) => "",
+            (false, true) => ", found in the numbers",
+            (false, false) if detected.trained_ternary => ", by absmean of the masters",
+            (false, false) => "",
+        };
+        let kind = format!("{kind}{known}");
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    Some(kinds.join("; "))
+}
+
+/// Where it differs from Llama's graph; nothing of a Llama.
+fn differences(config: &Config) -> Vec<(&'static str, Value)> {
+    let (graph, float) = (&config.graph, crate::answer::float);
+    let mut list = Vec::new();
+    let scaling = match &config.rope.scaling {
+        Scaling::None => None,
+        Scaling::Linear { factor } => Some(format!("linear by {factor}")),
+        Scaling::Llama3 { factor, original, .. } => Some(format!("Llama 3's by {factor} from {original}")),
+        Scaling::Yarn(yarn) => Some(format!("YaRN by {} from {}", yarn.factor, yarn.original)),
+        Scaling::Divisors(_) => Some("a divisor for each pair".to_owned()),
+        Scaling::Long { .. } => Some("LongRoPE, the short factors".to_owned()),
+    };
+    list.extend(scaling.map(|scaling| ("rope scaling", json!(scaling))));
+    let knobs = [
+        ("q, k, v biases", graph.biases),
+        ("head norms", graph.head_norms),
+        ("input norms", graph.input_norms),
+        ("output norms", graph.post_norms),
+    ];
+    list.extend(knobs.into_iter().filter(|(_, is)| *is).map(|(name, is)| (name, json!(is))));
+    let scales = [
+        ("embedding scale", graph.embedding_scale),
+        ("residual scale", graph.residual_scale),
+        ("logit divisor", graph.logit_scale),
+        ("query scale", graph.query_scale),
+    ];
+    list.extend(scales.into_iter().filter(|(_, by)| *by != 1.0).map(|(name, by)| (name, float(by))));
+    if let Some(sliding) = &graph.sliding {
+        let layers = sliding.layers.iter().filter(|slides| **slides).count();
+        let text = format!("{} positions in {layers} of {} layers", sliding.window, config.layers);
+        list.push(("sliding window", json!(text)));
+        list.push(("sliding base", float(sliding.rope.base)));
+    }
+    list.extend(config.pooling.map(|pooling| ("pooling", json!(pooling.name()))));
+    list
 }
 
 /// Why Tern reads no tensor of this encoding, if it does not.

@@ -50,6 +50,9 @@ pub(crate) struct Serve {
     /// How each request is told on standard error: `text`, `json` or `none`
     #[arg(long, value_name = "FORM", default_value = "text", value_parser = form)]
     log: &'static str,
+    /// How an embedding model makes one vector of a text's states: `last`, `mean` or `cls` [default: as its file says]
+    #[arg(long, value_name = "NAME", value_parser = super::embed::pooling)]
+    pooling: Option<tern::Pooling>,
     #[command(flatten)]
     room: Room,
     #[command(flatten)]
@@ -216,6 +219,7 @@ impl Serve {
             parallel: room.parallel,
             queue: room.queue,
             context: room.ctx_size,
+            pooling: self.pooling,
             kv_memory: room.kv_memory,
             sampling: self.sampling.sampling(),
             seed: self.sampling.seed(),

@@ -1,6 +1,6 @@
 //! The shapes of real models, and two of sizes that nobody has trained.
 
-use tern::{Config, Pairing, Rope};
+use tern::{Config, Graph, Pairing, Rope};
 use tern_kernels::Activation;
 
 /// The sizes of a model.
@@ -57,6 +57,8 @@ fn bitnet(name: &'static str, sizes: Sizes) -> Shape {
         activation: Activation::Relu2,
         sub_norms: true,
         rope: Rope::new(500_000.0, Pairing::Halves),
+        graph: Graph::default(),
+        pooling: None,
     };
     Shape { name, tied: true, config }
 }

@@ -1,6 +1,6 @@
 //! BitNet b1.58 2B4T (`microsoft/bitnet-b1.58-2B-4T` and its bf16 and GGUF twins): ReLU² and sub-norms.
 
-use super::Family;
+use super::{Family, llama};
 
 pub(super) const FAMILY: Family = Family {
     name: "BitNet b1.58",
@@ -10,4 +10,5 @@ pub(super) const FAMILY: Family = Family {
     gguf_act: "relu2",
     permuted: false,
     masters: true,
+    ..llama::FAMILY
 };

@@ -1,26 +1,26 @@
 //! A [`Config`] out of GGUF metadata. Keys are prefixed by the architecture.
 
 mod keys;
+mod rope;
 
-use super::hf::parse_activation;
+use super::hf::{has_input_norms, parse_activation};
 use super::{FAMILIES, Family, known_gguf};
-use crate::config::Config;
+use crate::config::{Config, Graph, Pooling, Sliding};
 use crate::error::{Error, Result, quoted};
 use crate::file::File;
 use crate::file::gguf::Pairs;
-use crate::rope::{Pairing, Rope, Scaling, Yarn};
+use crate::rope::{Pairing, Rope, Scaling};
 
-pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Config, bool)> {
+pub(crate) use self::rope::DIVISORS;
+pub(super) use self::rope::{LONG, SHORT};
+
+pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Config, bool, Vec<String>)> {
     const ARCHITECTURE: &str = "general.architecture";
     let missing = |key: &str| Error::key(&file.path, key, "missing, and nothing stands in for it");
     let architecture = pairs.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?;
     let family =
         FAMILIES.iter().find(|family| family.gguf.contains(&architecture)).copied().ok_or_else(|| {
-            let norm = |tensor: &crate::tensor::Tensor| tensor.name.ends_with("_norm_in.weight");
-            let what = match file.tensors().iter().any(norm) {
-                true => super::embedding(architecture),
-                false => format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture)),
-            };
+            let what = format!("expected one of {}, found `{}`", known_gguf(), quoted(architecture));
             Error::key(&file.path, ARCHITECTURE, what)
         })?;
     keys::check(pairs, architecture)?;
@@ -44,7 +44,13 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
     let (base, eps) = ("rope.freq_base", "attention.layer_norm_rms_epsilon");
     let named = key("hidden_act");
     let act = pairs.str(&named)?.unwrap_or(family.gguf_act);
-    let config = Config {
+    let rope = Rope {
+        // The container's own default, for architectures whose converters leave the key out at that value.
+        base: pairs.f32(&key(base))?.unwrap_or(10_000.0),
+        pairing: if family.permuted { Pairing::Neighbours } else { Pairing::Halves },
+        scaling: rope::scaling(file, pairs, &key("rope.scaling"), size("context_length")?)?,
+    };
+    let mut config = Config {
         family: family.name,
         dim,
         hidden: needed("feed_forward_length")?,
@@ -56,62 +62,85 @@ pub(super) fn detect(file: &File, pairs: &Pairs) -> Result<(&'static Family, Con
         context: needed("context_length")?,
         norm_eps: pairs.f32(&key(eps))?.ok_or_else(|| missing(&key(eps)))?,
         activation: parse_activation(act).ok_or_else(|| {
-            let what = format!("expected `relu2` or `silu`, found `{}`", quoted(act));
+            let what = format!("expected `relu2`, `silu` or `gelu_pytorch_tanh`, found `{}`", quoted(act));
             Error::key(&file.path, &named, what)
         })?,
         sub_norms: family.sub_norms.is_some(),
-        rope: Rope {
-            // The container's own default, for architectures whose converters leave the key out at that value.
-            base: pairs.f32(&key(base))?.unwrap_or(10_000.0),
-            pairing: if family.permuted { Pairing::Neighbours } else { Pairing::Halves },
-            scaling: scaling(file, pairs, &key("rope.scaling"), size("context_length")?)?,
-        },
+        graph: graph(file, pairs, family, architecture, &rope)?,
+        pooling: pooling(file, pairs, family, architecture)?,
+        rope,
     };
-    Ok((family, config, family.masters))
+    if let (Scaling::Long { .. }, Some(original)) =
+        (&config.rope.scaling, size("rope.scaling.original_context_length")?)
+    {
+        // Beyond it, all positions would turn otherwise.
+        config.context = config.context.min(original);
+    }
+    let masters = family.masters || config.graph.input_norms;
+    let warnings = lost_yarn(file, pairs, architecture, &config)?.into_iter().collect();
+    Ok((family, config, masters, warnings))
 }
 
-/// Llama 3.1's scaling as converters write it: what the frequency of each pair is divided by.
-pub(crate) const DIVISORS: &str = "rope_freqs.weight";
-
-/// How positions are stretched; `keys` is the prefix of what speaks of it.
-fn scaling(file: &File, pairs: &Pairs, keys: &str, context: Option<usize>) -> Result<Scaling> {
-    let key = |name: &str| format!("{keys}.{name}");
-    let number = |name: &str| pairs.f32(&key(name));
-    let wrong = |name: &str, what: String| Err(Error::key(&file.path, &key(name), what));
-    let factor = number("factor")?;
-    // A factor alone is linear scaling: the container's own default.
-    let kind = pairs.str(&key("type"))?.unwrap_or(if factor.is_some() { "linear" } else { "none" });
-    if let Some(tensor) = file.tensor(DIVISORS) {
-        if kind != "none" {
-            let what = format!("expected `none` beside the tensor `{DIVISORS}`, found `{}`", quoted(kind));
-            return wrong("type", what);
-        }
-        let [len] = tensor.dims[..] else {
-            return Err(file.error(DIVISORS, format!("expected one dimension, found {:?}", tensor.dims)));
+/// Where the graph differs from Llama's.
+fn graph(file: &File, pairs: &Pairs, family: &Family, architecture: &str, rope: &Rope) -> Result<Graph> {
+    let key = |name: &str| format!("{architecture}.{name}");
+    let missing = |name: &str| Error::key(&file.path, &key(name), "missing, and nothing stands in for it");
+    let needed = |name: &str| pairs.u32(&key(name))?.ok_or_else(|| missing(name));
+    let mut graph = family.graph(needed("embedding_length")? as usize);
+    graph.input_norms = family.embeds && has_input_norms(file);
+    if family.gguf == ["minicpm"] {
+        let scale = |name: &str| pairs.f32(&key(name))?.ok_or_else(|| missing(name));
+        graph.embedding_scale = scale("embedding_scale")?;
+        graph.residual_scale = scale("residual_scale")?;
+        graph.logit_scale = scale("logit_scale")?;
+    }
+    let window = pairs.u32(&key("attention.sliding_window"))?.filter(|window| *window > 0);
+    if let Some(window) = window.filter(|_| family.gemma) {
+        let layers = needed("block_count")? as usize;
+        let kinds = match pairs.bools(&key("attention.sliding_window_pattern"))? {
+            Some(kinds) => kinds,
+            // What Gemma3's files without the key mean: every sixth layer sees all.
+            None => (0..layers).map(|layer| !(layer + 1).is_multiple_of(6)).collect(),
         };
-        let mut divisors = vec![0.0; len];
-        crate::codec::floats(tensor, 0, &mut divisors).map_err(|what| file.error(DIVISORS, what))?;
-        return Ok(Scaling::Divisors(divisors));
+        let base = pairs.f32(&key("rope.freq_base_swa"))?.unwrap_or(10_000.0);
+        let rope = Rope { base, scaling: Scaling::None, ..rope.clone() };
+        graph.sliding = Some(Sliding { window: window as usize, layers: kinds, rope });
     }
-    let needed =
-        || factor.ok_or_else(|| Error::key(&file.path, &key("factor"), "missing, and never guessed"));
-    match kind {
-        "none" => Ok(Scaling::None),
-        "linear" => Ok(Scaling::Linear { factor: needed()? }),
-        "yarn" => {
-            let factor = needed()?;
-            let original = pairs.u32(&key("original_context_length"))?.map(|n| n as usize);
-            let scale = number("attn_factor")?.unwrap_or(1.0);
-            Ok(Scaling::Yarn(Yarn {
-                factor,
-                original: original.or(context).unwrap_or(0),
-                fast: number("yarn_beta_fast")?.unwrap_or(32.0),
-                slow: number("yarn_beta_slow")?.unwrap_or(1.0),
-                truncate: true,
-                // The key is a factor on top of the paper's own.
-                attention: scale * Yarn::sharpening(factor, 1.0),
-            }))
+    Ok(graph)
+}
+
+/// How the vectors of an embedding model are made. The published converter writes "mean" where it does not know better,
+/// and models with norms in front of their projections were trained with the last token's.
+fn pooling(file: &File, pairs: &Pairs, family: &Family, architecture: &str) -> Result<Option<Pooling>> {
+    let key = format!("{architecture}.pooling_type");
+    let found = pairs.u32(&key)?;
+    if family.embeds && has_input_norms(file) && found.is_none_or(|found| [0, 1, 3].contains(&found)) {
+        return Ok(Some(Pooling::Last));
+    }
+    match found {
+        None | Some(0) => Ok(None),
+        Some(1) => Ok(Some(Pooling::Mean)),
+        Some(2) => Ok(Some(Pooling::Cls)),
+        Some(3) => Ok(Some(Pooling::Last)),
+        Some(other) => {
+            Err(pairs.error(&key, format!("expected 0 to 3 (none, mean, cls, last), found {other}")))
         }
-        other => wrong("type", format!("expected `none`, `linear` or `yarn`, found `{}`", quoted(other))),
     }
+}
+
+/// The YaRN keys that some copies of Bonsai have lost: all of its models read further than they were trained.
+fn lost_yarn(file: &File, pairs: &Pairs, architecture: &str, config: &Config) -> Result<Option<String>> {
+    let name = pairs.str("general.name")?.unwrap_or_default().to_lowercase();
+    let stem = file.path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let bonsai = name.contains("bonsai") || stem.contains("bonsai");
+    let lost =
+        architecture == "qwen3" && bonsai && config.context > 16_384 && config.rope.scaling == Scaling::None;
+    Ok(lost.then(|| {
+        format!(
+            "{}: key `{architecture}.rope.scaling.type` is missing: Bonsai reads its context of {} by YaRN, and this copy has \
+             lost the keys that say so; long texts will come out worse, another copy of the model may have them",
+            file.path.display(),
+            config.context
+        )
+    }))
 }

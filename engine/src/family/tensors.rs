@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::{Detected, PROJECTIONS, gguf::DIVISORS};
+use super::names::{NORM_IN, VIBEVOICE};
+use super::{Detected, PROJECTIONS, gguf};
 use crate::error::{Error, Result};
 use crate::file::{File, Metadata};
 
@@ -15,6 +16,8 @@ const BUFFERS: [&str; 1] = [".rotary_emb.inv_freq"];
 const NORMS: [&str; 2] = ["attn_norm", "ffn_norm"];
 /// The norms that some families have besides.
 const SUB_NORMS: [&str; 2] = ["attn_sub_norm", "ffn_sub_norm"];
+/// The projections that have biases where a family has any.
+const BIASED: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
 
 impl Detected {
     /// Refuses, by name, the first tensor of the file that the model has no use for, and an output head that
@@ -23,7 +26,9 @@ impl Detected {
         let known = self.names();
         for tensor in file.tensors() {
             let name = tensor.name.as_str();
-            if !known.contains(name) && !BUFFERS.iter().any(|buffer| name.ends_with(buffer)) {
+            let other_part = self.hf_prefix == Some(VIBEVOICE) && !name.starts_with(VIBEVOICE);
+            let buffer = BUFFERS.iter().any(|buffer| name.ends_with(buffer));
+            if !known.contains(name) && !buffer && !other_part {
                 return Err(Error::tensor(&file.path, name, self.stranger(name)));
             }
         }
@@ -38,12 +43,22 @@ impl Detected {
         let mut names: HashSet<String> =
             ["token_embd.weight", "output_norm.weight", "output.weight"].map(|name| self.name(name)).into();
         if self.hf_prefix.is_none() {
-            names.insert(DIVISORS.to_owned());
+            names.extend([gguf::DIVISORS, gguf::LONG, gguf::SHORT].map(str::to_owned));
         }
         let sub_norms = if self.config.sub_norms { &SUB_NORMS[..] } else { &[] };
         for layer in 0..self.config.layers {
-            let modules = PROJECTIONS.iter().map(|(module, _)| module).chain(&NORMS).chain(sub_norms);
-            names.extend(modules.map(|module| self.name(&format!("blk.{layer}.{module}.weight"))));
+            let projections = || PROJECTIONS.iter().map(|(module, _)| *module);
+            let own_norms = self.family.norms.iter().map(|(module, _)| *module);
+            let norms = NORMS.iter().chain(sub_norms).copied().chain(own_norms);
+            let mut modules: Vec<String> =
+                projections().chain(norms).map(|module| format!("{module}.weight")).collect();
+            if self.config.graph.input_norms {
+                modules.extend(projections().map(|module| format!("{module}{NORM_IN}.weight")));
+            }
+            if self.config.graph.biases {
+                modules.extend(BIASED.map(|module| format!("{module}.bias")));
+            }
+            names.extend(modules.iter().map(|module| self.name(&format!("blk.{layer}.{module}"))));
         }
         names
     }

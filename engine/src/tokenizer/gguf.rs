@@ -97,6 +97,9 @@ pub(super) fn read(pairs: &Pairs) -> Result<Option<Tokenizer>> {
         } else {
             tokenizer.before.clear();
         }
+        if pairs.bool("tokenizer.ggml.add_eos_token")? == Some(true) {
+            tokenizer.after = eos.into_iter().collect();
+        }
     }
 
     if let Some(source) = template_of(pairs)? {

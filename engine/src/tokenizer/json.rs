@@ -100,9 +100,11 @@ pub(super) fn read(json: &[u8]) -> Result<Tokenizer, String> {
         return Err(format!("added token id {} is above the limit of {MAX_IDS}", token.id));
     }
     let added = Added::new(json.added_tokens, |text| normal.apply(text).map(|text| text.into_owned()))?;
-    let before = before(&json.post_processor)?;
+    let (before, after) = around(&json.post_processor)?;
     let script = script(&json.decoder, bytes)?;
-    Ok(Tokenizer::new(bpe, added, normal, cut, script).beginning_with(before))
+    let mut tokenizer = Tokenizer::new(bpe, added, normal, cut, script).beginning_with(before);
+    tokenizer.after = after;
+    Ok(tokenizer)
 }
 
 fn vocabulary(pieces: &[(Text, u32)], bytes: bool) -> Result<Vocabulary, String> {
@@ -133,14 +135,14 @@ fn pairs(merges: &[Merge], vocabulary: &Vocabulary, bytes: bool) -> Result<Pairs
     })
 }
 
-/// What the post-processor puts before a text. (The `tokenizers` crate's own panics on tokens it does not know.)
-fn before(value: &Value) -> Result<Vec<u32>, String> {
+/// What the post-processor puts before and after a text. (The `tokenizers` crate's own panics on tokens it does not know.)
+fn around(value: &Value) -> Result<(Vec<u32>, Vec<u32>), String> {
     let id = |value: &Value| {
         let id = value.as_u64().filter(|&id| id < MAX_IDS as u64);
         id.map(|id| id as u32)
             .ok_or_else(|| format!("post-processor: `{}` is no token id", quoted(&value.to_string())))
     };
-    let mut before = Vec::new();
+    let (mut before, mut after) = (Vec::new(), Vec::new());
     let steps = match value["type"].as_str() {
         Some("Sequence") => value["processors"].as_array().ok_or("post-processor Sequence without a list")?,
         _ => std::slice::from_ref(value),
@@ -149,16 +151,21 @@ fn before(value: &Value) -> Result<Vec<u32>, String> {
         match step["type"].as_str() {
             Some("ByteLevel") => {}
             None if step.is_null() => {}
-            Some("BertProcessing" | "RobertaProcessing") => before.push(id(&step["cls"][1])?),
+            Some("BertProcessing" | "RobertaProcessing") => {
+                before.push(id(&step["cls"][1])?);
+                after.push(id(&step["sep"][1])?);
+            }
             Some("TemplateProcessing") => {
                 let parts =
                     step["single"].as_array().ok_or("post-processor TemplateProcessing without a list")?;
-                for part in parts.iter().take_while(|part| part["Sequence"].is_null()) {
+                let text = parts.iter().position(|part| !part["Sequence"].is_null());
+                for (at, part) in parts.iter().enumerate().filter(|(_, part)| part["Sequence"].is_null()) {
+                    let side = if text.is_none_or(|text| at < text) { &mut before } else { &mut after };
                     let name = part["SpecialToken"]["id"].as_str().unwrap_or("");
                     let ids = step["special_tokens"][name]["ids"].as_array();
                     let ids = ids.ok_or_else(|| format!("post-processor: no ids of `{}`", quoted(name)))?;
                     for value in ids {
-                        before.push(id(value)?);
+                        side.push(id(value)?);
                     }
                 }
             }
@@ -167,10 +174,11 @@ fn before(value: &Value) -> Result<Vec<u32>, String> {
             }
         }
     }
-    if before.len() > 16 {
-        return Err(format!("post-processor: {} tokens before every text", before.len()));
+    if before.len() > 16 || after.len() > 16 {
+        let most = before.len().max(after.len());
+        return Err(format!("post-processor: {most} tokens around every text"));
     }
-    Ok(before)
+    Ok((before, after))
 }
 
 fn script(value: &Value, bytes: bool) -> Result<Script, String> {

@@ -7,7 +7,8 @@ use super::tile::Tile;
 use crate::isa::Isa;
 
 impl<'a> Tile<'a> {
-    /// Sums over the chunks in order, beginning with nothing. Columns that do not reach a chunk are left alone.
+    /// Sums over the chunks in order, beginning with nothing. Columns that do not reach a chunk, or whose window begins
+    /// after it, are left alone.
     #[inline(always)]
     pub(super) fn run<I: Isa>(
         &mut self,
@@ -17,7 +18,7 @@ impl<'a> Tile<'a> {
         head: usize,
         chunks: std::ops::Range<usize>,
     ) {
-        let after = self.next;
+        let (after, columns) = (self.next, self.columns);
         for c in 0..self.columns {
             self.sums[c] = Sum::EMPTY;
             self.out(c).fill(0.0);
@@ -28,11 +29,20 @@ impl<'a> Tile<'a> {
             while self.position[first] < start {
                 first += 1;
             }
-            for c in first..self.columns {
-                self.seen[c] = (self.position[c] + 1 - start).min(CHUNK);
+            // Positions ascend: the columns whose windows begin after this chunk are the last.
+            self.columns = columns;
+            while self.columns > first && self.begin(self.columns - 1) >= start + CHUNK {
+                self.columns -= 1;
             }
-            // The last column sees most.
-            let groups = self.seen[self.columns - 1].div_ceil(LANES);
+            if self.columns == first {
+                continue;
+            }
+            for c in first..self.columns {
+                let begin = self.begin(c).saturating_sub(start);
+                self.seen[c] = (begin, (self.position[c] + 1 - start).min(CHUNK));
+            }
+            // The last column reaches furthest.
+            let groups = self.seen[self.columns - 1].1.div_ceil(LANES);
             let part = cache.head(layer, head, chunk);
             let last = chunk + 1 == chunks.end;
             self.next = if last { after } else { cache.head(layer, head, chunk + 1).keys };
@@ -42,5 +52,6 @@ impl<'a> Tile<'a> {
                 KvFormat::Int8 => self.int8(isa, part, groups, first),
             }
         }
+        self.columns = columns;
     }
 }

@@ -23,6 +23,10 @@ impl Sum {
     /// Takes in later positions; returns what the two weighted sums of values are to be multiplied with.
     #[inline(always)]
     pub(super) fn join(&mut self, later: Sum) -> (f32, f32) {
+        // A window may begin after the first chunks.
+        if self.total == 0.0 && later.total == 0.0 {
+            return (1.0, 0.0);
+        }
         let top = if later.top > self.top { later.top } else { self.top };
         let (mine, theirs) = (exp(self.top - top), exp(later.top - top));
         *self = Self { top, total: self.total * mine + later.total * theirs };

@@ -58,8 +58,10 @@ pub(super) struct Tile<'a> {
     /// For each column which query it is, and its position.
     pub(super) query: [usize; COLUMNS],
     pub(super) position: [usize; COLUMNS],
-    /// For each column, positions of the present chunk that it sees.
-    pub(super) seen: [usize; COLUMNS],
+    /// How many positions a column sees at most.
+    pub(super) window: usize,
+    /// For each column, the first position of the present chunk that it sees and the first after it that it does not.
+    pub(super) seen: [(usize, usize); COLUMNS],
     pub(super) sums: [Sum; COLUMNS],
     /// For each column, where in `out` its weighted sum of values is.
     pub(super) at: [usize; COLUMNS],
@@ -70,11 +72,20 @@ pub(super) struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
+    /// The first position that a column sees.
+    #[inline(always)]
+    pub(super) fn begin(&self, c: usize) -> usize {
+        (self.position[c] + 1).saturating_sub(self.window)
+    }
+
     /// Gives positions that a column does not see a score of minus infinity: their weights are zeros, which add exactly
     /// nothing.
     #[inline(always)]
     pub(super) fn hide(&mut self, c: usize, groups: usize) {
-        self.buffers.scores[c].as_flattened_mut()[self.seen[c]..groups * LANES].fill(f32::NEG_INFINITY);
+        let (begin, end) = self.seen[c];
+        let scores = &mut self.buffers.scores[c].as_flattened_mut()[..groups * LANES];
+        scores[end..].fill(f32::NEG_INFINITY);
+        scores[..begin].fill(f32::NEG_INFINITY);
     }
 
     /// `out = out * mine + values * theirs` for elements `16 * d..` of a column.

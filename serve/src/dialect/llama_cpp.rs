@@ -1,6 +1,7 @@
 //! llama.cpp's own paths: completion, slots, and texts to tokens and back.
 
 pub(crate) mod completion;
+pub(crate) mod embedding;
 
 mod tokens;
 
@@ -100,7 +101,8 @@ pub(crate) async fn apply_template(
 ) -> Result<axum::Json<Value>, Refusal> {
     let answer = app.blocking(move |ready| {
         let tools = Tools::of(&request)?;
-        let (messages, continued) = conversation(&request, tools.as_ref(), ready.keeps_system())?;
+        let (messages, continued) =
+            conversation(&request, tools.as_ref(), ready.keeps_system(), ready.template())?;
         let tokenizer = chatting(ready)?;
         let ids = tokenizer.encode_chat(&messages, continued)?;
         Ok(json!({"prompt": tokenizer.decode(&ids, true), "count": ids.len()}))

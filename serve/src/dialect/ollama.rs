@@ -1,5 +1,7 @@
 //! Ollama's dialect: lines of JSON, durations in nanoseconds.
 
+pub(crate) mod embed;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::{self, Json};
 use crate::parts::{Call, Part, Parts, Spoken, THINK};
-use crate::prepare::{Kind, Shape};
+use crate::prepare::{ASKS, Kind, Shape};
 use crate::ready::now;
 use crate::refused::{self, Setting};
 use crate::stream::{self, Dialect};
@@ -80,6 +82,7 @@ impl Request {
     fn common(self) -> wire::Request {
         let options = self.options.unwrap_or_default();
         let Settings { num_predict, temperature, top_k, top_p, min_p, seed, stop, .. } = options;
+        let silent = self.think.as_ref() == Some(&json!(false));
         let format = self.format.filter(|format| !format.is_null() && format != "");
         let response_format = format.map(|format| match format {
             Value::String(word) if word == "json" => json!({"type": "json_object"}),
@@ -103,6 +106,7 @@ impl Request {
             frequency_penalty: options.frequency_penalty,
             logprobs: self.logprobs.map(wire::Logprobs::Flag),
             top_logprobs: self.top_logprobs.filter(|_| self.logprobs == Some(true)),
+            chat_template_kwargs: silent.then_some(wire::TemplateWords { enable_thinking: Some(false) }),
             response_format,
             tools: self.tools.filter(|tools| !tools.is_empty()),
             ..wire::Request::default()
@@ -125,7 +129,7 @@ fn check(app: &App, request: &Request) -> Result<(), Refusal> {
         (false, false) => {
             Err(Refusal::field("think", format!("`{}` does not think: leave it out", app.options.name)))
         }
-        (true, true) => {
+        (true, true) if !app.ready()?.template().contains(ASKS) => {
             Err(Refusal::field("think", "this model thinks before it answers, and cannot be told not to"))
         }
         _ => Ok(()),
@@ -414,10 +418,6 @@ pub(crate) async fn managed() -> Response {
     ))
 }
 
-pub(crate) async fn embed() -> Response {
-    error(&Refusal::not_supported("this server's models write text; it has no embedding model"))
-}
-
 pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
     let shown = || {
         let Json(Named { model, .. }) = body?;
@@ -429,8 +429,9 @@ pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, 
         let config = ready.model.config();
         let template = ready.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());
         let template = template.map(|template| template.source());
-        let mut capabilities = vec!["completion"];
-        if let Some(source) = template {
+        let embeds = config.pooling.is_some();
+        let mut capabilities = vec![if embeds { "embedding" } else { "completion" }];
+        if let Some(source) = template.filter(|_| !embeds) {
             capabilities.push("tools");
             if source.contains(THINK) {
                 capabilities.push("thinking");

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::asked::params;
 use crate::error::Refusal;
-use crate::json::Json;
 use crate::metrics::{Counter, Moment};
 use crate::ready::{Phase, Ready};
 
@@ -103,8 +102,4 @@ pub(crate) async fn props(State(app): State<Arc<App>>) -> Result<axum::Json<Valu
             "params": params,
         },
     })))
-}
-
-pub(crate) async fn embeddings(Json(_): Json<Value>) -> Refusal {
-    Refusal::not_supported("this server's models write text; it has no embedding model")
 }

@@ -43,9 +43,10 @@ pub(crate) fn with_trials(options: Options) -> Options {
 }
 
 /// A small model with known answers (testdata/models/page).
+pub(crate) const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
+
 pub(crate) fn page() -> tern::Result<Model> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
-    Model::open(file.as_ref(), &tern::Options { threads: Some(1), ..tern::Options::default() })
+    Model::open(PAGE.as_ref(), &tern::Options { threads: Some(1), ..tern::Options::default() })
 }
 
 impl Server {

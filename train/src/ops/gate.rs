@@ -30,6 +30,11 @@ fn act_both(act: Activation, x: f32) -> (f32, f32) {
             let s = 1.0 / (1.0 + exp(-x));
             (x * s, s * (1.0 + x * (1.0 - s)))
         }
+        Activation::GeluTanh => {
+            let s = 1.0 / (1.0 + exp(-1.595_769_1 * (x + 0.044_715 * (x * x * x))));
+            let slope = 1.595_769_1 * (1.0 + 3.0 * 0.044_715 * (x * x));
+            (x * s, s * (1.0 + x * (1.0 - s) * slope))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::Family;
 use super::Json;
 use crate::error::Result;
 
@@ -29,6 +30,18 @@ const HONOURED: &[&str] = &[
     "eos_token_id",
     "attention_bias",
     "mlp_bias",
+    "hidden_activation",
+    "query_pre_attn_scalar",
+    "scale_emb",
+    "scale_depth",
+    "dim_model_base",
+    "rope_local_base_freq",
+    "sliding_window",
+    "use_sliding_window",
+    "max_window_layers",
+    "layer_types",
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
 ];
 
 /// A key, its one value in words, and whether a value is that.
@@ -36,15 +49,14 @@ type Fixed = (&'static str, &'static str, fn(&Value) -> bool);
 
 /// Keys that may stand there with one value only: with any other the model is another one.
 const FIXED: &[Fixed] = &[
-    ("model_type", "\"bitnet\" or \"llama\"", |value| value == "bitnet" || value == "llama"),
     ("weight_bits", "1 (ternary weights)", |value| value.as_f64() == Some(1.0)),
     ("input_bits", "8 (activations of 8 bits)", |value| value.as_f64() == Some(8.0)),
     ("partial_rotary_factor", "1 (positions turn whole heads)", |value| value.as_f64() == Some(1.0)),
-    ("sliding_window", "null (each position sees all before it)", |_| false),
-    ("use_sliding_window", "false (each position sees all before it)", |value| value == false),
-    ("layer_types", "\"full_attention\" for every layer", |value| {
-        value.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"))
-    }),
+    ("use_bidirectional_attention", "false (no position sees those after it)", |value| value == false),
+    ("attn_logit_softcapping", "null", |_| false),
+    ("final_logit_softcapping", "null", |_| false),
+    ("use_mrope", "false", |value| value == false),
+    ("num_experts", "0", |value| value == 0),
     ("is_encoder_decoder", "false", |value| value == false),
     ("add_cross_attention", "false", |value| value == false),
     ("is_bitnet_config", "true or false", Value::is_boolean),
@@ -71,6 +83,7 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
         "training: initial weights, dropout, the loss",
         &[
             "initializer_range",
+            "mup_denominator",
             "attention_dropout",
             "hidden_dropout",
             "resid_pdrop",
@@ -94,6 +107,7 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
             "pretraining_tp",
             "chunk_size_feed_forward",
             "use_cache",
+            "cache_implementation",
             "return_dict",
             "return_dict_in_generate",
             "output_attentions",
@@ -159,9 +173,17 @@ const MEANINGLESS: &[(&str, &[&str])] = &[
 const OWN: &str = "tern.";
 
 /// Refuses the first key that may change what the model computes and is not understood.
-pub(super) fn check(json: &Json) -> Result<()> {
+pub(super) fn check(json: &Json, family: &Family) -> Result<()> {
     let Some(keys) = json.config.as_object() else { return Ok(()) };
     for (key, value) in keys.iter().filter(|(_, value)| !value.is_null()) {
+        if key == "model_type" {
+            let known = |value: &str| family.model_types.contains(&value);
+            if !value.as_str().is_some_and(known) {
+                let names: Vec<_> = family.model_types.iter().map(|name| format!("\"{name}\"")).collect();
+                return Err(json.wrong(key, &names.join(" or "), value));
+            }
+            continue;
+        }
         if let Some((_, expected, fits)) = FIXED.iter().find(|(fixed, ..)| fixed == key) {
             if !fits(value) {
                 return Err(json.wrong(key, expected, value));

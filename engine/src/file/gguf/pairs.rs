@@ -375,6 +375,17 @@ impl Pairs {
         })
     }
 
+    /// An array of booleans.
+    pub fn bools(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.typed(key, "array of booleans", |value| match value {
+            Value::Array(array) => array
+                .iter()
+                .map(|element| if let Value::Bool(is) = element { Some(is) } else { None })
+                .collect(),
+            _ => None,
+        })
+    }
+
     /// An array of floats.
     pub fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>> {
         self.typed(key, "array of f32", |value| match value {

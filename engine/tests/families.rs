@@ -1,0 +1,71 @@
+//! The families of 2026 and the embedding models against what `transformers` computed (testdata/golden/gen/families.py and
+//! models.py), as Hugging Face checkpoints and as their GGUF twins.
+
+mod golden;
+
+use golden::{Golden, exact, golden, greedy, largest_difference, logits, open};
+use tern::{Logits, Model, Options, Row, Scratch, Sequence};
+
+/// Families that were trained with int8 activations by token, and their twins.
+const INT8: [(&str, &str); 1] = [("qwen2_vibevoice", "gguf/qwen2_vibevoice_i2s.gguf")];
+
+/// Embedding models, which were trained so too.
+const EMBEDDING: [(&str, &str); 2] = [
+    ("qwen3_embedding_norm_bitlinear", "gguf/qwen3_embedding_norm_bitlinear_i2s.gguf"),
+    ("gemma3_embedding_norm_bitlinear", "gguf/gemma3_embedding_norm_bitlinear_i2s.gguf"),
+];
+
+#[test]
+fn logits_and_greedy_tokens_equal_the_reference() {
+    for (name, twin) in INT8 {
+        let reference = Golden::open(name);
+        let (ids, want) = (reference.ids("input_ids"), reference.floats("logits"));
+        let tokens = reference.ids("greedy_from_first_5");
+        for path in [name, twin] {
+            let model = open(&golden(path), exact());
+            let apart = largest_difference(&logits(&model, &ids), &want);
+            println!("{path}: largest difference {apart:.1e}");
+            assert!(apart < 1e-4, "{path}: {apart}");
+            assert_eq!(greedy(&model, &tokens[..5], tokens.len()), tokens, "{path}");
+        }
+    }
+}
+
+#[test]
+fn vectors_equal_the_reference() {
+    for (name, twin) in EMBEDDING {
+        let reference = Golden::open(name);
+        let (ids, want) = (reference.ids("input_ids"), reference.floats("embedding"));
+        for path in [name, twin] {
+            let model = open(&golden(path), exact());
+            let apart = 1.0 - cosine(&last_hidden(&model, &ids), &want);
+            println!("{path}: cosine distance {apart:.1e}");
+            assert!(apart < 1e-5, "{path}: {apart}");
+        }
+    }
+}
+
+/// The normed hidden state of the last token.
+fn last_hidden(model: &Model, ids: &[u32]) -> Vec<f32> {
+    let mut sequences = [Sequence::new(model, ids.len())];
+    let last = ids.len() - 1;
+    let wanted = |at| if at == last { Logits::All } else { Logits::None };
+    let rows = ids.iter().enumerate().map(|(at, &token)| Row { sequence: 0, token, logits: wanted(at) });
+    let rows: Vec<Row> = rows.collect();
+    model.hidden(&mut Scratch::default(), &mut sequences, &rows).unwrap().to_vec()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn an_embedding_model_gives_no_logits() {
+    let model = open(&golden(EMBEDDING[0].0), Options::default());
+    let rows = [Row { sequence: 0, token: 1, logits: Logits::All }];
+    let error = model.forward(&mut Scratch::default(), &mut [Sequence::new(&model, 4)], &rows).unwrap_err();
+    assert_eq!(error.to_string(), "an embedding model writes no text; `tern embed` makes vectors with it");
+}
