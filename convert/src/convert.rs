@@ -41,9 +41,14 @@ pub fn convert_file(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let detected = family::open(file)?;
-    if detected.config.graph != tern::Graph::default() || detected.config.pooling.is_some() {
-        let what = format!("a {} model, which can be run but not converted yet", detected.family.name);
+    let plain = detected.config.graph == tern::Graph::default() && detected.config.pooling.is_none();
+    if options.to == Target::Hf && !plain {
+        let what = format!("a {} model, which can be written to a GGUF only", detected.family.name);
         return Err(Error::file(&file.path, what));
+    }
+    if options.to != Target::Hf && detected.config.graph.query_scale != 1.0 {
+        let what = "asks for queries of another scale, and a GGUF has no key for that";
+        return Err(Error::key(&file.path, "query_pre_attn_scalar", what));
     }
     let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
     if let Some(what) = options.misfit() {

@@ -4,11 +4,11 @@ use crate::options::Target;
 use serde_json::{Value as Json, json};
 use std::path::Path;
 use tern::family::{Detected, FAMILIES, Family};
-use tern::file::gguf::{Pairs, Value};
+use tern::file::gguf::{Array, Pairs, Value};
 use tern::file::gguf_write::ALIGNMENT_KEY;
 use tern::file::hf::GENERATION;
 use tern::keys::{DUMMY, PROMPT, SCALE_NAMES, SCALE_VALUES};
-use tern::{Config, Result, Scaling, Yarn};
+use tern::{Config, Pooling, Result, Scaling, Yarn};
 use tern_kernels::Activation;
 
 /// What own tensors are aligned to, so that their blocks can be mapped in place.
@@ -80,6 +80,30 @@ pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Conf
     put("attention.value_length", size(config.head_dim));
     put("attention.layer_norm_rms_epsilon", Value::F32(config.norm_eps));
     put("rope.dimension_count", size(config.head_dim));
+    let graph = &config.graph;
+    for (key, scale) in [
+        ("embedding_scale", graph.embedding_scale),
+        ("residual_scale", graph.residual_scale),
+        ("logit_scale", graph.logit_scale),
+    ] {
+        // Gemma's embedding has the root of its width for a scale, and no key.
+        if arch == "minicpm" {
+            put(key, Value::F32(scale));
+        }
+    }
+    if let Some(sliding) = &graph.sliding {
+        put("attention.sliding_window", size(sliding.window));
+        put("attention.sliding_window_pattern", Value::Array(Array::from_bools(&sliding.layers)));
+        put("rope.freq_base_swa", Value::F32(sliding.rope.base));
+    }
+    if let Some(pooling) = config.pooling {
+        let kind = match pooling {
+            Pooling::Mean => 1,
+            Pooling::Cls => 2,
+            Pooling::Last => 3,
+        };
+        put("pooling_type", Value::U32(kind));
+    }
     put("rope.freq_base", Value::F32(config.rope.base));
     let act = activation_name(config.activation);
     if act != family.gguf_act {
@@ -113,6 +137,7 @@ pub(crate) fn scaling_misfit(scaling: &Scaling, from_gguf: bool, to: Target) -> 
         (Scaling::Divisors(_), Target::Hf) => {
             Some("divides frequencies one by one, and `config.json` has no word for that")
         }
+        (Scaling::Long { .. } | Scaling::Divisors(_), to) if from_gguf && to != Target::Hf => None,
         (Scaling::Long { .. }, _) => Some("asks for LongRoPE, which cannot be written again yet"),
         (Scaling::Divisors(_), _) => Some("cannot be written again yet"),
         (Scaling::Llama3 { .. }, to) if to != Target::Hf && !from_gguf => Some(

@@ -16,6 +16,8 @@ pub(crate) struct Item<'a> {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) order: Order,
+    /// The input has the numbers less 1, as Hugging Face stores Gemma's norms.
+    pub(crate) less_one: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +145,16 @@ pub(crate) fn items<'a>(
             }
         }
     }
+    // What frequencies are divided by lies in tensors of a GGUF.
+    for tensor in file.tensors().iter().filter(|tensor| to_gguf && from_gguf && is_factor(&tensor.name)) {
+        plan.floats(&tensor.name, &tensor.dims, Floats::F32)?;
+    }
     Ok(plan.items)
+}
+
+/// Whether a GGUF's tensor holds what frequencies are divided by.
+fn is_factor(name: &str) -> bool {
+    ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].contains(&name)
 }
 
 /// The canonical name of the output head.
@@ -172,15 +183,15 @@ pub(crate) struct Part {
 
 /// All tensors of a model, in the order in which they are written.
 pub(crate) fn parts(config: &Config, has_head: bool) -> Vec<Part> {
-    let Config { dim, hidden, vocab, .. } = *config;
+    let Config { dim, hidden, vocab, head_dim, ref graph, .. } = *config;
     let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
     let part = |name: &str, dims: &[usize], role| Part { name: name.to_owned(), dims: dims.to_vec(), role };
     let mut parts = vec![part("token_embd.weight", &[vocab, dim], Role::Embedding)];
     for layer in 0..config.layers {
         let mut push = |module: &str, dims: &[usize], role| {
-            parts.push(part(&format!("blk.{layer}.{module}.weight"), dims, role));
+            parts.push(part(&format!("blk.{layer}.{module}"), dims, role));
         };
-        push("attn_norm", &[dim], Role::Norm);
+        push("attn_norm.weight", &[dim], Role::Norm);
         for (module, _) in PROJECTIONS {
             let dims = match module {
                 "attn_q" => [q_dim, dim],
@@ -189,12 +200,26 @@ pub(crate) fn parts(config: &Config, has_head: bool) -> Vec<Part> {
                 "ffn_down" => [dim, hidden],
                 _ => [hidden, dim],
             };
-            push(module, &dims, Role::Projection { rotates: matches!(module, "attn_q" | "attn_k") });
+            let rotates = matches!(module, "attn_q" | "attn_k");
+            push(&format!("{module}.weight"), &dims, Role::Projection { rotates });
+            if graph.biases && (rotates || module == "attn_v") {
+                push(&format!("{module}.bias"), &dims[..1], Role::Norm);
+            }
+            if graph.input_norms {
+                push(&format!("{module}_norm_in.weight"), &dims[1..], Role::Norm);
+            }
         }
-        push("ffn_norm", &[dim], Role::Norm);
-        if config.sub_norms {
-            push("attn_sub_norm", &[q_dim], Role::Norm);
-            push("ffn_sub_norm", &[hidden], Role::Norm);
+        push("ffn_norm.weight", &[dim], Role::Norm);
+        let more = [
+            (config.sub_norms, "attn_sub_norm", q_dim),
+            (config.sub_norms, "ffn_sub_norm", hidden),
+            (graph.head_norms, "attn_q_norm", head_dim),
+            (graph.head_norms, "attn_k_norm", head_dim),
+            (graph.post_norms, "post_attention_norm", dim),
+            (graph.post_norms, "post_ffw_norm", dim),
+        ];
+        for (_, module, len) in more.into_iter().filter(|(is, ..)| *is) {
+            push(&format!("{module}.weight"), &[len], Role::Norm);
         }
     }
     parts.push(part("output_norm.weight", &[dim], Role::Norm));
@@ -240,6 +265,7 @@ impl<'a> Plan<'a, '_> {
 
     fn floats(&mut self, canonical: &str, dims: &[usize], wanted: Floats) -> Result<()> {
         let tensor = self.tensor(canonical, dims)?;
+        let less_one = dims.len() == 1 && self.detected.less_one(canonical);
         let wrong = |what: String| Err(Error::tensor(&self.file.path, &tensor.name, what));
         // A ternary embedding or head stays one where Tern or llama.cpp run it as it is.
         let keeps_trits = matches!(self.options.to, Target::I2 | Target::T5);
@@ -261,8 +287,13 @@ impl<'a> Plan<'a, '_> {
             None if self.options.to == Target::Hf && tensor.encoding == Encoding::F16 => Encoding::F32,
             None => Some(tensor.encoding).filter(holds).unwrap_or(Encoding::F32),
         };
-        let item =
-            Item { tensor, name: self.name(canonical), kind: Kind::Floats(encoding), order: Order::Same };
+        let item = Item {
+            tensor,
+            name: self.name(canonical),
+            kind: Kind::Floats(encoding),
+            order: Order::Same,
+            less_one,
+        };
         self.items.push(item);
         Ok(())
     }
@@ -271,9 +302,11 @@ impl<'a> Plan<'a, '_> {
         let tensor = self.tensor(canonical, dims)?;
         let name = self.name(canonical);
         let scale = format!("{name}_scale");
-        self.items.push(Item { tensor, name, kind: Kind::Trits(self.options.to.encoding()), order });
+        let kind = Kind::Trits(self.options.to.encoding());
+        self.items.push(Item { tensor, name, kind, order, less_one: false });
         if self.options.to == Target::Hf {
-            self.items.push(Item { tensor, name: scale, kind: Kind::Scale, order: Order::Same });
+            let (kind, order) = (Kind::Scale, Order::Same);
+            self.items.push(Item { tensor, name: scale, kind, order, less_one: false });
         }
         Ok(())
     }

@@ -120,3 +120,33 @@ fn a_format_that_cannot_hold_a_shape_is_refused_by_name() {
     assert!(error.contains("blk.0.attn_q.weight") && error.contains("multiple of 256"), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn dummies_of_the_families_of_2026_can_be_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["bonsai-1.7b", "vibevoice-1.5b-lm", "embed-0.6b", "embed-270m"] {
+        let mut shape = Shape::from_name(name).unwrap();
+        // The same graph, small.
+        let config = &mut shape.config;
+        (config.dim, config.hidden, config.layers, config.vocab) = (256, 512, 2, 512);
+        (config.heads, config.kv_heads, config.head_dim) = (4, 2, 64);
+        if let Some(sliding) = &mut config.graph.sliding {
+            sliding.layers = vec![true, false];
+            config.graph.embedding_scale = 16.0;
+        }
+        let output = dir.path().join(name);
+        dummy(&shape, &output, &DummyOptions::new(Target::I2S), &mut |_, _| {}).unwrap();
+        let model = tern::Model::open(&output, &tern::Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(model.config().graph, shape.config.graph, "{name}");
+        assert_eq!(model.config().rope.scaling, shape.config.rope.scaling, "{name}");
+        match model.config().pooling {
+            Some(_) => {
+                let mut embedder = tern::Embedder::new(&model, None).unwrap();
+                assert_eq!(embedder.embed(&[vec![1, 2, 3]], |_| {}).unwrap()[0].len(), 256, "{name}");
+            }
+            None => drop(
+                tern::Generation::new(&model, 16, tern::Sampling::greedy()).unwrap().prompt(&[1, 2]).unwrap(),
+            ),
+        }
+    }
+}

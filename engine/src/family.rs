@@ -149,7 +149,7 @@ impl Detected {
     }
 
     /// Whether the file stores the norm of this canonical name less 1.
-    pub(crate) fn less_one(&self, canonical: &str) -> bool {
+    pub fn less_one(&self, canonical: &str) -> bool {
         self.family.gemma && self.hf_prefix.is_some() && !canonical.ends_with("_norm_in.weight")
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let Measured { item, trits, .. } = measured;
     let done = match item.kind {
-        Kind::Floats(encoding) => floats(item.tensor, encoding, out, meter),
+        Kind::Floats(encoding) => floats(item, encoding, out, meter),
         Kind::Scale => {
             let scale = measured.scale.expect("a scale that is a tensor was measured as the only one");
             out.write_all(&scale.to_le_bytes()).map_err(EncodeError::Io)
@@ -92,28 +92,34 @@ fn trits(
         meter.add(item.tensor, row_bytes);
         trits.row(item.order.source(row), out)
     };
-    let scales = trits.scales();
-    // Rows change their order between GGUF and Hugging Face alone, and the latter has one scale for a matrix.
-    assert!(
-        item.order == Order::Same || matches!(scales, Scales::One(_)),
-        "scales of {} in order",
-        item.name
-    );
+    let ordered = match trits.scales() {
+        Scales::Groups { size, values } if item.order != Order::Same => {
+            let in_row = cols.div_ceil(*size);
+            let of = |row: usize| values[item.order.source(row) * in_row..][..in_row].iter().copied();
+            Some(Scales::Groups { size: *size, values: (0..rows).flat_map(of).collect() })
+        }
+        _ => None,
+    };
+    let scales = ordered.as_ref().unwrap_or(trits.scales());
     codec::encode_ternary(encoding, Source { rows, cols, scales, row: &mut row }, out)
 }
 
-fn floats(tensor: &Tensor, encoding: Encoding, out: &mut Out, meter: &mut Meter) -> Result<(), EncodeError> {
+fn floats(item: &Item, encoding: Encoding, out: &mut Out, meter: &mut Meter) -> Result<(), EncodeError> {
+    let tensor = item.tensor;
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let row_bytes = tensor.bytes.len() / rows;
     let mut row = vec![0.0; cols];
     let mut bytes = Vec::new();
     for r in 0..rows {
         meter.add(tensor, row_bytes);
-        if encoding == tensor.encoding && tensor.factor == 1.0 {
+        if encoding == tensor.encoding && tensor.factor == 1.0 && !item.less_one {
             out.write_all(&tensor.bytes[r * row_bytes..][..row_bytes])?;
             continue;
         }
         codec::floats(tensor, r, &mut row)?;
+        if item.less_one {
+            row.iter_mut().for_each(|value| *value += 1.0);
+        }
         // Beyond this f16, and the f16 scale of a Q8_0 block, round to infinity.
         let limit = match encoding {
             Encoding::F16 => 65520.0,

@@ -1,6 +1,6 @@
 //! The shapes of real models, and two of sizes that nobody has trained.
 
-use tern::{Config, Graph, Pairing, Rope};
+use tern::{Config, Graph, Pairing, Pooling, Rope, Scaling, Sliding, Yarn};
 use tern_kernels::Activation;
 
 /// The sizes of a model.
@@ -29,6 +29,12 @@ impl Shape {
             llama("70b", [8192, 28_672, 80, 64, 8, 128_256, 8192]),
             // A Llama of our own design: 100.4 billion parameters, 97.8 of them ternary.
             llama("100b", [10_240, 28_672, 88, 80, 8, 128_256, 8192]),
+            bonsai("bonsai-1.7b", [2048, 6144, 28, 16, 8, 151_936, 32_768], true),
+            bonsai("bonsai-4b", [2560, 9728, 36, 32, 8, 151_936, 32_768], true),
+            bonsai("bonsai-8b", [4096, 12_288, 36, 32, 8, 151_936, 65_536], false),
+            vibevoice("vibevoice-1.5b-lm", [1536, 8960, 28, 12, 2, 151_936, 65_536]),
+            embed_qwen("embed-0.6b", [1024, 3072, 28, 16, 8, 151_936, 32_768]),
+            embed_gemma("embed-270m", [640, 2048, 18, 4, 1, 262_144, 32_768]),
         ]
     }
 
@@ -84,5 +90,66 @@ fn falcon3(name: &'static str, sizes: Sizes) -> Shape {
     let mut shape = llama(name, sizes);
     shape.config.norm_eps = 1e-6;
     shape.config.rope.base = 1_000_042.0;
+    shape
+}
+
+/// Ternary-Bonsai: Qwen3, its context stretched four times.
+fn bonsai(name: &'static str, sizes: Sizes, tied: bool) -> Shape {
+    let mut shape = qwen3(name, sizes);
+    shape.tied = tied;
+    let yarn = Yarn {
+        factor: 4.0,
+        original: shape.config.context / 4,
+        fast: 32.0,
+        slow: 1.0,
+        truncate: true,
+        attention: 1.0 + 0.1 * 4f32.ln(),
+    };
+    shape.config.rope.scaling = Scaling::Yarn(yarn);
+    shape
+}
+
+fn qwen3(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = llama(name, sizes);
+    shape.tied = true;
+    shape.config.family = "Qwen3";
+    shape.config.head_dim = 128;
+    shape.config.norm_eps = 1e-6;
+    shape.config.rope.base = 1e6;
+    shape.config.graph.head_norms = true;
+    shape
+}
+
+/// The language model of VibeVoice-ASR-BitNet.
+fn vibevoice(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = llama(name, sizes);
+    shape.tied = true;
+    shape.config.family = "Qwen2";
+    shape.config.norm_eps = 1e-6;
+    shape.config.rope.base = 1e6;
+    shape.config.graph.biases = true;
+    shape
+}
+
+/// The BitNet embedding model on Qwen3's backbone.
+fn embed_qwen(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = qwen3(name, sizes);
+    shape.config.graph.input_norms = true;
+    shape.config.pooling = Some(Pooling::Last);
+    shape
+}
+
+/// The one on Gemma 3's.
+fn embed_gemma(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = embed_qwen(name, sizes);
+    let config = &mut shape.config;
+    config.family = "Gemma 3";
+    config.head_dim = 256;
+    config.activation = Activation::GeluTanh;
+    config.rope.base = 1e6;
+    config.graph.post_norms = true;
+    config.graph.embedding_scale = (config.dim as f32).sqrt();
+    let layers = (0..config.layers).map(|layer| (layer + 1) % 6 != 0).collect();
+    config.graph.sliding = Some(Sliding { window: 512, layers, rope: Rope::new(10_000.0, Pairing::Halves) });
     shape
 }

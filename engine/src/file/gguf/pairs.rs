@@ -103,6 +103,12 @@ impl Array {
         Self::new(Kind::F32, values.len(), bytes.into())
     }
 
+    /// An array of booleans, for writing.
+    pub fn from_bools(values: &[bool]) -> Self {
+        let bytes: Vec<u8> = values.iter().map(|is| u8::from(*is)).collect();
+        Self::new(Kind::Bool, values.len(), bytes.into())
+    }
+
     /// The type of the elements.
     pub fn kind(&self) -> Kind {
         self.kind

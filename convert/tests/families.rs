@@ -1,0 +1,69 @@
+//! The families of 2026 in Tern's own files: the same logits and vectors to the bit, whatever they came from.
+
+use std::path::{Path, PathBuf};
+
+use tern::{Head, KvFormat, Logits, Model, Options, Row, Scratch, Sequence};
+use tern_convert::{ConvertOptions, Target, convert};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden").join(name)
+}
+
+/// What a model makes of some ids: its last hidden states, as bits.
+fn states(path: &Path) -> Vec<u32> {
+    let options = Options { head: Head::Stored, kv: KvFormat::F32, threads: Some(1), ..Options::default() };
+    let model = Model::open(path, &options).unwrap_or_else(|e| panic!("{e}"));
+    let ids = [1u32, 40, 7, 91, 33, 12, 64, 5];
+    let rows: Vec<Row> = ids.iter().map(|&token| Row { sequence: 0, token, logits: Logits::All }).collect();
+    let mut sequences = [Sequence::new(&model, ids.len())];
+    let hidden = model.hidden(&mut Scratch::default(), &mut sequences, &rows).unwrap();
+    hidden.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn own_files_hold_every_family() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [
+        "qwen2_vibevoice",
+        "qwen3_bonsai",
+        "gguf/qwen3_bonsai_pq2_0.gguf",
+        "gguf/minicpm_bitcpm_f16.gguf",
+        "gguf/llama_trilm_f16.gguf",
+        "qwen3_embedding_norm_bitlinear",
+        "gguf/qwen3_embedding_norm_bitlinear_i2s.gguf",
+        "gemma3_embedding_norm_bitlinear",
+        "gguf/gemma3_embedding_norm_bitlinear_i2s.gguf",
+    ] {
+        let want = states(&golden(name));
+        for to in [Target::I2, Target::T5] {
+            let out = dir.path().join("out.gguf");
+            convert(&golden(name), &out, &ConvertOptions::new(to), &mut |_, _| {})
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(states(&out) == want, "{name} as {}", to.name());
+        }
+    }
+}
+
+/// Rows of q and k change their order on the way, and their scales with them.
+#[test]
+fn scales_of_rows_follow_them_into_another_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, twin) = (golden("llama_trilm"), golden("gguf/llama_trilm_f16.gguf"));
+    let out = dir.path().join("out.gguf");
+    convert(&from, &out, &ConvertOptions::new(Target::I2), &mut |_, _| {}).unwrap();
+    assert!(states(&out) == states(&twin), "as the twin that was written by others");
+}
+
+#[test]
+fn what_a_format_has_no_word_for_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, to, what) in [
+        ("qwen2_vibevoice", Target::Hf, "a Qwen2 model, which can be written to a GGUF only"),
+        ("minicpm_bitcpm", Target::I2, "asks for LongRoPE"),
+    ] {
+        let out = dir.path().join(if to == Target::Hf { "out" } else { "out.gguf" });
+        let error = convert(&golden(name), &out, &ConvertOptions::new(to), &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(!out.exists());
+    }
+}
