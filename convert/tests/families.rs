@@ -16,7 +16,8 @@ fn states(path: &Path) -> Vec<u32> {
     let ids = [1u32, 40, 7, 91, 33, 12, 64, 5];
     let rows: Vec<Row> = ids.iter().map(|&token| Row { sequence: 0, token, logits: Logits::All }).collect();
     let mut sequences = [Sequence::new(&model, ids.len())];
-    let hidden = model.hidden(&mut Scratch::default(), &mut sequences, &rows).unwrap();
+    let mut scratch = Scratch::default();
+    let hidden = model.hidden(&mut scratch, &mut sequences, &rows).unwrap();
     hidden.iter().map(|x| x.to_bits()).collect()
 }
 
