@@ -1,13 +1,13 @@
 //! Fuzzes grammars, schemas, expressions and tools with the server's real limits, on a stable tool chain:
 //!
 //! ```text
-//! cargo run --release -p tern-serve --example grammars -- SECONDS [SEED] [grammar|schema|regex|tools]
+//! cargo run --release -p tern-serve --example grammars -- SECONDS [SEED] [grammar|schema|regex|tools] [FIRST]
 //! ```
 //!
 //! Texts are made from seeds by cutting, doubling, swapping and nesting; each is counted, tried in the process beside
 //! this one, compiled and followed for some tokens. This process gets 512 MiB and an 8 MiB stack (Linux); whatever
 //! ends it is a finding, and so is memory that grows, a refusal without a reason or a step that takes long. The line
-//! that it prints once a minute tells seeds, so that a finding can be made again.
+//! that it prints once a minute tells seed and number of texts (from FIRST on), so that a finding can be made again.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -37,9 +37,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let first = args.get(3).and_then(|arg| arg.parse().ok()).unwrap_or(0);
     bound();
     // The main thread's stack is the shell's affair.
-    let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(move || run(seconds, seed, only));
+    let thread =
+        std::thread::Builder::new().stack_size(8 << 20).spawn(move || run(seconds, seed, only, first));
     match thread.map(std::thread::JoinHandle::join) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
@@ -62,18 +64,21 @@ fn memory() -> u64 {
     line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn run(seconds: u64, seed: u64, only: Option<Kind>) {
+fn run(seconds: u64, seed: u64, only: Option<Kind>, first: u64) {
     let begin = Instant::now();
     let mut told = begin;
     let tell = |seen: &fuzz::Seen| {
+        let before = memory();
+        // What the allocator keeps is not what is held.
+        tern::give_back();
         println!(
-            "{} s, {} s of work: {} MiB, seed {seed}, {seen:?}",
+            "{} s, {} s of work: {} MiB (before, with what the allocator kept, {before}), seed {seed}, {seen:?}",
             begin.elapsed().as_secs(),
             fuzz::worked().as_secs(),
             memory()
         );
     };
-    let seen = fuzz::fuzz(only, seed, |seen| {
+    let seen = fuzz::fuzz(only, seed, first, |seen| {
         if told.elapsed() > Duration::from_secs(60) {
             told = Instant::now();
             tell(seen);

@@ -238,6 +238,9 @@ fn pick<'a>(value: &'a mut Value, dice: &mut Dice) -> &'a mut Value {
     }
 }
 
+/// Bytes of a text: a little more than a grammar may have.
+const LARGEST: usize = 300_000;
+
 /// A text that a seed may become.
 fn text(seed: &str, other: &str, dice: &mut Dice) -> String {
     let steps = dice.below(6);
@@ -247,12 +250,16 @@ fn text(seed: &str, other: &str, dice: &mut Dice) -> String {
         let other =
             serde_json::from_str(other).unwrap_or_else(|_| json!({"type": "string", "pattern": other}));
         for _ in 0..steps {
+            let before = value.clone();
             // Most of a tool is its parameters.
             let tools = value.as_array().map_or(0, Vec::len);
             let parameters = format!("/{}/function/parameters", dice.below(tools));
             match value.pointer_mut(&parameters) {
                 Some(parameters) if dice.below(8) > 0 => rebuild(parameters, &other, dice),
                 _ => rebuild(&mut value, &other, dice),
+            }
+            if value.to_string().len() > LARGEST {
+                value = before;
             }
         }
         return value.to_string();
@@ -261,7 +268,7 @@ fn text(seed: &str, other: &str, dice: &mut Dice) -> String {
     for _ in 0..steps {
         change(&mut bytes, other.as_bytes(), dice);
     }
-    bytes.truncate(300_000);
+    bytes.truncate(LARGEST);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -281,8 +288,8 @@ pub(crate) fn worked() -> Duration {
 }
 
 /// Tries texts, of one kind or of all, as long as `more` says so. The processes beside this one are this program with
-/// `try-grammars`. What must not be is a panic.
-pub(crate) fn fuzz(only: Option<Kind>, seed: u64, mut more: impl FnMut(&Seen) -> bool) -> Seen {
+/// `try-grammars`. What must not be is a panic. `first` is the number of the first text.
+pub(crate) fn fuzz(only: Option<Kind>, seed: u64, first: u64, mut more: impl FnMut(&Seen) -> bool) -> Seen {
     let start = Arc::new(|| {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap_or_default());
         command.arg("try-grammars");
@@ -292,7 +299,7 @@ pub(crate) fn fuzz(only: Option<Kind>, seed: u64, mut more: impl FnMut(&Seen) ->
     let all = seeds();
     let chosen: Vec<&(Kind, String)> =
         all.iter().filter(|(kind, _)| only.is_none_or(|only| only == *kind)).collect();
-    let mut seen = Seen::default();
+    let mut seen = Seen { texts: first, ..Seen::default() };
     while more(&seen) {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(seen.texts) << 1 | 1);
         for _ in 0..8 {
