@@ -56,4 +56,4 @@ pub use matmul::{Product, products};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};
 pub use ternary::{Scales, Ternary};
-pub use trim::give_back;
+pub use trim::{give_back, keep_little};

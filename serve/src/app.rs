@@ -16,8 +16,10 @@ use crate::metrics::Metrics;
 use crate::names;
 use crate::note::Note;
 use crate::options::Options;
+use crate::patience::Patience;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
+use crate::turns::{Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Place, Work};
 
@@ -51,10 +53,11 @@ pub(crate) struct App {
     places: Arc<Semaphore>,
     /// Those of each key, where there are several: no key may take all of them.
     shares: Vec<Arc<Semaphore>>,
-    preparing: Arc<Semaphore>,
-    compiling: Arc<Semaphore>,
+    preparing: Arc<Turns>,
+    compiling: Arc<Turns>,
     /// Memory of all requests together.
     pub(crate) budget: Arc<Budget>,
+    pub(crate) patience: Patience,
     /// Open connections.
     pub(crate) connections: Arc<AtomicUsize>,
     /// Answers that can be gone on from.
@@ -102,8 +105,9 @@ impl App {
             ready: OnceLock::new(),
             places,
             shares,
-            preparing: Arc::new(Semaphore::new(PREPARING)),
-            compiling: Arc::new(Semaphore::new(COMPILING)),
+            preparing: Turns::new(PREPARING, PREPARING / 2),
+            compiling: Turns::new(COMPILING, COMPILING / 2),
+            patience: Patience::default(),
             connections: Arc::default(),
             responses: Store::default(),
             ids: AtomicU64::new(0),
@@ -153,29 +157,33 @@ impl App {
         format!("{prefix}{:08x}{count:08x}", self.options.started as u32)
     }
 
-    /// Runs a blocking job on a thread of its own; at most `PREPARING` run at once.
+    /// Prepares something on a thread that may take its time, in this owner's turn.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
+        owner: u64,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.blocking_with(&self.preparing, job).await
+        self.blocking_with(&self.preparing, owner, job).await
     }
 
-    /// The same with a permit that the job holds until it has ended, even if its caller has gone.
+    /// Reads what came, which can be large, the same way.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        owner: u64,
+        job: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        in_turn(&self.preparing, owner, job).await
+    }
+
     async fn blocking_with<T: Send + 'static>(
         self: &Arc<Self>,
-        permits: &Arc<Semaphore>,
+        turns: &Arc<Turns>,
+        owner: u64,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         self.ready()?;
-        let permit = permits.clone().acquire_owned().await;
         let app = self.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            job(app.ready()?)
-        });
-        let done = done.await;
-        done.unwrap_or_else(|_| Err(Refusal::internal("internal error while reading this request")))
+        in_turn(turns, owner, move || job(app.ready()?)).await
     }
 
     /// Queues a request for the worker. It runs until it ends or its receiver of events is dropped.
@@ -202,7 +210,7 @@ impl App {
                     let found = grammar(&request, kind)?.map(|grammar| ready.grammars()?.find(grammar));
                     Ok((request, place, found.transpose()?))
                 };
-                match self.blocking(find).await? {
+                match self.blocking(owner, find).await? {
                     (request, place, None) => (request, place, None),
                     (request, place, Some(Found::Known(compiled))) => (request, place, Some(compiled)),
                     (request, place, Some(Found::New(grammar))) => {
@@ -210,7 +218,7 @@ impl App {
                         let compile = move |ready: &Ready| {
                             Ok((request, place, Some(ready.grammars()?.compile(grammar)?)))
                         };
-                        self.blocking_with(&self.compiling, compile).await?
+                        self.blocking_with(&self.compiling, owner, compile).await?
                     }
                 }
             }
@@ -234,7 +242,7 @@ impl App {
                 Ok((prepared, place))
             }
         };
-        let (Prepared { jobs, shape }, place) = self.blocking(prepare).await?;
+        let (Prepared { jobs, shape }, place) = self.blocking(owner, prepare).await?;
         note.asked(shape.prompt_tokens.iter().sum());
         let (sender, events) = tokio::sync::mpsc::channel(EVENTS + Event::PER_STEP * jobs.len());
         let deadline = received + self.options.request_time;
@@ -244,4 +252,21 @@ impl App {
         sent.map_err(|_| Refusal::unavailable("the model has stopped"))?;
         Ok(Running { events, shape, note })
     }
+}
+
+/// Does a piece of work when it is its turn. The place is free again when the work has ended, even if nobody waits for
+/// it any more.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Turns>,
+    owner: u64,
+    job: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let turn = turns.take(owner).await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        at_low_priority();
+        job()
+    });
+    done.await
+        .unwrap_or_else(|_| Err(Refusal::internal("the server made a mistake while reading this request")))
 }

@@ -118,7 +118,7 @@ impl App {
                 Ok((texts, place))
             }
         };
-        let (texts, place) = self.blocking(prepare).await?;
+        let (texts, place) = self.blocking(caller.owner, prepare).await?;
         let tokens = texts.iter().map(Vec::len).sum();
         note.asked(tokens);
         let (reply, vectors) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! HTTP itself: connections, who may enter, the route table, what the server says about itself.
 
 pub(crate) mod connection;
-mod door;
+pub(crate) mod door;
 mod info;
 mod line;
 mod openapi;

@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::app::Caller;
+use crate::app::{App, Caller};
 use crate::error::{Refusal, short};
 use crate::limits::{BODY, BODY_PAUSE, BODY_TIME};
 use crate::note::Note;
@@ -25,17 +26,26 @@ pub(crate) trait Body: DeserializeOwned {
 
 impl Body for Value {}
 
-impl<T: Body, S: Sync> FromRequest<S> for Json<T> {
+/// What is larger is read in turn, apart from the threads that serve.
+const SMALL: usize = 64 << 10;
+
+impl<T: Body + Send + 'static> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Refusal> {
         let (head, body) = request.into_parts();
-        let note = head.extensions.get::<Caller>().map(|caller| caller.note.clone());
+        let caller = head.extensions.get::<Caller>();
+        let (owner, note) =
+            (caller.map_or(0, |caller| caller.owner), caller.map(|caller| caller.note.clone()));
         let bytes = read(body, note.as_deref()).await?;
-        note.map_or(Ok(()), |note| note.body(bytes.len(), values(&bytes)))?;
-        let parsed = parse(&bytes)?;
-        refused::check(&bytes, T::REFUSED)?;
-        Ok(Self(parsed))
+        let small = bytes.len() <= SMALL;
+        let read = move || {
+            note.map_or(Ok(()), |note| note.body(bytes.len(), values(&bytes)))?;
+            let parsed = parse(&bytes)?;
+            refused::check(&bytes, T::REFUSED)?;
+            Ok(Self(parsed))
+        };
+        if small { read() } else { app.read(owner, read).await }
     }
 }
 
@@ -117,6 +127,10 @@ async fn read(body: axum::body::Body, note: Option<&Note>) -> Result<Vec<u8>, Re
                     return Err(too_large());
                 }
                 note.map_or(Ok(()), |note| note.takes(data.len()))?;
+                // No more than that: twice as much at each turn would be memory that nobody counted.
+                if bytes.capacity() - bytes.len() < data.len() {
+                    bytes.reserve_exact(data.len().max(bytes.len() / 4));
+                }
                 bytes.extend_from_slice(&data);
             }
         }

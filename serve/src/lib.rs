@@ -25,6 +25,7 @@ mod note;
 mod options;
 mod page;
 mod parts;
+mod patience;
 mod prepare;
 mod ready;
 mod refused;
@@ -34,6 +35,7 @@ mod stops;
 mod stream;
 mod system;
 mod tools;
+mod turns;
 mod wire;
 mod worker;
 

@@ -21,6 +21,9 @@ pub(crate) const WRITE_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Lines of the log that wait to be written; more are dropped and counted.
 pub(crate) const LOG_LINES: usize = 1024;
+/// Refusals in a second (no key, no place, no memory), and how long those wait that go beyond.
+pub(crate) const REFUSALS: usize = 20;
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Connections at the same time.
 pub(crate) const CONNECTIONS: usize = 4096;
 /// Events that wait for a slow reader; then its sequences stand still.
@@ -84,6 +87,8 @@ pub(crate) const GRAMMAR_STACK: usize = 64 << 20;
 /// What one answer's grammar may hold, and what those of all answers may hold together.
 pub(crate) const LEXER_BYTES: usize = 32 << 20;
 pub(crate) const LEXERS_BYTES: usize = 112 << 20;
+/// How long one step of an answer's grammar may take.
+pub(crate) const STEP_TIME: Duration = Duration::from_secs(1);
 /// Bytes that the place of one rule in an answer takes.
 pub(crate) const ITEM_BYTES: usize = 16;
 /// Compiled grammars that are kept, and their bytes.

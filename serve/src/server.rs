@@ -90,6 +90,7 @@ async fn serve(
         });
         spawned.map_err(Error::Listener)?;
     }
+    tern::keep_little();
     let router = routes(app.clone());
     let budget = app.budget.clone();
     let _trimmer = Aborted(tokio::spawn(async move {
@@ -97,7 +98,8 @@ async fn serve(
             budget.freed.notified().await;
             // After the last of it is freed; and not all the time, it holds the allocator up.
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let _ = tokio::task::spawn_blocking(tern::give_back).await;
+            // On a thread of its own: those that prepare requests run at low priority, and it holds locks.
+            let _ = std::thread::Builder::new().name("tern-trim".to_owned()).spawn(tern::give_back);
         }
     }));
     let tls = app.options.tls.clone().map(TlsAcceptor::from);

@@ -15,6 +15,7 @@ use crate::error::short;
 use crate::json::{self, Json};
 use crate::parts::{Part, Parts, Spoken};
 use crate::prepare::{Kind, Shape, chat};
+use crate::ready::Ready;
 use crate::refused::{self, Setting};
 use crate::stream::{self, Dialect, named};
 use crate::tools::Tools;
@@ -404,13 +405,15 @@ impl Dialect for Blocks {
 
 pub(crate) async fn count_tokens(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     body: Result<Json<Request>, Refusal>,
 ) -> Response {
     let count = async {
         let Json(request) = body?;
         let request = request.common()?;
-        app.blocking(move |ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()))
-            .await
+        let count =
+            move |ready: &Ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len());
+        app.blocking(caller.owner, count).await
     };
     match count.await {
         Ok(count) => axum::Json(json!({"input_tokens": count})).into_response(),

@@ -55,7 +55,7 @@ pub(crate) async fn tokenize(
         caller.note.holds(ids.capacity() * size_of::<u32>() + 2 * tokens::PIECE)?;
         Ok((ready.model.clone(), ready.context, ids))
     };
-    let (model, context, ids) = app.blocking(encode).await?;
+    let (model, context, ids) = app.blocking(caller.owner, encode).await?;
     Ok(tokens::response(model, context, ids, pieces))
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn detokenize(
     Extension(caller): Extension<Caller>,
     Json(asked): Json<Detokenize>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let answer = app.blocking(move |ready| {
+    let answer = app.blocking(caller.owner, move |ready| {
         let ids = asked
             .tokens
             .ok_or_else(|| Refusal::field("tokens", "expected a list of token ids, found none"))?;
@@ -97,9 +97,10 @@ pub(crate) async fn detokenize(
 /// The text that a conversation becomes.
 pub(crate) async fn apply_template(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let answer = app.blocking(move |ready| {
+    let answer = app.blocking(caller.owner, move |ready| {
         let tools = Tools::of(&request)?;
         let (messages, continued) =
             conversation(&request, tools.as_ref(), ready.keeps_system(), ready.template())?;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Grammar;
 use super::compile::{Compiler, Words};
 use crate::limits::{TRIAL_BYTES, TRIAL_CPU, TRIAL_STACK};
+use crate::turns::at_low_priority;
 
 /// What became of a grammar.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
@@ -32,6 +33,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// The life of the process: reads what the model's tokens spell, then grammar after grammar, and tells of each what
 /// became of it; until its input ends.
 pub(super) fn serve() -> io::Result<()> {
+    at_low_priority();
     let wrong =
         || io::Error::new(io::ErrorKind::InvalidData, "expected grammars of `tern serve` on standard input");
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());

@@ -15,7 +15,7 @@ use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::http::connection::Peer;
 use crate::http::line::Line;
-use crate::limits::{HEAD, PATH};
+use crate::limits::{HEAD, PATH, REFUSED_PAUSE};
 use crate::note::Note;
 use crate::page;
 
@@ -55,15 +55,19 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
         told: false,
     };
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = match enter(&app, &request) {
+    let (mut response, owner) = match enter(&app, &request) {
         Ok(key) => {
             line.key = key.map(|at| at + 1);
             let realm = if app.options.isolate { key.map_or(0, |at| at as u64 + 1) } else { 0 };
-            request.extensions_mut().insert(Caller { realm, owner: owner(key, peer), key, note });
-            next.run(request).await
+            let owner = owner(key, peer);
+            request.extensions_mut().insert(Caller { realm, owner, key, note });
+            (next.run(request).await, owner)
         }
-        Err(response) => *response,
+        Err(response) => (*response, owner(None, peer)),
     };
+    if matches!(response.status().as_u16(), 401 | 413 | 429 | 503) && app.patience.is_lost(owner) {
+        tokio::time::sleep(REFUSED_PAUSE).await;
+    }
     // Axum's own words for what it could not route.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = response.headers().get(header::ALLOW).cloned();

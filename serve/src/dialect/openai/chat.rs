@@ -16,6 +16,7 @@ use crate::error::Refusal;
 use crate::json::Json;
 use crate::parts::{Call, Part, Parts, Spoken};
 use crate::prepare::{Kind, Shape, chat as chat_ids};
+use crate::ready::Ready;
 use crate::stream::{self, Answer, Dialect, sse};
 use crate::tools::Tools;
 use crate::wire::Request;
@@ -39,10 +40,12 @@ pub(crate) async fn chat(
 /// How many tokens a conversation has.
 pub(crate) async fn input_tokens(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let count = app
-        .blocking(move |ready| chat_ids(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()));
+    let count =
+        move |ready: &Ready| chat_ids(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len());
+    let count = app.blocking(caller.owner, count);
     Ok(axum::Json(json!({"object": "chat.completion.input_tokens", "input_tokens": count.await?})))
 }
 

@@ -23,6 +23,7 @@ use crate::error::Refusal;
 use crate::json::{self, Json};
 use crate::limits::TOP_LOGPROBS;
 use crate::prepare::{Kind, chat};
+use crate::ready::Ready;
 use crate::refused::{self, Setting};
 use crate::stream;
 use crate::tools::Tools;
@@ -162,7 +163,8 @@ pub(crate) async fn input_tokens(
 ) -> Result<axum::Json<Value>, Refusal> {
     let Common { request, .. } = request.common(&app.responses, &caller)?;
     let count =
-        app.blocking(move |ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len()));
+        move |ready: &Ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len());
+    let count = app.blocking(caller.owner, count);
     Ok(axum::Json(json!({"object": "response.input_tokens", "input_tokens": count.await?})))
 }
 
