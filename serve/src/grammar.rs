@@ -2,7 +2,8 @@
 //!
 //! The `llguidance` crate does the work and has no bounds of its own, so a grammar goes through four gates: it is counted
 //! (`bounds`), a process apart compiles it and is killed if that takes too much (`trial`, `judge`), the server compiles
-//! what that process could and keeps it (`compile`, `kept`), and each step of an answer is weighed (`follow`).
+//! what that process could and keeps it (`compile`, `kept`), and each step of an answer is
+//! weighed and timed (`follow`, `watch`).
 
 mod bounds;
 mod compile;
@@ -15,6 +16,7 @@ mod regex;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

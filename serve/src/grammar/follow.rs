@@ -4,22 +4,33 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use llguidance::TokenParser;
+use llguidance::{CancellationHandle, TokenParser};
 use tern::Guide;
 
 use super::compile::{Compiled, told};
-use crate::limits::{ITEM_BYTES, LEXER_BYTES, LEXERS_BYTES};
+use super::watch::Watch;
+use crate::limits::{ITEM_BYTES, LEXER_BYTES, LEXERS_BYTES, STEP_TIME};
 
 /// What all answers with grammars hold together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Room {
     bytes: AtomicUsize,
     answers: AtomicUsize,
+    watch: Watch,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let (bytes, answers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { bytes, answers, watch: Watch::new(STEP_TIME) }
+    }
 }
 
 /// One answer's place in its grammar.
 pub(crate) struct Followed {
     parser: TokenParser,
+    /// What ends a step of the parser.
+    end: CancellationHandle,
     /// Bytes counted in `room`.
     held: usize,
     /// Items that tokens added for good.
@@ -33,13 +44,9 @@ impl Followed {
     pub(crate) fn new(compiled: &Compiled, room: &Arc<Room>) -> Self {
         room.answers.fetch_add(1, Ordering::Relaxed);
         room.bytes.fetch_add(compiled.bytes, Ordering::Relaxed);
-        Self {
-            parser: compiled.parser.deep_clone(),
-            held: compiled.bytes,
-            items: 0,
-            room: room.clone(),
-            lost: None,
-        }
+        let mut parser = compiled.parser.deep_clone();
+        let end = parser.enable_cancellation();
+        Self { parser, end, held: compiled.bytes, items: 0, room: room.clone(), lost: None }
     }
 
     /// One step of the parser. A panic of it ends this answer only.
@@ -47,10 +54,16 @@ impl Followed {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
+        let watched = self.room.watch.begin(&self.end);
         let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut self.parser)));
+        drop(watched);
         let done = stepped.unwrap_or_else(|_| Err("it cannot be followed".to_owned()));
         let done = done.and_then(|done| self.weigh().map(|()| done));
         done.map_err(|what| {
+            let what = match self.end.is_cancelled() {
+                true => format!("a step of it takes longer than {} s", STEP_TIME.as_secs()),
+                false => what,
+            };
             let lost = format!("the grammar of the answer cannot be followed any further: {}", told(&what));
             self.lost = Some(lost.clone());
             lost
@@ -68,6 +81,22 @@ impl Followed {
             return Err(format!("it needs more than {} MiB", held >> 20));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Room {
+    /// Bytes, and answers.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.bytes.load(Ordering::Relaxed), self.answers.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+impl Followed {
+    /// As if a step had taken too long.
+    pub(super) fn give_up(&self) {
+        self.end.cancel();
     }
 }
 

@@ -149,6 +149,12 @@ fn calls_end_and_stand_beside_a_schema() {
         &["{\"answer\": \"a\"}", &f, &format!("{f}\n{g}")],
         &[&invented[..], &["no", "", &format!("{{\"answer\": \"a\"}}{f}"), &format!("First {f}")]].concat(),
     );
+    let one = Tools { several: false, ..tools(list.clone(), json!("auto")) };
+    check(
+        one.grammar(Some((&schema, Layout::Strict))),
+        &["{\"answer\": \"a\"}", &f],
+        &[&format!("{f}\n{g}")],
+    );
     check(
         tools(list, json!("required")).grammar(Some((&schema, Layout::Strict))),
         &[&f],
@@ -190,5 +196,22 @@ fn an_answer_whose_grammar_grows_too_much_ends() {
     assert!(ended.contains("cannot be followed any further"), "{ended}");
     assert_eq!(guide.allow(&mut bits), Err(ended), "and stays so");
     drop(guide);
-    assert_eq!(format!("{:?}", grammars.room), format!("{:?}", Room::default()), "what it held is free");
+    assert_eq!(grammars.room.held(), (0, 0), "what it held is free");
+}
+
+#[test]
+fn a_step_that_is_given_up_ends_its_answer_with_the_reason() {
+    let grammars = grammars();
+    let compiled = compile(Grammar::Regex("a*".to_owned())).unwrap();
+    let mut other = grammars.follow(&compiled);
+    let mut answer = Followed::new(&compiled, &grammars.room);
+    let mut bits = Vec::new();
+    answer.allow(&mut bits).unwrap();
+    answer.give_up();
+    for _ in 0..2 {
+        let what = answer.allow(&mut bits).unwrap_err();
+        assert!(what.contains("a step of it takes longer than 1 s"), "{what}");
+    }
+    other.allow(&mut bits).unwrap();
+    other.accept(u32::from(b'a')).unwrap();
 }
