@@ -47,7 +47,7 @@ pub(crate) struct Tools {
     list: Vec<wire::Function>,
     choice: Choice,
     /// More than one call in an answer.
-    several: bool,
+    pub(crate) several: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -186,11 +186,14 @@ impl Tools {
                 "start: (open call \"\\n{CLOSE}\" /\\n?/){times} rest\nopen[lazy]: /(.|\\n)*/ \"{OPEN}\\n\"\nrest: TEXT\n\
                  TEXT: /(.|\\n)*/\n{call}"
             ),
-            (Choice::Auto, Some((schema, layout))) => format!(
-                "start: calls | answer\ncalls: \"{OPEN}\\n\" call \"\\n{CLOSE}\" (\"\\n{OPEN}\\n\" call \"\\n{CLOSE}\")*\n\
-                 answer: %json {}\n{call}",
-                laid_out(schema, layout)
-            ),
+            (Choice::Auto, Some((schema, layout))) => {
+                let more = format!("(\"\\n{OPEN}\\n\" call \"\\n{CLOSE}\")*");
+                format!(
+                    "start: calls | answer\ncalls: \"{OPEN}\\n\" call \"\\n{CLOSE}\" {}\nanswer: %json {}\n{call}",
+                    if self.several { more } else { String::new() },
+                    laid_out(schema, layout)
+                )
+            }
         })
     }
 }

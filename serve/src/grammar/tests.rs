@@ -149,7 +149,8 @@ fn calls_end_and_stand_beside_a_schema() {
         &["{\"answer\": \"a\"}", &f, &format!("{f}\n{g}")],
         &[&invented[..], &["no", "", &format!("{{\"answer\": \"a\"}}{f}"), &format!("First {f}")]].concat(),
     );
-    let one = Tools { several: false, ..tools(list.clone(), json!("auto")) };
+    let mut one = tools(list.clone(), json!("auto"));
+    one.several = false;
     check(
         one.grammar(Some((&schema, Layout::Strict))),
         &["{\"answer\": \"a\"}", &f],
