@@ -83,6 +83,9 @@ fn serve(model: String, keys: u64) -> Result<(), String> {
 struct Server {
     child: Child,
     address: SocketAddr,
+    /// Of keys and values, and their bytes.
+    pages: u64,
+    page_bytes: u64,
 }
 
 impl Server {
@@ -90,18 +93,20 @@ impl Server {
         let mut command = this(&["serve", model, &keys.to_string()]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().ok()?;
         let mut lines = BufReader::new(child.stdout.take()?).lines();
-        let mut address = None;
+        let (mut address, mut pages, mut page_bytes) = (None, 0, 0);
         for line in lines.by_ref().map_while(Result::ok) {
             let entry: serde_json::Value = serde_json::from_str(&line).ok()?;
             if let Some(url) = entry["url"].as_str() {
                 address = url.strip_prefix("http://").and_then(|address| address.parse().ok());
             }
             if entry["event"] == "ready" {
+                pages = entry["kv_pages"].as_u64()?;
+                page_bytes = entry["kv_bytes"].as_u64()?;
                 break;
             }
         }
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Some(Self { child, address: address? })
+        Some(Self { child, address: address?, pages, page_bytes })
     }
 
     /// The server and the processes beside it.
@@ -158,14 +163,18 @@ impl Drop for Server {
 fn measure(model: &str, seconds: u64, keys: u64) -> Result<(), String> {
     let server = Server::start(model, keys).ok_or("the server does not start")?;
     let keys: Vec<String> = (0..STREAMS as u64).map(|at| format!("good{}", at % keys)).collect();
-    let stop = Arc::new(AtomicBool::new(false));
     let alone_for = Duration::from_secs((seconds / 5).max(5));
-    // The first round makes what a server keeps: threads, pages, the process that tries grammars.
-    crowd::good(server.address, &keys, Duration::from_secs(2), &stop);
+    // The first round makes what a server keeps: threads, and pages for as many keys and values as it may have.
+    crowd::fill(server.address, &keys, server.pages as usize);
     std::thread::sleep(Duration::from_secs(2));
+    println!(
+        "{} pages of keys and values, {} MiB; {MEMORY} MiB for requests",
+        server.pages,
+        server.page_bytes >> 20
+    );
     let rest = server.memory();
     let before = server.work();
-    let alone = crowd::good(server.address, &keys, alone_for, &stop);
+    let alone = crowd::good(server.address, &keys, alone_for, 0);
     println!("alone: {alone}");
     tell(&before, &server.work(), alone_for);
     let before = server.work();
@@ -179,7 +188,7 @@ fn measure(model: &str, seconds: u64, keys: u64) -> Result<(), String> {
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
-        let beside = crowd::good(server.address, &keys, Duration::from_secs(seconds), &stop);
+        let beside = crowd::good(server.address, &keys, Duration::from_secs(seconds), 0);
         done.store(true, Ordering::Relaxed);
         beside
     });

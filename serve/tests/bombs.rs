@@ -1,6 +1,9 @@
 //! Grammars, expressions, schemas and tools that are made to cost: each is answered soon, in little memory, and beside
 //! it and after it a good request gets its text as ever. The server is a process of its own, so that what would abort it
 //! is seen. `BOMBS=strict` holds the times to their limits, too, which a busy machine cannot promise.
+//!
+//! After them come texts by chance (the fuzzer of `examples/grammars.rs`, for a moment), and a crowd of hostile clients beside
+//! good streams (`examples/hostile.rs` measures what that costs).
 
 mod common;
 
@@ -11,8 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bombs::{Bomb, all};
-use common::{Reply, Server, options, request};
+use common::crowd::{self, STREAMS};
+use common::{Reply, Server, fuzz, options, request};
 use serde_json::{Value, json};
+use tern_serve::Options;
+use tern_serve::fuzzing::Kind;
+
+/// MiB for requests.
+const MEMORY: usize = 256;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,9 +31,20 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Some("serve") => {
-            let server = Server::start(common::with_trials(options()));
+            let keys = args[1..].to_vec();
+            let isolate = keys.len() > 1;
+            let options = Options { keys, isolate, request_memory: MEMORY << 20, ..options() };
+            let server = Server::start(common::with_trials(options));
             println!("{}", server.address);
             let _ = std::io::stdin().read(&mut [0]);
+            ExitCode::SUCCESS
+        }
+        Some("fuzz") => {
+            for kind in [Kind::Schema, Kind::Grammar, Kind::Regex, Kind::Tools] {
+                let begin = Instant::now();
+                let more = |seen: &fuzz::Seen| seen.texts < 300 && begin.elapsed() < Duration::from_secs(10);
+                println!("{kind:?}: {:?}", fuzz::fuzz(Some(kind), 1, 0, more));
+            }
             ExitCode::SUCCESS
         }
         // As the usual harness lists what it has, and skips what is not asked for.
@@ -33,7 +53,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ if args.iter().any(|arg| !arg.starts_with('-') && !"bombs".contains(arg)) => ExitCode::SUCCESS,
-        _ => suite(),
+        _ if suite() && no_bomb() && by_chance() && crowd() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -44,10 +65,11 @@ struct Victim {
 }
 
 impl Victim {
-    fn start() -> Self {
+    fn start(keys: &[String]) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
-        let mut child = command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.arg("serve").args(keys).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self { child, address: line.trim().parse().unwrap() }
@@ -161,11 +183,63 @@ fn throw(victim: &Victim, bomb: &Bomb, text: &str, rest: u64) -> Result<Hit, Str
     Ok(Hit { status: reply.status, time, memory, beside, said })
 }
 
-fn suite() -> ExitCode {
+/// What a client of every day sends is no bomb: the 24 tools of Claude Code's first request are compiled within the bounds, and
+/// only then is its prompt too long for this model.
+fn no_bomb() -> bool {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/recorded/claude-code-first.json");
+    let recorded: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let reply = Victim::start(&[]).post("/v1/messages", &recorded["body"]).unwrap();
+    println!("24 tools: {} {}", reply.status, reply.text());
+    reply.text().contains("exceeds the available context")
+}
+
+/// Texts made by chance, in a process of their own: it must not end before its time.
+fn by_chance() -> bool {
+    let status = Command::new(std::env::current_exe().unwrap()).arg("fuzz").status().unwrap();
+    println!("texts by chance: {status}");
+    status.success()
+}
+
+/// Good streams beside hostile clients: each gets its whole text, the hostile ones get answers, and the server stays
+/// within its memory.
+fn crowd() -> bool {
+    const TIME: Duration = Duration::from_secs(4);
+    let keys: Vec<String> = (0..STREAMS).map(|at| format!("good{at}")).collect();
+    let victim = Victim::start(&[keys.as_slice(), &["bad".to_owned()]].concat());
+    let alone = crowd::good(victim.address, &keys, Duration::from_millis(500), 2);
+    let rest = victim.memory();
+    let (done, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (beside, told) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                peak.fetch_max(victim.memory(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let hostile = scope.spawn(|| crowd::hostile(victim.address, "bad", TIME));
+        let beside = crowd::good(victim.address, &keys, TIME, 3);
+        done.store(true, Ordering::Relaxed);
+        (beside, hostile.join().unwrap())
+    });
+    let after = crowd::good(victim.address, &keys, Duration::ZERO, 1);
+    let (peak, most) = (peak.load(Ordering::Relaxed), rest + MEMORY as u64 + 256);
+    println!(
+        "alone: {alone}\nbeside: {beside}\n{told}\nafter: {after}\n{rest} MiB at rest, at most {peak} beside them"
+    );
+    let texts = [&alone, &beside, &after].map(|good| good.text());
+    texts[0] == texts[1]
+        && texts[1] == texts[2]
+        && [alone, beside, after].iter().all(|good| good.faults == 0 && good.answers >= STREAMS as u64)
+        && told.contains("Bomb 400")
+        && told.contains("Flood 200")
+        && peak <= most
+}
+
+fn suite() -> bool {
     let bombs = all();
     assert!(bombs.len() >= 120, "{} bombs", bombs.len());
     let strict = std::env::var("BOMBS").is_ok_and(|mode| mode == "strict");
-    let mut victim = Victim::start();
+    let mut victim = Victim::start(&[]);
     // The first ones start what later ones find.
     let (_, text) = good(&victim).expect("the server answers");
     let mut alone: Vec<Duration> = (0..5).filter_map(|_| good(&victim)).map(|(time, _)| time).collect();
@@ -178,7 +252,7 @@ fn suite() -> ExitCode {
             Err(what) => {
                 faults.push(format!("{}: {what}", bomb.name));
                 if victim.child.try_wait().unwrap().is_some() {
-                    victim = Victim::start();
+                    victim = Victim::start(&[]);
                 }
             }
             Ok(hit) => {
@@ -216,5 +290,5 @@ fn suite() -> ExitCode {
     for fault in &faults {
         println!("{fault}");
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    faults.is_empty()
 }

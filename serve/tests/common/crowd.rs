@@ -1,10 +1,11 @@
 //! Clients, many at once: good ones that read streams, and hostile ones.
 
+#![allow(dead_code, reason = "each program that has this uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -39,6 +40,11 @@ pub(crate) struct Good {
 impl Good {
     pub(crate) fn rate(&self) -> f64 {
         self.tokens as f64 / self.time.as_secs_f64()
+    }
+
+    /// The text that all of them got.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     fn add(&mut self, other: Self) {
@@ -108,21 +114,20 @@ fn together<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     })
 }
 
-/// Streams, one after the other for each key, for so long or until they are told to end.
-pub(crate) fn good(address: SocketAddr, keys: &[String], time: Duration, stop: &Arc<AtomicBool>) -> Good {
+/// Streams, one after the other for each key, for so long, but at least so many whole ones.
+pub(crate) fn good(address: SocketAddr, keys: &[String], time: Duration, least: u64) -> Good {
     let begin = Instant::now();
-    let clients = keys.iter().cloned().map(|key| {
-        let stop = stop.clone();
-        async move {
-            let mut got = Good::default();
-            while begin.elapsed() < time && !stop.load(Ordering::Relaxed) {
-                if stream(address, &key, begin + time, &mut got).await.is_none() {
-                    got.faults += 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+    let clients = keys.iter().cloned().map(|key| async move {
+        let mut got = Good::default();
+        while begin.elapsed() < time || got.answers + got.faults < least {
+            // Who must be whole is read to its end.
+            let end = if got.answers < least { None } else { Some(begin + time) };
+            if stream(address, &key, end, &mut got).await.is_none() {
+                got.faults += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            got
         }
+        got
     });
     let mut all = Good::default();
     together(clients).into_iter().for_each(|got| all.add(got));
@@ -130,8 +135,25 @@ pub(crate) fn good(address: SocketAddr, keys: &[String], time: Duration, stop: &
     all
 }
 
+/// Texts enough to fill these pages of keys and values, so that what a server keeps of texts is there.
+pub(crate) fn fill(address: SocketAddr, keys: &[String], pages: usize) {
+    let clients = keys.iter().cloned().enumerate().map(|(at, key)| async move {
+        for round in 0..2 * pages.div_ceil(STREAMS) {
+            let body = json!({
+                "messages": [{"role": "user", "content": format!("{at} {round} {}", "and then ".repeat(60))}],
+                "max_tokens": 250, "ignore_eos": true,
+            });
+            if let Ok(mut socket) = TcpStream::connect(address).await {
+                let _ = socket.write_all(&post("/v1/chat/completions", &key, &body.to_string())).await;
+                let _ = socket.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    });
+    together(clients);
+}
+
 /// Reads one stream to its end, or to the end of the time; `None` if it was none.
-async fn stream(address: SocketAddr, key: &str, end: Instant, got: &mut Good) -> Option<()> {
+async fn stream(address: SocketAddr, key: &str, end: Option<Instant>, got: &mut Good) -> Option<()> {
     const BEGIN: &[u8] = b"\"content\":\"";
     let body = json!({
         "messages": [{"role": "user", "content": "Tell me a story."}],
@@ -171,7 +193,7 @@ async fn stream(address: SocketAddr, key: &str, end: Instant, got: &mut Good) ->
             }
         }
         bytes.drain(..from);
-        if now >= end {
+        if end.is_some_and(|end| now >= end) {
             return Some(());
         }
         if count == 0 {
@@ -197,7 +219,7 @@ enum Deed {
     Leave,
     /// Bodies of 8 MB: a text, a heap of brackets, one that never ends.
     Big,
-    /// Texts of 4 MB as tokens with their pieces.
+    /// Texts of 1 MB as tokens with their pieces.
     Pieces,
     /// Small texts as tokens, one right after the other.
     Flood,
@@ -220,7 +242,7 @@ pub(crate) fn hostile(address: SocketAddr, key: &str, time: Duration) -> String 
     let large: Arc<[String; 3]> = Arc::new([
         json!({"messages": [{"role": "user", "content": "once upon a time ".repeat(490_000)}]}).to_string(),
         format!("{{\"messages\": [{}{{}}]}}", "[],".repeat(2_600_000)),
-        json!({"content": "Lily and Tom. ".repeat(280_000), "with_pieces": true}).to_string(),
+        json!({"content": "Lily and Tom. ".repeat(70_000), "with_pieces": true}).to_string(),
     ]);
     let deeds = DEEDS.iter().flat_map(|&(deed, count)| std::iter::repeat_n(deed, count));
     let clients = deeds.enumerate().map(|(at, deed)| {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
 pub(crate) mod bombs;
+pub(crate) mod crowd;
 pub(crate) mod fuzz;
 
 use std::io::{Read, Write};
