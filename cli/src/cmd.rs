@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod completions;
 mod convert;
 mod doctor;
 mod dummy;
@@ -39,14 +40,16 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     Eval(eval::Eval),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(completions::Man),
     /// Compile the grammars that `tern serve` sends, to see whether they can be
     #[command(hide = true)]
     TryGrammars,
 }
 
 impl Command {
-    /// Does it.
-    pub(crate) fn run(self) -> Outcome {
+    /// Does it; `tern` is the definition of all commands.
+    pub(crate) fn run(self, tern: clap::Command) -> Outcome {
         match self {
             Self::Run(run) => run.run(),
             Self::Chat(chat) => chat.run(),
@@ -64,6 +67,8 @@ impl Command {
             Self::Bench(bench) => bench.run(),
             Self::Eval(eval) => eval.run(),
             Self::Doctor(doctor) => doctor.run(),
+            Self::Completions(completions) => completions.run(tern),
+            Self::Man(man) => man.run(tern),
             Self::TryGrammars => serve::try_grammars(),
         }
     }

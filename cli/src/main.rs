@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     tern::file::end_in_words(|what| format!("error: {}\n", terminal::one_line(what)));
-    match command.run() {
+    match command.run(Tern::command()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
