@@ -41,7 +41,7 @@ impl List {
         let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
         let wide = rows.iter().map(|row| text(row, "name").chars().count()).max().unwrap_or(0);
         let lines = rows.iter().map(|row| {
-            let size = tern_hub::size(row["bytes"].as_u64().unwrap_or(0));
+            let size = row["bytes"].as_u64().map_or("?".to_owned(), tern_hub::size);
             let last = if self.known { text(row, "what") } else { text(row, "program") };
             format!("{:wide$}  {size:>8}  {last}\n", text(row, "name"))
         });

@@ -57,13 +57,10 @@ impl Show {
         }
         match (&path, known) {
             (Some(path), _) => text += &format!("path      {}\n", path.display()),
-            (None, Some(known)) => {
-                text += &format!(
-                    "path      not on this machine: `tern pull {word}` gets {}\n",
-                    tern_hub::size(known.bytes)
-                );
+            (None, known) => {
+                let size = known.and_then(|known| known.bytes).map_or("it".to_owned(), tern_hub::size);
+                text += &format!("path      not on this machine: `tern pull {word}` gets {size}\n");
             }
-            (None, None) => text += &format!("path      not on this machine: `tern pull {word}` gets it\n"),
         }
         if let Some(cached) = &cached {
             text += &format!("commit    {}\n", cached.commit);
