@@ -55,6 +55,11 @@ struct Input {
 }
 
 impl Scratch {
+    /// What the last forward pass returned.
+    pub(crate) fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// Bytes that the last forward pass read of an int8 head, and how many rows of it were computed.
     pub fn head_reads(&self) -> (u64, u64) {
         let read = if self.head.tops.is_empty() { &HeadScratch::default() } else { &self.head.scratch };

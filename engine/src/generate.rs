@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
 use crate::model::Model;
-use crate::sampler::{Allowed, Past, Sampler, Sampling, log_probability};
+use crate::sampler::{Allowed, LogSum, Past, Sampler, Sampling};
 use crate::sequence::Sequence;
 
 /// Prefill batch size: how many tokens of a prompt go through the model together. It bounds the scratch memory and changes no
@@ -68,7 +68,8 @@ pub struct Generation<'m> {
     least: usize,
     /// The tokens that do not stop it; empty where it may stop at once.
     going_on: Vec<u32>,
-    logits: Vec<f32>,
+    /// Whether the scratch holds the logits after the last token.
+    has_logits: bool,
     /// The token chosen last, which has not gone through the model yet.
     waiting: Option<u32>,
     /// Tokens chosen since the last prompt.
@@ -94,7 +95,7 @@ impl<'m> Generation<'m> {
             logprobs: false,
             least: 0,
             going_on: Vec::new(),
-            logits: Vec::new(),
+            has_logits: false,
             waiting: None,
             said: 0,
             stopped: None,
@@ -158,6 +159,7 @@ impl<'m> Generation<'m> {
         self.stopped = None;
         let wanted = self.wanted_after(self.said);
         let chunks = tokens.len().div_ceil(CHUNK);
+        self.has_logits &= tokens.is_empty();
         for (index, chunk) in tokens.chunks(CHUNK).enumerate() {
             let last = index + 1 == chunks;
             let rows: Vec<Row> = (1..)
@@ -167,11 +169,8 @@ impl<'m> Generation<'m> {
                     Row { sequence: 0, token, logits: if read { wanted } else { Logits::None } }
                 })
                 .collect();
-            let logits = self.model.forward(&mut self.scratch, &mut self.sequence, &rows)?;
-            if last {
-                self.logits.clear();
-                self.logits.extend_from_slice(logits);
-            }
+            self.model.forward(&mut self.scratch, &mut self.sequence, &rows)?;
+            self.has_logits = last;
         }
         Ok(())
     }
@@ -186,7 +185,7 @@ impl<'m> Generation<'m> {
         if self.waiting.is_some() {
             self.read(&[])?;
         }
-        if self.logits.is_empty() {
+        if !self.has_logits {
             return Err(Error::Input("there is no prompt to continue".to_owned()));
         }
         if self.remaining() == 0 {
@@ -195,17 +194,16 @@ impl<'m> Generation<'m> {
         }
         let past = Past { tokens: self.sequence[0].tokens(), said: self.said };
         let allowed = (self.said < self.least).then_some(Allowed(&self.going_on));
-        let id = self
-            .sampler
-            .pick(&self.logits, past, allowed)
-            .expect("a vocabulary holds more than its stop tokens");
+        let logits = self.scratch.logits();
+        let id =
+            self.sampler.pick(logits, past, allowed).expect("a vocabulary holds more than its stop tokens");
         self.waiting = Some(id);
         self.said += 1;
         if self.model.tokenizer().is_ok_and(|tokenizer| tokenizer.stops().contains(&id)) {
             self.stopped = Some(Stop::Token(id));
             return Ok(None);
         }
-        let logprob = self.logprobs.then(|| log_probability(&self.logits, id));
+        let logprob = self.logprobs.then(|| LogSum::of(logits).logprob(logits[id as usize]) as f32);
         Ok(Some(Token { id, logprob }))
     }
 
@@ -230,7 +228,7 @@ impl<'m> Generation<'m> {
         if len < self.sequence[0].tokens().len() + usize::from(self.waiting.is_some()) {
             self.waiting = None;
             self.stopped = None;
-            self.logits.clear();
+            self.has_logits = false;
             self.sequence[0].truncate(len);
         }
     }

@@ -67,7 +67,7 @@ pub use generate::{CHUNK, Generation, Stop, Token};
 pub use head::Logits;
 pub use model::{MAX_THREADS, Model, Options};
 pub use rope::{Pairing, Rope, Scaling, Yarn};
-pub use sampler::{Allowed, Dry, Past, Sampler, Sampling};
+pub use sampler::{Allowed, Dry, LogSum, Past, Sampler, Sampling, likeliest};
 pub use sequence::Sequence;
 pub use story::{STORY, story_bytes, story_file};
 pub use template::{Message, Template};

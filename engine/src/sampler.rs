@@ -5,6 +5,7 @@
 //! on those that the one before left. Then comes the draw. Temperature 0 takes the largest logit after penalties, bias
 //! and grammar, the lowest id among equals.
 
+mod changed;
 mod filters;
 mod likely;
 mod penalties;
@@ -12,9 +13,11 @@ mod settings;
 
 use tern_kernels::exp;
 
-pub(crate) use self::likely::{LogProbabilities, log_probability};
+pub(crate) use self::likely::top;
+pub use self::likely::{LogSum, likeliest};
 pub use self::settings::{Dry, Sampling};
 
+use self::changed::{Changed, Changes};
 use self::filters::Candidate;
 use crate::error::Result;
 
@@ -62,8 +65,8 @@ const PENALTY_WINDOW: usize = 64;
 pub struct Sampler {
     sampling: Sampling,
     state: u64,
-    /// All logits after penalties, kept from one choice to the next for their memory.
-    logits: Vec<f32>,
+    changes: Changes,
+    /// Kept from one choice to the next for their memory.
     candidates: Vec<Candidate>,
 }
 
@@ -72,7 +75,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.check()?;
         let state = sampling.seed;
-        Ok(Self { sampling, state, logits: Vec::new(), candidates: Vec::new() })
+        Ok(Self { sampling, state, changes: Changes::default(), candidates: Vec::new() })
     }
 
     /// Chooses the next token after `history`, all of which counts as prompt: none of it as chosen by the model.
@@ -82,37 +85,21 @@ impl Sampler {
 
     /// Chooses the next token among those that are allowed; `None` if no token is.
     pub fn pick(&mut self, logits: &[f32], past: Past<'_>, allowed: Option<Allowed<'_>>) -> Option<u32> {
-        self.penalise(logits, past);
-        let candidates = self.logits.iter().copied().zip(0..);
-        self.candidates.clear();
-        match allowed {
-            None => self.candidates.extend(candidates),
-            Some(allowed) => self.candidates.extend(candidates.filter(|(_, id)| allowed.has(*id))),
-        }
-        let (first, rest) = self.candidates.split_first()?;
+        let logits = penalised(&self.sampling, Changed::new(logits, &mut self.changes), past);
+        let candidates = logits.iter().filter(|(_, id)| allowed.is_none_or(|allowed| allowed.has(*id)));
         if self.sampling.temperature == 0.0 {
-            return Some(rest.iter().fold(first, |best, next| if next.0 > best.0 { next } else { best }).1);
+            return match (logits.untouched(), allowed) {
+                (Some(all), None) => likeliest(all),
+                _ => Some(candidates.reduce(|best, next| if next.0 > best.0 { next } else { best })?.1),
+            };
         }
-        Some(self.draw())
-    }
-
-    fn penalise(&mut self, logits: &[f32], past: Past<'_>) {
-        let Sampling { repeat_penalty, presence_penalty, frequency_penalty, dry, logit_bias, .. } =
-            &self.sampling;
-        let count = past.tokens.len();
-        let (recent, said) = (count.saturating_sub(PENALTY_WINDOW), count - past.said);
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        penalties::repeated(&mut self.logits, &past.tokens[recent..], *repeat_penalty);
-        penalties::said(&mut self.logits, &past.tokens[said..], *presence_penalty, *frequency_penalty);
-        penalties::dry(&mut self.logits, past.tokens, dry);
-        penalties::bias(&mut self.logits, logit_bias);
+        // Before the division, which may make equals of different logits: the k kept are the k likeliest.
+        filters::top_k(&mut self.candidates, candidates, self.sampling.top_k);
+        (!self.candidates.is_empty()).then(|| self.draw())
     }
 
     fn draw(&mut self) -> u32 {
-        let Sampling { temperature, top_k, typical, top_p, min_p, .. } = self.sampling;
-        // Before the division, which may make equals of different logits: the k kept are the k likeliest.
-        filters::top_k(&mut self.candidates, top_k);
+        let Sampling { temperature, typical, top_p, min_p, .. } = self.sampling;
         let top = self.candidates[0].0 / temperature;
         self.candidates.iter_mut().for_each(|(logit, _)| *logit = exp(*logit / temperature - top));
         filters::typical(&mut self.candidates, typical);
@@ -134,6 +121,17 @@ impl Sampler {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
     }
+}
+
+/// Logits after all that changes them.
+fn penalised<'a>(sampling: &Sampling, mut logits: Changed<'a>, past: Past<'_>) -> Changed<'a> {
+    let count = past.tokens.len();
+    let (recent, said) = (count.saturating_sub(PENALTY_WINDOW), count - past.said);
+    penalties::repeated(&mut logits, &past.tokens[recent..], sampling.repeat_penalty);
+    penalties::said(&mut logits, &past.tokens[said..], sampling.presence_penalty, sampling.frequency_penalty);
+    penalties::dry(&mut logits, past.tokens, &sampling.dry);
+    penalties::bias(&mut logits, &sampling.logit_bias);
+    logits
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How far two sets of logits are apart: what "lossless" means, measured.
 
-use crate::score::{LogSum, Summary};
+use crate::score::Summary;
+use tern::LogSum;
 
 /// Two models' opinions of the same position.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -28,4 +28,4 @@ pub mod tasks;
 pub use divergence::{Apart, Divergence};
 pub use energy::{Measure, Meter};
 pub use perplexity::{Convention, Window};
-pub use score::{Item, Likelihood, LogSum, Scorer, Summary};
+pub use score::{Item, Likelihood, Scorer, Summary};

@@ -9,49 +9,7 @@ mod slots;
 
 use std::sync::Mutex;
 
-use tern::{CHUNK, Error, Logits, Model, Result, Row, Scratch, Sequence};
-use tern_kernels::exp;
-
-/// The logarithm of the sum of exponentials of logits: what makes probabilities of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LogSum {
-    top: f32,
-    best: u32,
-    log_sum: f64,
-}
-
-impl LogSum {
-    /// Sixteen sums in f64, so that neither the vocabulary's size nor a thread changes the result.
-    pub fn of(logits: &[f32]) -> Self {
-        const LANES: usize = 16;
-        let (mut tops, mut sums) = ([f32::NEG_INFINITY; LANES], [0f64; LANES]);
-        let (pieces, rest) = logits.as_chunks::<LANES>();
-        for piece in pieces {
-            tops.iter_mut()
-                .zip(piece)
-                .for_each(|(top, logit)| *top = if *logit > *top { *logit } else { *top });
-        }
-        let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
-        for piece in pieces {
-            let mut powers = [0f32; LANES];
-            powers.iter_mut().zip(piece).for_each(|(power, logit)| *power = exp(logit - top));
-            sums.iter_mut().zip(powers).for_each(|(sum, power)| *sum += f64::from(power));
-        }
-        let rest: f64 = rest.iter().map(|logit| f64::from(exp(logit - top))).sum();
-        let best = logits.iter().position(|&logit| logit == top).unwrap_or(0) as u32;
-        Self { top, best, log_sum: (sums.iter().sum::<f64>() + rest).ln() }
-    }
-
-    /// The natural logarithm of the probability of a token with this logit.
-    pub fn logprob(&self, logit: f32) -> f64 {
-        f64::from(logit - self.top) - self.log_sum
-    }
-
-    /// The likeliest token, the lowest id among equals.
-    pub fn best(&self) -> u32 {
-        self.best
-    }
-}
+use tern::{CHUNK, Error, LogSum, Logits, Model, Result, Row, Scratch, Sequence};
 
 /// What the model thinks of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -260,7 +218,7 @@ impl<'m> Scorer<'m> {
             for (_, target) in asked[nth] {
                 let logprob = sum.logprob(logits[target.token as usize]);
                 scores[target.item][target.end][target.at] =
-                    Likelihood { logprob, best: sum.best == target.token };
+                    Likelihood { logprob, best: sum.best() == target.token };
             }
         })?;
         self.rows += rows.len() as u64;

@@ -1,17 +1,40 @@
 //! What drops tokens. Candidates are `(logit or weight, id)`, sorted by falling number from [`top_k`] on; every filter
 //! leaves at least one and keeps the order.
 
+use std::cmp::Ordering;
+
 /// A number and the token it belongs to: a logit, later a weight, which is a probability times a constant.
 pub(super) type Candidate = (f32, u32);
 
-/// Sorts by falling logit, equals by rising id, and drops all but the first `k` (0: drops none).
-pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
-    let order = |a: &Candidate, b: &Candidate| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    if k > 0 && k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, order);
-        candidates.truncate(k);
+/// By falling logit, equals by rising id.
+fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// Sorts by falling logit, equals by rising id, and keeps the first `k` of all, which come by rising id (0: keeps all). Never
+/// holds more than twice as many.
+pub(super) fn top_k(kept: &mut Vec<Candidate>, all: impl Iterator<Item = Candidate>, k: usize) {
+    kept.clear();
+    if k == 0 {
+        kept.extend(all);
+    } else {
+        // The last of the k that are known to be before all others so far.
+        let mut last: Option<f32> = None;
+        for candidate in all {
+            if last.is_some_and(|last| candidate.0.total_cmp(&last).is_le()) {
+                continue;
+            }
+            kept.push(candidate);
+            if kept.len() == 2 * k {
+                last = Some(kept.select_nth_unstable_by(k - 1, order).1.0);
+                kept.truncate(k);
+            }
+        }
     }
-    candidates.sort_unstable_by(order);
+    kept.sort_unstable_by(order);
+    if k > 0 {
+        kept.truncate(k);
+    }
 }
 
 /// Keeps the tokens whose surprise, `-ln probability`, is nearest to its expectation, the entropy: the fewest whose sum
@@ -77,17 +100,25 @@ mod tests {
     }
 
     fn kept(filter: impl Fn(&mut Vec<Candidate>), weights: &[f32]) -> Vec<u32> {
-        let mut candidates: Vec<Candidate> = weights.iter().copied().zip(0..).collect();
-        top_k(&mut candidates, 0);
+        let mut candidates = Vec::new();
+        top_k(&mut candidates, weights.iter().copied().zip(0..), 0);
         filter(&mut candidates);
+        ids(&candidates)
+    }
+
+    fn largest(weights: &[f32], k: usize) -> Vec<u32> {
+        let mut candidates = Vec::new();
+        top_k(&mut candidates, weights.iter().copied().zip(0..), k);
+        assert!(k == 0 || candidates.capacity() <= (2 * k).next_power_of_two().max(4), "{k}: {candidates:?}");
         ids(&candidates)
     }
 
     #[test]
     fn each_keeps_what_it_says() {
         let weights = [0.05, 0.3, 0.5, 0.15];
-        assert_eq!(kept(|c| top_k(c, 2), &weights), [2, 1]);
-        assert_eq!(kept(|c| top_k(c, 9), &weights), [2, 1, 3, 0]);
+        assert_eq!(largest(&weights, 2), [2, 1]);
+        assert_eq!(largest(&weights, 9), [2, 1, 3, 0]);
+        assert_eq!(largest(&[-0.0, 0.0, -0.0], 1), [1]);
         assert_eq!(kept(|c| top_p(c, 0.6), &weights), [2, 1]);
         assert_eq!(kept(|c| top_p(c, 0.5), &weights), [2]);
         assert_eq!(kept(|c| min_p(c, 0.2), &weights), [2, 1, 3]);
@@ -111,10 +142,17 @@ mod tests {
             weights in proptest::collection::vec(0f32..1.0, 1..60), k in 0usize..70, p in 0.001f32..=1.0, m in 0f32..=1.0,
         ) {
             let all = kept(|_| (), &weights);
-            for some in [kept(|c| top_k(c, k), &weights), kept(|c| top_p(c, p), &weights), kept(|c| min_p(c, m), &weights)] {
+            for some in [largest(&weights, k), kept(|c| top_p(c, p), &weights), kept(|c| min_p(c, m), &weights)] {
                 prop_assert!(!some.is_empty());
                 prop_assert_eq!(&some[..], &all[..some.len()]);
             }
+        }
+
+        #[test]
+        fn the_largest_are_the_first_of_all_in_order(levels in proptest::collection::vec(0u8..6, 1..200), k in 0usize..70) {
+            let weights: Vec<f32> = levels.iter().map(|level| f32::from(*level) - 3.0).collect();
+            let all = kept(|_| (), &weights);
+            prop_assert_eq!(&largest(&weights, k)[..], &all[..if k == 0 { all.len() } else { k.min(all.len()) }]);
         }
 
         #[test]

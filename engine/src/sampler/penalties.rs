@@ -1,30 +1,31 @@
-//! What changes logits before anything is dropped. Each takes all logits, by id.
+//! What changes logits before anything is dropped.
 
 use super::Dry;
+use super::changed::Changed;
 
 /// Makes each of these tokens `penalty` times less likely, towards less likely on both sides of zero.
-pub(super) fn repeated(logits: &mut [f32], recent: &[u32], penalty: f32) {
+pub(super) fn repeated(logits: &mut Changed<'_>, recent: &[u32], penalty: f32) {
     if penalty == 1.0 {
         return;
     }
     for same in counted(recent).chunk_by(|a, b| a == b) {
-        let logit = &mut logits[same[0] as usize];
+        let logit = logits.at(same[0]);
         *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
     }
 }
 
 /// Takes `presence` off the logit of every token that was said, and `frequency` for each time.
-pub(super) fn said(logits: &mut [f32], said: &[u32], presence: f32, frequency: f32) {
+pub(super) fn said(logits: &mut Changed<'_>, said: &[u32], presence: f32, frequency: f32) {
     if presence == 0.0 && frequency == 0.0 {
         return;
     }
     for same in counted(said).chunk_by(|a, b| a == b) {
-        logits[same[0] as usize] -= presence + frequency * same.len() as f32;
+        *logits.at(same[0]) -= presence + frequency * same.len() as f32;
     }
 }
 
 /// Takes off the logits of tokens that would go on with a sequence which the text had before and ends in now.
-pub(super) fn dry(logits: &mut [f32], text: &[u32], dry: &Dry) {
+pub(super) fn dry(logits: &mut Changed<'_>, text: &[u32], dry: &Dry) {
     if dry.multiplier == 0.0 {
         return;
     }
@@ -34,7 +35,7 @@ pub(super) fn dry(logits: &mut [f32], text: &[u32], dry: &Dry) {
         let &(id, length) = same.last().expect("chunks are not empty");
         // Powers soon leave the floats' range; no logit is anywhere near the bound.
         let power = dry.base.powf((length - dry.allowed) as f32);
-        logits[id as usize] -= (dry.multiplier * power).min(LARGEST);
+        *logits.at(id) -= (dry.multiplier * power).min(LARGEST);
     }
 }
 
@@ -43,10 +44,10 @@ pub(super) fn dry(logits: &mut [f32], text: &[u32], dry: &Dry) {
 const LARGEST: f32 = 1e6;
 
 /// Adds a bias to the logits of these tokens. Ids at or beyond the vocabulary's size are ignored.
-pub(super) fn bias(logits: &mut [f32], bias: &[(u32, f32)]) {
+pub(super) fn bias(logits: &mut Changed<'_>, bias: &[(u32, f32)]) {
     for (id, bias) in bias {
-        if let Some(logit) = logits.get_mut(*id as usize) {
-            *logit += bias;
+        if (*id as usize) < logits.len() {
+            *logits.at(*id) += bias;
         }
     }
 }
@@ -95,6 +96,7 @@ fn common_beginnings(text: &[u32]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::changed::Changes;
     use super::*;
     use proptest::prelude::*;
 
@@ -102,11 +104,18 @@ mod tests {
         Dry { multiplier: 1.0, base: 2.0, ..Dry::default() }
     }
 
+    /// Eight logits after a change.
+    fn after(logits: &[f32], change: impl FnOnce(&mut Changed<'_>)) -> [f32; 8] {
+        let mut changes = Changes::default();
+        let mut changed = Changed::new(logits, &mut changes);
+        change(&mut changed);
+        let after: Vec<f32> = changed.iter().map(|(logit, _)| logit).collect();
+        after.try_into().unwrap()
+    }
+
     /// What each of eight tokens costs after this text.
     fn costs(text: &[u32], setting: &Dry) -> [f32; 8] {
-        let mut logits = [0.0; 8];
-        dry(&mut logits, text, setting);
-        logits.map(|logit| -logit)
+        after(&[0.0; 8], |logits| dry(logits, text, setting)).map(|logit| -logit)
     }
 
     #[test]
@@ -177,8 +186,8 @@ mod tests {
             logits in proptest::collection::vec(-20f32..20.0, 8), text in proptest::collection::vec(0u32..8, 0..30),
             strength in 0f32..3.0, more in 0f32..3.0,
         ) {
-            let after = |change: &dyn Fn(&mut [f32])| { let mut logits = logits.clone(); change(&mut logits); logits };
-            let falls = |weak: Vec<f32>, strong: Vec<f32>| {
+            let after = |change: &dyn Fn(&mut Changed<'_>)| after(&logits, change);
+            let falls = |weak: [f32; 8], strong: [f32; 8]| {
                 let fall = weak.iter().zip(&logits).zip(&strong).all(|((weak, before), strong)| strong <= weak && weak <= before);
                 let others = (0..8).all(|id| text.contains(&id) || strong[id as usize] == logits[id as usize]);
                 fall && others

@@ -2,7 +2,7 @@
 
 use super::slots::shared;
 use super::{Job, Scorer};
-use tern::{Error, Logits, Result, Row};
+use tern::{Error, Logits, Result, Row, likeliest};
 
 impl Scorer<'_> {
     /// Continues at most as many contexts as there are slots by the likeliest tokens, up to `most` each or to the end
@@ -40,11 +40,7 @@ impl Scorer<'_> {
                 .collect();
             let vocab = self.model.config().vocab;
             let logits = self.model.forward(&mut self.scratch, &mut self.slots, &rows)?;
-            let best = |logits: &[f32]| {
-                let top = logits.iter().fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
-                logits.iter().position(|&logit| logit == top).unwrap_or(0) as u32
-            };
-            let chosen: Vec<u32> = logits.chunks_exact(vocab).map(best).collect();
+            let chosen: Vec<u32> = logits.chunks_exact(vocab).filter_map(likeliest).collect();
             self.rows += rows.len() as u64;
             for (&at, token) in live.iter().zip(chosen) {
                 texts[at].push(token);

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tern::{Logits, Model, Row, Scratch, Sequence};
-use tern_eval::{Apart, Convention, Divergence, LogSum};
+use tern::{LogSum, Logits, Model, Row, Scratch, Sequence};
+use tern_eval::{Apart, Convention, Divergence};
 
 use super::hash;
 use crate::failure::{Failure, Outcome};
