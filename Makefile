@@ -1,11 +1,18 @@
-# `make check arm wasm` is what CI runs.
+# `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: check test lint doc arm wasm miri fuzz
+.PHONY: ci check test tests lint doc fuzz-check arm wasm clients exports miri fuzz
 
-check: test lint doc
+# The tests come last, so that their closing lines close the log.
+ci: lint doc fuzz-check arm wasm clients exports test
+
+check: lint doc fuzz-check test
 
 test:
 	cargo test --workspace
+
+# Builds the tests, and with them the `tern` that clients talk to.
+tests:
+	cargo test --workspace --no-run
 
 lint:
 	cargo fmt --all --check
@@ -14,12 +21,23 @@ lint:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# Whether the fuzz targets compile, with any tool chain. Nothing is linked, so no C++ compiler has to make libFuzzer.
+fuzz-check:
+	CUSTOM_LIBFUZZER_PATH=$(CURDIR)/fuzz/libfuzzer.a RUSTFLAGS="-D warnings" cargo check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
+
 # The kernels' tests and the reference models on 64-bit Arm under qemu, and the kernels' tests in WebAssembly.
 arm:
 	.ci/cross-arm
 
 wasm:
 	.ci/cross-wasm
+
+# Other people's programs: clients of the server, and what loads Tern's exports.
+clients: tests
+	.ci/clients
+
+exports: tests
+	.ci/exports
 
 # What shares memory between threads, in Miri, with some orders of the threads: the pool, parts of arrays, buffers, and the
 # smallest run of every kernel that uses them. Needs a nightly tool chain with miri and rust-src (`rustup component add`).

@@ -1,7 +1,6 @@
 //! What the system tells about the machine. Everything but the CPU's kernels is a courtesy: unknown where not told.
 
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tern_kernels::{Cpu, default_threads};
@@ -86,25 +85,6 @@ pub(crate) fn peak_memory() -> Option<u64> {
     field(&status, "VmHWM")?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Now, in UTC: `2026-11-21T03:04:05Z`.
-pub(crate) fn now() -> String {
-    utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-}
-
-/// A moment in seconds since 1970. The year is taken to begin in March, so that the leap day is its last
-/// (<https://howardhinnant.github.io/date_algorithms.html>).
-pub(crate) fn utc(seconds: u64) -> String {
-    let (day, second) = (seconds / 86400 + 719_468, seconds % 86400);
-    let (era, of_era) = (day / 146_097, day % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let (date, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 /// One decimal.
 fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 30))
@@ -148,18 +128,4 @@ fn instructions() -> Vec<&'static str> {
         see("i8mm", std::arch::is_aarch64_feature_detected!("i8mm"));
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::utc;
-
-    #[test]
-    fn moments_have_their_dates() {
-        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(1_709_251_199), "2024-02-29T23:59:59Z");
-        assert_eq!(utc(1_798_761_600), "2027-01-01T00:00:00Z");
-    }
 }

@@ -4,18 +4,7 @@
 mod common;
 
 use common::{Done, run, testdata};
-
-/// Vigna's splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-}
+use tern::Random;
 
 fn ends_well(args: &[&str], done: &Done, what: &str) {
     let lines = done.stderr.lines().count();

@@ -39,6 +39,7 @@ mod batch;
 pub mod codec;
 mod config;
 mod cost;
+pub mod date;
 pub mod embed;
 mod error;
 pub mod family;
@@ -73,6 +74,6 @@ pub use story::{STORY, story_bytes, story_file};
 pub use template::{Message, Template};
 pub use tensor::{Affine, Encoding, Tensor};
 // What the types above take and give: nobody needs the crate of the kernels to name it.
-pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool, give_back, keep_little};
+pub use tern_kernels::{Activation, Bytes, Cpu, KvFormat, Packing, Pool, Random, give_back, keep_little};
 pub use tokenizer::{Decoder, Specials, Tokenizer};
 pub use weights::Head;

@@ -11,7 +11,7 @@ mod likely;
 mod penalties;
 mod settings;
 
-use tern_kernels::exp;
+use tern_kernels::{Random, exp};
 
 pub(crate) use self::likely::top;
 pub use self::likely::{LogSum, likeliest};
@@ -64,7 +64,7 @@ const PENALTY_WINDOW: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
-    state: u64,
+    random: Random,
     changes: Changes,
     /// Kept from one choice to the next for their memory.
     candidates: Vec<Candidate>,
@@ -74,8 +74,8 @@ impl Sampler {
     /// Makes a sampler; an error names a setting that cannot be.
     pub fn new(sampling: Sampling) -> Result<Self> {
         sampling.check()?;
-        let state = sampling.seed;
-        Ok(Self { sampling, state, changes: Changes::default(), candidates: Vec::new() })
+        let random = Random(sampling.seed);
+        Ok(Self { sampling, random, changes: Changes::default(), candidates: Vec::new() })
     }
 
     /// Chooses the next token after `history`, all of which counts as prompt: none of it as chosen by the model.
@@ -105,21 +105,12 @@ impl Sampler {
         filters::typical(&mut self.candidates, typical);
         filters::top_p(&mut self.candidates, top_p);
         filters::min_p(&mut self.candidates, min_p);
-        let mut point = self.random() * filters::sum(&self.candidates);
+        let mut point = self.random.unit() * filters::sum(&self.candidates);
         let found = self.candidates.iter().find(|(weight, _)| {
             point -= weight;
             point < 0.0
         });
         found.unwrap_or(&self.candidates[self.candidates.len() - 1]).1
-    }
-
-    /// A number in 0..1: the upper bits of splitmix64 (Steele, Lea and Flood, 2014).
-    fn random(&mut self) -> f32 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     Activation, Activations, Attention, Cache, Cpu, FloatFormat, Heads, KvFormat, Packing, Pairing, Place,
-    Pool, Rows, Scales, Ternary, dots, gate, half, rms_norm,
+    Pool, Random, Rows, Scales, Ternary, dots, gate, half, rms_norm,
 };
 
 /// One thing that was checked.
@@ -52,23 +52,15 @@ enum Fill {
 const FILLS: [Fill; 5] =
     [Fill::Random, Fill::Largest(1, 1.0), Fill::Largest(-1, 1.0), Fill::Largest(1, -1.0), Fill::Zeros];
 
-/// Small and the same everywhere (Vigna's splitmix64).
-struct Random(u64);
-
+/// Numbers as kernels meet them.
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
     fn trit(&mut self) -> i8 {
-        (self.next() % 3) as i8 - 1
+        (self.bits() % 3) as i8 - 1
     }
     /// Around zero, over a few orders of magnitude.
     fn float(&mut self) -> f32 {
-        let unit = (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
-        unit * [0.01, 1.0, 30.0][(self.next() % 3) as usize]
+        let unit = self.unit() - 0.5;
+        unit * [0.01, 1.0, 30.0][(self.bits() % 3) as usize]
     }
     fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.float()).collect()

@@ -1,7 +1,7 @@
 //! Attention against its definition in f64, and against itself however the work is cut.
 
 use tern_kernels::half::{f16_to_f32, f32_to_f16};
-use tern_kernels::{Attention, Cache, Cpu, Heads, KvFormat, Pairing, Place, Pool, Rows, Unstorable};
+use tern_kernels::{Attention, Cache, Cpu, Heads, KvFormat, Pairing, Place, Pool, Random, Rows, Unstorable};
 
 /// Projections of one sequence.
 #[derive(Clone)]
@@ -14,19 +14,9 @@ struct Input {
     window: usize,
 }
 
-/// Small and the same everywhere (Vigna's splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn floats(&mut self, n: usize, size: f32) -> Vec<f32> {
-        (0..n).map(|_| ((self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0) * size).collect()
-    }
+/// Numbers around zero.
+fn floats(random: &mut Random, n: usize, size: f32) -> Vec<f32> {
+    (0..n).map(|_| (2.0 * random.unit() - 1.0) * size).collect()
 }
 
 impl Input {
@@ -40,9 +30,9 @@ impl Input {
         };
         Self {
             heads,
-            q: random.floats(positions * query * dim, 3.0),
-            k: random.floats(positions * kv * dim, 2.0),
-            v: random.floats(positions * kv * dim, 1.5),
+            q: floats(&mut random, positions * query * dim, 3.0),
+            k: floats(&mut random, positions * kv * dim, 2.0),
+            v: floats(&mut random, positions * kv * dim, 1.5),
             angles: (0..positions * dim).map(turn).collect(),
             window: usize::MAX,
         }

@@ -1,18 +1,14 @@
 //! The output head: the screened product gives the same largest logits as the whole one, on every instruction set,
 //! number of threads and batch, whatever the numbers.
 
-use tern_kernels::{BadHead, Cpu, HeadInput, HeadScratch, OutputHead, Pool, Wanted};
+use tern_kernels::{BadHead, Cpu, HeadInput, HeadScratch, OutputHead, Pool, Random, Wanted};
 
-/// Numbers in 0..1, splitmix64.
-struct Noise(u64);
+/// Numbers of several distributions.
+struct Noise(Random);
 
 impl Noise {
     fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
+        self.0.unit()
     }
 
     /// A number of this kind of distribution.
@@ -96,7 +92,7 @@ fn agree(head: &OutputHead, x: &[f32], tops: &[usize]) -> u64 {
 #[test]
 fn the_largest_are_those_of_the_allowed_rows() {
     let (rows, cols) = (1003, 160);
-    let mut noise = Noise(5);
+    let mut noise = Noise(Random(5));
     let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Gaussian)).collect();
     let head = build(Cpu::best(), rows, cols, &weights, 2);
     // Among them one that wants all, some that share a tile, and more than go through the head together.
@@ -144,7 +140,7 @@ fn the_largest_are_those_of_the_allowed_rows() {
 #[test]
 fn logits_are_the_int8_sums() {
     let (rows, cols) = (21, 1037);
-    let mut noise = Noise(1);
+    let mut noise = Noise(Random(1));
     let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Gaussian)).collect();
     let x: Vec<f32> = (0..cols).map(|_| noise.of(Kind::Heavy)).collect();
     let (got, computed) = product(&build(Cpu::best(), rows, cols, &weights, 1), Cpu::best(), 1, &x, &[0]);
@@ -182,7 +178,7 @@ fn sums_at_the_limit_do_not_overflow() {
 #[test]
 fn instruction_sets_threads_and_company_do_not_change_a_bit() {
     for (rows, cols) in [(1000, 96), (530, 1000), (33, 40)] {
-        let mut noise = Noise(rows as u64);
+        let mut noise = Noise(Random(rows as u64));
         let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Uniform)).collect();
         let x: Vec<f32> = (0..37 * cols).map(|_| noise.of(Kind::Gaussian)).collect();
         let tops: Vec<usize> = (0..37).map(|v| [1, 0, 2, 7][v % 4]).collect();
@@ -209,7 +205,7 @@ fn instruction_sets_threads_and_company_do_not_change_a_bit() {
 #[test]
 fn many_hidden_states_have_the_logits_of_each_alone() {
     for (rows, cols, states) in [(1000, 96, 12), (70, 1000, 13), (33, 40, 40), (5, 132_000, 12)] {
-        let mut noise = Noise(cols as u64);
+        let mut noise = Noise(Random(cols as u64));
         let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Uniform)).collect();
         let x: Vec<f32> = (0..states * cols).map(|_| noise.of(Kind::Heavy)).collect();
         let head = build(Cpu::best(), rows, cols, &weights, 1);
@@ -236,7 +232,7 @@ fn many_hidden_states_have_the_logits_of_each_alone() {
 fn rows_and_inputs_of_every_kind_agree() {
     let (rows, cols) = (4000, 320);
     for weights_kind in KINDS {
-        let mut noise = Noise(3);
+        let mut noise = Noise(Random(3));
         let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(weights_kind)).collect();
         let head = build(Cpu::best(), rows, cols, &weights, 2);
         for x_kind in KINDS {
@@ -256,7 +252,7 @@ fn rows_and_inputs_of_every_kind_agree() {
 #[test]
 fn equal_rows_go_by_their_ids() {
     let (rows, cols) = (2048, 64);
-    let mut noise = Noise(9);
+    let mut noise = Noise(Random(9));
     let pattern: Vec<f32> = (0..3 * cols).map(|_| noise.of(Kind::Gaussian)).collect();
     let weights: Vec<f32> =
         (0..rows).flat_map(|row| &pattern[row * 7 % 3 * cols..][..cols]).copied().collect();
@@ -273,7 +269,7 @@ fn equal_rows_go_by_their_ids() {
 #[test]
 fn few_rows_are_computed_where_one_stands_out() {
     let (rows, cols) = (8192, 1024);
-    let mut noise = Noise(5);
+    let mut noise = Noise(Random(5));
     let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Gaussian)).collect();
     let head = build(Cpu::best(), rows, cols, &weights, 2);
     for row in [0, 4097, 8191] {
@@ -288,7 +284,7 @@ fn few_rows_are_computed_where_one_stands_out() {
 #[test]
 fn a_useless_screen_is_left_alone() {
     let (rows, cols) = (4096, 512);
-    let mut noise = Noise(11);
+    let mut noise = Noise(Random(11));
     let weights: Vec<f32> = (0..rows * cols).map(|_| noise.of(Kind::Gaussian)).collect();
     let head = build(Cpu::best(), rows, cols, &weights, 1);
     let (pool, mut scratch, mut input) = (Pool::new(1), HeadScratch::default(), HeadInput::default());
@@ -337,7 +333,7 @@ mod shapes {
             rows in 1usize..700, cols in 1usize..300, kinds in (0usize..5, 0usize..5),
             tops in proptest::collection::vec(0usize..40, 1..6), repeats in 1usize..4, seed: u64,
         ) {
-            let mut noise = Noise(seed);
+            let mut noise = Noise(Random(seed));
             let mut weights: Vec<f32> = (0..rows.div_ceil(repeats) * cols).map(|_| noise.of(KINDS[kinds.0])).collect();
             weights = weights.repeat(repeats);
             weights.truncate(rows * cols);

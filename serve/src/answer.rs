@@ -8,8 +8,8 @@ use tern::{Model, Scored};
 
 use crate::app::App;
 use crate::prepare::Shape;
-use crate::ready::now;
 use crate::worker::{Reason, Times};
+use tern::date::now;
 
 /// What every object of one answer carries.
 #[derive(Clone)]

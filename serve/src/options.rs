@@ -6,8 +6,8 @@ use std::time::Duration;
 use tern::{Dry, Pooling, Sampling};
 
 use crate::log::Log;
-use crate::ready::now;
 use crate::system;
+use tern::date::now;
 
 /// What a server is to do.
 #[derive(Clone)]

@@ -1,7 +1,6 @@
 //! A loaded model, and the states of the server around it.
 
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tern::{Model, Sampling};
 
@@ -56,9 +55,4 @@ impl Ready {
             Refusal::bad("this model cannot follow a grammar: it has no tokenizer or no stop token")
         })
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

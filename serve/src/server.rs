@@ -22,8 +22,9 @@ use crate::limits::CONNECTIONS;
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::ready::{Phase, Ready, now};
+use crate::ready::{Phase, Ready};
 use crate::worker::{self, Inbox, Message};
+use tern::date::now;
 
 /// Why a server ended by itself.
 #[derive(Debug)]

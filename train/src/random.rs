@@ -1,18 +1,11 @@
 //! Random numbers that are the same everywhere: a counter scrambled by splitmix64, so that any draw can be made again from
 //! its place alone and nothing need be saved.
 
+pub use tern_kernels::scramble;
+
 /// A stream of numbers.
 #[derive(Clone, Debug)]
-pub struct Random {
-    state: u64,
-}
-
-/// Scrambles 64 bits (the finaliser of splitmix64).
-pub fn scramble(x: u64) -> u64 {
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
+pub struct Random(tern_kernels::Random);
 
 /// A number for these bytes after those that `before` stands for: the same on every machine and with every compiler.
 pub fn hash(before: u64, bytes: &[u8]) -> u64 {
@@ -27,13 +20,13 @@ pub fn hash(before: u64, bytes: &[u8]) -> u64 {
 impl Random {
     /// Stream number `stream` of a seed.
     pub fn new(seed: u64, stream: u64) -> Self {
-        Self { state: scramble(scramble(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(stream)) }
+        let start = scramble(scramble(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(stream));
+        Self(tern_kernels::Random(start))
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        scramble(self.state)
+        self.0.bits()
     }
 
     /// A number of `0..count`.

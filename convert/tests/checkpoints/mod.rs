@@ -105,14 +105,8 @@ pub(crate) fn masters(dir: &Path, sizes: Sizes, seed: u64) {
     if llama {
         tensors.push(("lm_head.weight".into(), vec![vocab, dim]));
     }
-    let mut state = seed;
-    let mut next = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    };
+    let mut random = tern::Random(seed);
+    let mut next = || random.bits();
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
         .map(|(name, dims)| {

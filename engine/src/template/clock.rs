@@ -1,6 +1,6 @@
 //! `strftime_now`, for templates that tell the model today's date. The time is UTC: Rust's library knows no zones.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::date::{civil, days_before, now};
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -20,13 +20,12 @@ const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "
 
 /// The present time in this format; an error names a directive that is not known.
 pub(super) fn strftime(format: &str) -> Result<String, String> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    format_time(format, seconds)
+    format_time(format, now())
 }
 
 fn format_time(format: &str, seconds: u64) -> Result<String, String> {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date(days);
+    let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let weekday = DAYS[(days % 7) as usize];
     let name = MONTHS[month as usize - 1];
@@ -69,25 +68,6 @@ fn format_time(format: &str, seconds: u64) -> Result<String, String> {
         };
     }
     Ok(text)
-}
-
-/// Year, month and day of a number of days after 1 January 1970.
-fn date(days: u64) -> (u64, u64, u64) {
-    let mut year = 1970 + days / 366;
-    while days_before(year + 1, 1, 1) <= days {
-        year += 1;
-    }
-    let month = (1..=12).rev().find(|&month| days_before(year, month, 1) <= days).unwrap_or(1);
-    (year, month, days - days_before(year, month, 1) + 1)
-}
-
-/// Days from 1 January 1970 to this one.
-fn days_before(year: u64, month: u64, day: u64) -> u64 {
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let before = year - 1;
-    let leaps = before / 4 - before / 100 + before / 400 - 477;
-    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    (year - 1970) * 365 + leaps + lengths[..month as usize - 1].iter().sum::<u64>() + day - 1
 }
 
 #[cfg(test)]

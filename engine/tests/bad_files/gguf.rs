@@ -2,12 +2,12 @@
 
 use crate::fields::fields;
 use crate::gguf_bytes::{Gguf, string};
-use crate::hostile::{Random, peak_mib, read, survives, walk};
+use crate::hostile::{nasty, peak_mib, read, survives, walk};
 use std::path::Path;
 use tern::Encoding;
-use tern::Result;
 use tern::codec::{self, Trits};
 use tern::file::{self, File, OpenOptions};
+use tern::{Random, Result};
 
 /// Opens a GGUF and reads what it holds.
 fn open_gguf(bytes: Vec<u8>) -> Result<File> {
@@ -85,9 +85,9 @@ fn a_thousand_broken_ggufs() {
                         let mut was = [0; 8];
                         was[..field.len().min(8)]
                             .copy_from_slice(&bytes[field.clone()][..field.len().min(8)]);
-                        let nasty = random.nasty(u64::from_le_bytes(was)).to_le_bytes();
+                        let value = nasty(&mut random, u64::from_le_bytes(was)).to_le_bytes();
                         let length = field.len().min(8);
-                        bytes[field.start..field.start + length].copy_from_slice(&nasty[..length]);
+                        bytes[field.start..field.start + length].copy_from_slice(&value[..length]);
                     }
                     // ... or the bytes of another field of its size (duplicates, overlaps, other types);
                     3 => {
@@ -104,7 +104,7 @@ fn a_thousand_broken_ggufs() {
                         } else {
                             random.below(bytes.len())
                         };
-                        bytes[at] = random.next() as u8;
+                        bytes[at] = random.bits() as u8;
                     }
                     // bytes go missing.
                     _ => {

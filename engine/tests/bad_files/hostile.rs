@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tern::Random;
 use tern::Result;
 use tern::codec::{self, Trits};
 use tern::file::File;
@@ -55,35 +56,16 @@ pub(crate) fn peak_mib() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// SplitMix64: the same mutants on every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// A number that parsers trip over, or any.
-    pub(crate) fn nasty(&mut self, was: u64) -> u64 {
-        let edges =
-            [0, 1, 3, 7, 31, 33, 36, 39, 255, 256, 1 << 16, 1 << 31, u64::from(u32::MAX), 1 << 32, 1 << 47];
-        match self.below(8) {
-            0 => was.wrapping_add(1),
-            1 => was.wrapping_sub(1),
-            2 => was.wrapping_mul(2),
-            3 => {
-                [1 << 60, 1 << 61, 1 << 62, 1 << 63, u64::MAX, u64::MAX - 31, i64::MAX as u64][self.below(7)]
-            }
-            4 => self.next(),
-            _ => edges[self.below(edges.len())],
-        }
+/// A number that parsers trip over, or any.
+pub(crate) fn nasty(random: &mut Random, was: u64) -> u64 {
+    let edges =
+        [0, 1, 3, 7, 31, 33, 36, 39, 255, 256, 1 << 16, 1 << 31, u64::from(u32::MAX), 1 << 32, 1 << 47];
+    match random.below(8) {
+        0 => was.wrapping_add(1),
+        1 => was.wrapping_sub(1),
+        2 => was.wrapping_mul(2),
+        3 => [1 << 60, 1 << 61, 1 << 62, 1 << 63, u64::MAX, u64::MAX - 31, i64::MAX as u64][random.below(7)],
+        4 => random.bits(),
+        _ => edges[random.below(edges.len())],
     }
 }

@@ -1,12 +1,12 @@
 //! Safetensors files, configurations and indexes, cut short, broken at random, and each lie that they allow.
 
-use crate::hostile::{Random, peak_mib, read, survives, walk};
+use crate::hostile::{nasty, peak_mib, read, survives, walk};
 use serde_json::{Value, json};
 use std::path::Path;
 use tern::Encoding;
-use tern::Result;
 use tern::codec::Trits;
 use tern::file::{self, File, OpenOptions, hf};
+use tern::{Random, Result};
 
 fn open_safetensors(bytes: Vec<u8>, config: Value) -> Result<File> {
     let file = hf::from_bytes(Path::new("bad.safetensors"), bytes.into(), config)?;
@@ -65,13 +65,13 @@ fn any_place<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
 fn nasty_json(was: &Value, random: &mut Random) -> Value {
     match random.below(9) {
         0 => Value::Null,
-        1 => json!(random.nasty(was.as_u64().unwrap_or(12))),
+        1 => json!(nasty(random, was.as_u64().unwrap_or(12))),
         2 => json!(-1),
         3 => json!(1e300),
         4 => json!("line\nbreak"),
         5 => json!([was, was, was]),
         6 => json!({"a": was}),
-        7 => json!([random.nasty(4), random.nasty(6)]),
+        7 => json!([nasty(random, 4), nasty(random, 6)]),
         _ => json!(["F32", "U8", "I4", "bf16"][random.below(4)]),
     }
 }
@@ -87,7 +87,7 @@ fn mutant_json(whole: &Value, random: &mut Random) -> Vec<u8> {
     match random.below(5) {
         0 => {
             let at = random.below(text.len());
-            text[at] = random.next() as u8;
+            text[at] = random.bits() as u8;
         }
         1 => text.truncate(random.below(text.len())),
         _ => (),
@@ -105,7 +105,7 @@ fn three_hundred_broken_safetensors() {
         bytes.splice(0..8, (header.len() as u64).to_le_bytes().into_iter().chain(header));
         if random.below(4) == 0 {
             let was = u64::from_le_bytes(*bytes.first_chunk().unwrap());
-            bytes[..8].copy_from_slice(&random.nasty(was).to_le_bytes());
+            bytes[..8].copy_from_slice(&nasty(&mut random, was).to_le_bytes());
         }
         survives(&format!("mutant {nth}"), "bad.safetensors", || open_safetensors(bytes, packed_config()));
     }

@@ -1,5 +1,7 @@
 //! The random part of screening: the two fixed dithers and how far an estimate can be off (docs/screened-head.md).
 
+use crate::random::Random;
+
 /// Columns are filled up to a multiple of this: three blocks of the screen.
 pub(super) const PAD: usize = 32;
 
@@ -15,21 +17,17 @@ pub(super) const ACTIVATION_DITHER: u64 = 0xb7e1_5162_8aed_2a6a;
 /// Most that the chance of a wrong answer may be for one hidden state: 2^-80. For 10^12 of them it is below 10^-12.
 const CHANCE: f64 = 1.0 / (1u128 << 80) as f64;
 
-/// Numbers of splitmix64 (Steele, Lea and Flood, 2014).
-pub(super) struct Dither(u64);
+/// Numbers that look like noise and are always the same.
+pub(super) struct Dither(Random);
 
 impl Dither {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random(seed))
     }
 
     /// The upper half of the next number.
     fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 32) as u32
+        (self.0.bits() >> 32) as u32
     }
 
     /// `cols` numbers in 0..256.

@@ -20,11 +20,11 @@ use crate::error::Refusal;
 use crate::json::{self, Json};
 use crate::parts::{Call, Part, Parts, Spoken, THINK};
 use crate::prepare::{ASKS, Kind, Shape};
-use crate::ready::now;
 use crate::refused::{self, Setting};
 use crate::stream::{self, Dialect};
 use crate::wire;
 use crate::worker::{Done, Event, Reason};
+use tern::date::{now, utc};
 
 #[derive(Deserialize)]
 pub(crate) struct Request {
@@ -141,7 +141,7 @@ fn loaded(app: &App, chat: bool) -> Result<Response, Refusal> {
     app.ready()?;
     let mut line = json!({
         "model": app.options.name,
-        "created_at": rfc3339(now()),
+        "created_at": utc(now()),
         "done": true,
         "done_reason": "load",
     });
@@ -240,7 +240,7 @@ struct Lines {
 impl Lines {
     fn line(&mut self, spoken: &Spoken) -> Value {
         let text = spoken.text.as_deref().unwrap_or_default();
-        let mut line = json!({"model": self.envelope.name, "created_at": rfc3339(now()), "done": false});
+        let mut line = json!({"model": self.envelope.name, "created_at": utc(now()), "done": false});
         if self.chat {
             line["message"] = json!({"role": "assistant", "content": text});
             if !spoken.calls.is_empty() {
@@ -350,7 +350,7 @@ fn card(app: &App) -> Result<Value, Refusal> {
     Ok(json!({
         "name": tagged(name),
         "model": tagged(name),
-        "modified_at": rfc3339(ready.loaded),
+        "modified_at": utc(ready.loaded),
         "size": bytes,
         "digest": digest,
         "details": {
@@ -454,36 +454,4 @@ pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, 
 
 pub(crate) async fn version() -> axum::Json<Value> {
     axum::Json(json!({"version": env!("CARGO_PKG_VERSION")}))
-}
-
-/// Seconds since 1970 as a date and a time (H. Hinnant's days-to-civil rule).
-fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468; // from 0000-03-01
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rfc3339;
-
-    #[test]
-    fn dates() {
-        for (seconds, date) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_827_696, "2000-02-29T12:34:56Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(rfc3339(seconds), date);
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tern::Cost;
+use tern::{Cost, date};
 use tern_kernels::Packing;
 
 use super::measure::{Bench, Measured, Start};
@@ -95,7 +95,7 @@ impl Report {
         Self {
             model: path.display().to_string(),
             machine: bench.machine,
-            date: machine::now(),
+            date: date::utc(date::now()),
             note: note.map(str::to_owned),
             cpu: bench.model.cpu_name(),
             packing: bench.model.packing(),

@@ -7,10 +7,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use tern::date;
 use tern::file::Whole;
 
 use crate::failure::Outcome;
-use crate::machine;
 use crate::terminal;
 use gather::Report;
 
@@ -101,7 +101,7 @@ fn html(report: &Report, title: &str) -> String {
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\n\
          <body><h1>{title}</h1><p>Made by tern {} at {}.</p>\n",
         env!("CARGO_PKG_VERSION"),
-        machine::now(),
+        date::utc(date::now()),
     );
     for (name, about, plot) in report.plots() {
         let _ = write!(page, "<h2>{name}</h2>\n<p>{about}</p>\n<figure>{plot}</figure>\n");

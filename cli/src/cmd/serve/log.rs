@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
+use tern::date;
 
-use crate::machine;
 use crate::terminal;
 
 /// A log on standard error in this form.
@@ -48,7 +48,7 @@ fn plain(entry: &Value) -> String {
     }
     let mut line = format!(
         "{} {} {} {} {}",
-        machine::utc(number("time") as u64),
+        date::utc(number("time") as u64),
         count("status"),
         text("method"),
         text("path"),
