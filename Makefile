@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm clients exports miri fuzz
+.PHONY: ci check test tests lint doc fuzz-check arm wasm clients exports hub shells miri fuzz
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm clients exports test
+ci: lint doc fuzz-check arm wasm clients exports hub shells test
 
 check: lint doc fuzz-check test
 
@@ -32,12 +32,19 @@ arm:
 wasm:
 	.ci/cross-wasm
 
-# Other people's programs: clients of the server, and what loads Tern's exports.
+# Other people's programs: clients of the server, what loads Tern's exports, the Hub's own client.
 clients: tests
 	.ci/clients
 
 exports: tests
 	.ci/exports
+
+hub: tests
+	.ci/hub
+
+# Completion in the shells themselves.
+shells: tests
+	.ci/shells
 
 # What shares memory between threads, in Miri, with some orders of the threads: the pool, parts of arrays, buffers, and the
 # smallest run of every kernel that uses them. Needs a nightly tool chain with miri and rust-src (`rustup component add`).

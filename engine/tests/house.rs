@@ -88,6 +88,18 @@ fn crates_depend_on_each_other_as_the_table_says() {
     }
 }
 
+#[test]
+fn the_workflow_runs_every_part_of_what_ci_runs() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (makefile, workflow) = (read("Makefile"), read(".github/workflows/ci.yml"));
+    let parts = makefile.lines().find_map(|line| line.strip_prefix("ci: ")).unwrap();
+    assert!(parts.split(' ').count() > 5 && read(".ci/run").ends_with("\nmake ci\n"), "{parts}");
+    for part in parts.split(' ') {
+        let named = workflow.split([' ', '\n', '[', ']', ',']).any(|word| word == part);
+        assert!(named, "the workflow never runs `make {part}`");
+    }
+}
+
 /// The path of a module within its crate: none for `lib.rs`, `["file", "gguf"]` for `file/gguf.rs`.
 type Place = Vec<String>;
 
