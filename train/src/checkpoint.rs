@@ -103,10 +103,7 @@ pub fn save(dir: &Path, state: &State, buffers: [&[f32]; 3], keep: usize) -> Res
     if let Err(e) = written {
         // A full disk has room again; the checkpoints before this one stay.
         let _ = std::fs::remove_file(&aside);
-        return Err(Error::File {
-            path,
-            what: format!("cannot save: {e}; the checkpoints before it are whole"),
-        });
+        return Err(Error::file(&path, format!("cannot save: {e}; the checkpoints before it are whole")));
     }
     // The new name itself must reach the disk before older ones go.
     #[cfg(unix)]
@@ -148,7 +145,7 @@ pub fn latest(dir: &Path, mut buffers: Buffers, note: &mut dyn FnMut(String)) ->
     for (_, path) in &all {
         match read(path, &mut buffers) {
             Ok(state) => return Ok(Some(state)),
-            Err(Error::File { path, what }) => {
+            Err(Error::Engine(tern::Error::File { path, what })) => {
                 note(format!("{}: {what}; trying the one before", path.display()))
             }
             Err(e) => return Err(e),

@@ -7,14 +7,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the variants' sentences name their fields")]
 pub enum Error {
-    /// The engine's own.
+    /// The engine's own, for models and for every other file.
     Engine(tern::Error),
-    /// The system refused a read or a write of this path.
-    Io { path: PathBuf, source: std::io::Error },
     /// A key of the configuration.
     Key { key: String, what: String },
-    /// A file of the configuration, of data or of a checkpoint.
-    File { path: PathBuf, what: String },
     /// A line of data.
     Line { path: PathBuf, line: u64, what: String },
     /// The input of this layer was NaN or infinite.
@@ -29,13 +25,13 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An [`Error::Io`] for this path.
+    /// The system refused a read or a write of this path.
     pub fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+        tern::Error::io(path, source).into()
     }
-    /// An [`Error::File`] for this path.
+    /// A file of the configuration, of data or of a checkpoint is wrong.
     pub fn file(path: &Path, what: impl Into<String>) -> Self {
-        Self::File { path: path.to_owned(), what: what.into() }
+        tern::Error::file(path, what).into()
     }
     /// An [`Error::Key`].
     pub fn key(key: &str, what: impl Into<String>) -> Self {
@@ -57,9 +53,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(error) => error.fmt(f),
-            Self::Io { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Key { key, what } => write!(f, "key `{key}`: {what}"),
-            Self::File { path, what } => write!(f, "{}: {what}", path.display()),
             Self::Line { path, line, what } => write!(f, "{}, line {line}: {what}", path.display()),
             Self::NotFinite(layer) => write!(f, "layer {layer}: a value is not a number"),
             Self::Diverged(what) | Self::Input(what) => f.write_str(what),

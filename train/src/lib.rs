@@ -24,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod start;
+pub mod svg;
 pub mod tensorboard;
 pub mod tokenizer;
 

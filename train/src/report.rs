@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::config::Run;
 use crate::error::Result;
 use crate::metrics::{self, Line, Step, Validation};
+use crate::svg::{Svg, escaped};
 
 /// Width and height of a drawing, and its margins.
 const SIZE: (f64, f64) = (760.0, 260.0);
@@ -13,10 +14,6 @@ const BELOW: f64 = 28.0;
 
 /// A curve: its colour, its name and its points.
 type Curve<'a> = (&'a str, &'a str, Vec<(f64, f64)>);
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
 
 /// Curves over steps.
 fn drawing(title: &str, curves: &[Curve]) -> String {
@@ -32,31 +29,23 @@ fn drawing(title: &str, curves: &[Curve]) -> String {
     let (width, height) = (SIZE.0 - LEFT - 8.0, SIZE.1 - BELOW - 24.0);
     let x = |value: f64| LEFT + (value - x0) / (x1 - x0) * width;
     let y = |value: f64| 24.0 + (y1 - value) / (y1 - y0) * height;
-    let mut svg =
-        format!("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\">\n", SIZE.0, SIZE.1);
+    let mut svg = Svg::new([SIZE.0, SIZE.1], &format!("aria-label=\"{title}\""));
     for i in 0..=4 {
         let value = y0 + (y1 - y0) * f64::from(i) / 4.0;
         let at = y(value);
         let label = if value.abs() >= 0.1 { format!("{value:.2}") } else { format!("{value:.1e}") };
-        let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{:.1}\"/>", LEFT + width);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-            LEFT - 6.0,
-            at + 4.0
-        );
+        svg.path(format_args!("M{LEFT} {at:.1}H{:.1}", LEFT + width), "class=\"grid\"");
+        svg.text([LEFT - 6.0, at + 4.0], "text-anchor=\"end\"", &label);
         let step = x0 + (x1 - x0) * f64::from(i) / 4.0;
-        let (at, below) = (x(step), SIZE.1 - 8.0);
-        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{below:.1}\" text-anchor=\"middle\">{step:.0}</text>");
+        svg.text([x(step), SIZE.1 - 8.0], "text-anchor=\"middle\"", &format!("{step:.0}"));
     }
     let mut name_at = LEFT;
     for (colour, name, points) in curves.iter().filter(|(_, _, points)| !points.is_empty()) {
-        let path: Vec<String> = points.iter().map(|&(a, b)| format!("{:.1} {:.1}", x(a), y(b))).collect();
-        let _ = writeln!(svg, "<path class=\"line\" stroke=\"{colour}\" d=\"M{}\"/>", path.join("L"));
-        let _ = writeln!(svg, "<text x=\"{name_at:.0}\" y=\"14\" fill=\"{colour}\">{name}</text>");
+        svg.curve(points.iter().map(|&(a, b)| [x(a), y(b)]), &format!("class=\"line\" stroke=\"{colour}\""));
+        svg.text([name_at, 14.0], &format!("fill=\"{colour}\""), name);
         name_at += 9.0 * name.len() as f64 + 20.0;
     }
-    svg + "</svg>\n"
+    svg.finish()
 }
 
 /// At most this many points, each the mean of its neighbours.

@@ -1,10 +1,11 @@
-//! The picture of a benchmark: tokens per second against threads, depth and batch, with the ceilings drawn in. Written as
-//! SVG by hand; it has a background of its own and follows the reader's light or dark scheme where that is known.
+//! The picture of a benchmark: tokens per second against threads, depth and batch, with the ceilings drawn in. It
+//! has a background of its own and follows the reader's light or dark scheme where that is known.
 
 mod labels;
 
-use std::fmt::Write;
 use std::path::Path;
+
+use tern_train::svg::{Svg, escaped};
 
 use self::labels::{Area, CHARACTER, Labels, clipped, text_width};
 use super::report::{Report, Row, speed};
@@ -24,10 +25,13 @@ const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#24292f}.small{font-size:11px;fill:#57606a}.title{font-size:16px;font-weight:600}\
 .paper{fill:#fff}.axis{stroke:#8c959f;fill:none}.grid{stroke:#d8dee4;fill:none}\
 .prompt{stroke:#0969da;fill:#0969da}.text{stroke:#bc4c00;fill:#bc4c00}\
-polyline{fill:none!important;stroke-width:2}.ceiling{stroke-dasharray:5 4;stroke-width:1.5}\
+.curve{fill:none!important;stroke-width:2}.ceiling{stroke-dasharray:5 4;stroke-width:1.5}\
 .other{fill:none!important;stroke-width:1.5}.figure{paint-order:stroke;stroke:#fff!important;stroke-width:3px}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.paper{fill:#0d1117}.figure{stroke:#0d1117!important}.axis{stroke:#6e7681}\
 .grid{stroke:#30363d}.prompt{stroke:#58a6ff;fill:#58a6ff}.text{stroke:#f0883e;fill:#f0883e}}";
+
+const SMALL: &str = "class=\"small\"";
+const SMALL_MIDDLE: &str = "class=\"small\" text-anchor=\"middle\"";
 
 /// One line of a panel.
 struct Line {
@@ -61,57 +65,40 @@ struct Panel {
 /// The whole picture.
 pub(super) fn svg(report: &Report) -> String {
     let name = Path::new(&report.model).file_name().and_then(|name| name.to_str()).unwrap_or(&report.model);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-         role=\"img\">\n<title>tern bench {name}: tokens per second against threads, depth and batch</title>\n\
-         <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"8\"/>\n\
-         <text class=\"title\" x=\"20\" y=\"30\">{name}: tokens per second</text>\n",
-        name = escaped(&clipped(name, WIDTH - 260.0, 9.5)),
-    );
+    let name = clipped(name, WIDTH - 260.0, 9.5);
+    let style = format!("xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\"");
+    let mut out = Svg::new([WIDTH, HEIGHT], &style);
+    let title = escaped(&format!("tern bench {name}: tokens per second against threads, depth and batch"));
+    out.raw(format_args!("<title>{title}</title>\n<style>{STYLE}</style>"));
+    out.rect([0.0, 0.0], [WIDTH, HEIGHT], "class=\"paper\" rx=\"8\"");
+    out.text([20.0, 30.0], "class=\"title\"", &format!("{name}: tokens per second"));
     legend(report, &mut out);
     for (nth, panel) in panels(report).iter().enumerate() {
         draw(panel, FIRST_LEFT + APART * nth as f64, &mut out);
     }
-    let _ = writeln!(
-        out,
-        "<text class=\"small\" x=\"20\" y=\"{}\">{}</text>",
-        HEIGHT - 26.0,
-        footer(&report.machine_line())
-    );
     let words = "medians; dashed: the lowest ceiling measured beside each point (prompts: int8 products, texts: memory or kernels)";
     let words = report.note.as_ref().map_or(words.to_owned(), |note| format!("{words}; {note}"));
-    let _ = writeln!(
-        out,
-        "<text class=\"small\" x=\"20\" y=\"{}\">{}</text>\n</svg>",
-        HEIGHT - 10.0,
-        footer(&words)
-    );
-    out
+    // As long as the picture is wide.
+    for (words, y) in [(report.machine_line(), HEIGHT - 26.0), (words, HEIGHT - 10.0)] {
+        out.text([20.0, y], SMALL, &clipped(&words, WIDTH - 40.0, CHARACTER));
+    }
+    out.finish()
 }
 
-/// A line at the foot, as long as the picture is wide.
-fn footer(words: &str) -> String {
-    escaped(&clipped(words, WIDTH - 40.0, CHARACTER))
-}
-
-fn legend(report: &Report, out: &mut String) {
+fn legend(report: &Report, out: &mut Svg) {
     let (prompt, text) = chosen(report);
     let mut x = 20.0;
     for (class, words, tokens) in [("prompt", "prompt of", prompt), ("text", "text of", text)] {
         if let Some(tokens) = tokens {
-            let (at, next) = (x + 5.0, x + 15.0);
-            let _ = writeln!(
-                out,
-                "<circle class=\"{class}\" cx=\"{at}\" cy=\"50\" r=\"4\"/><text x=\"{next}\" y=\"54.5\">{words} {tokens}</text>"
-            );
+            out.circle([x + 5.0, 50.0], 4.0, &format!("class=\"{class}\""));
+            out.text([x + 15.0, 54.5], "", &format!("{words} {tokens}"));
             x += 140.0;
         }
     }
     if !report.rivals.is_empty() {
         let commands: Vec<&str> = report.rivals.iter().map(Rival::command).collect();
         let words = format!("squares: {}", commands.join("; "));
-        let words = clipped(&words, WIDTH - 20.0 - x, CHARACTER);
-        let _ = writeln!(out, "<text class=\"small\" x=\"{x}\" y=\"54\">{}</text>", escaped(&words));
+        out.text([x, 54.0], SMALL, &clipped(&words, WIDTH - 20.0 - x, CHARACTER));
     }
 }
 
@@ -201,7 +188,7 @@ fn drawn(report: &Report, class: &'static str, tests: impl Iterator<Item = Optio
     lines
 }
 
-fn draw(panel: &Panel, left: f64, out: &mut String) {
+fn draw(panel: &Panel, left: f64, out: &mut Svg) {
     let (width, height) = PANEL;
     let bottom = TOP + height;
     let highest =
@@ -214,27 +201,13 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
     let mut tick = 0.0;
     while tick <= top * 1.0001 {
         let at = y(tick);
-        let class = if tick == 0.0 { "axis" } else { "grid" };
-        let _ = writeln!(
-            out,
-            "<path class=\"{class}\" d=\"M{left:.1} {at:.1}h{width:.1}\"/>\
-             <text class=\"small\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            left - 6.0,
-            at + 4.0,
-            number(tick),
-        );
+        let class = if tick == 0.0 { "class=\"axis\"" } else { "class=\"grid\"" };
+        out.path(format_args!("M{left:.1} {at:.1}h{width:.1}"), class);
+        out.text([left - 6.0, at + 4.0], "class=\"small\" text-anchor=\"end\"", &number(tick));
         tick += step;
     }
-    let middle = left + width / 2.0;
-    let _ = writeln!(
-        out,
-        "<text class=\"small\" x=\"{left:.1}\" y=\"{:.1}\">tokens/s; {}</text>\
-         <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-        TOP - 14.0,
-        escaped(&panel.fixed),
-        bottom + 40.0,
-        panel.title,
-    );
+    out.text([left, TOP - 14.0], SMALL, &format!("tokens/s; {}", panel.fixed));
+    out.text([left + width / 2.0, bottom + 40.0], "text-anchor=\"middle\"", panel.title);
     let mut end = 0.0;
     for (nth, value) in panel.values.iter().enumerate() {
         let (text, at) = (value.to_string(), x(nth));
@@ -244,11 +217,7 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
             continue;
         }
         end = at + half + CHARACTER;
-        let _ = writeln!(
-            out,
-            "<text class=\"small\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
-            bottom + 18.0
-        );
+        out.text([at, bottom + 18.0], SMALL_MIDDLE, &text);
     }
     // The numbers of the next panel's axis begin APART - 50 to the right.
     let mut labels = Labels::within(Area(left, TOP - 12.0, left + APART - 50.0, bottom));
@@ -258,7 +227,7 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
     for line in panel.lines.iter().filter(|line| line.mark != Mark::Ceiling) {
         place(line).into_iter().for_each(|point| labels.point(point));
     }
-    let mut figures = String::new();
+    let mut figures = Vec::new();
     for line in &panel.lines {
         let points = place(line);
         let class = line.class;
@@ -267,36 +236,28 @@ fn draw(panel: &Panel, left: f64, out: &mut String) {
             Mark::Ours => "",
             Mark::Other => " other",
         };
+        let style = format!("class=\"{class}{kind}\"");
         if points.len() > 1 {
-            let list: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let _ = writeln!(out, "<polyline class=\"{class}{kind}\" points=\"{}\"/>", list.join(" "));
+            let curve = format!("class=\"curve {class}{kind}\"");
+            out.curve(points.iter().map(|&(x, y)| [x, y]), &curve);
         }
-        for ((px, py), value) in points.iter().zip(line.points.iter().flatten()) {
-            if line.mark == Mark::Ceiling {
+        for (&(x, y), value) in points.iter().zip(line.points.iter().flatten()) {
+            match line.mark {
                 // A ceiling over a single point is a stroke of its own.
-                let _ = writeln!(out, "<path class=\"{class} ceiling\" d=\"M{:.1} {py:.1}h32\"/>", px - 16.0);
-                continue;
-            }
-            if line.mark == Mark::Other {
-                let (left, top) = (px - 3.5, py - 3.5);
-                let _ = writeln!(
-                    out,
-                    "<rect class=\"{class} other\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"7\" height=\"7\"/>"
-                );
-                continue;
-            }
-            let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
-            let text = speed(*value);
-            if let Some((x, y)) = labels.place((*px, *py), &text) {
-                let _ = writeln!(
-                    figures,
-                    "<text class=\"small figure {class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"
-                );
+                Mark::Ceiling => out.path(format_args!("M{:.1} {y:.1}h32", x - 16.0), &style),
+                Mark::Other => out.rect([x - 3.5, y - 3.5], [7.0, 7.0], &style),
+                Mark::Ours => {
+                    out.circle([x, y], 3.5, &style);
+                    let text = speed(*value);
+                    let at = labels.place((x, y), &text);
+                    figures
+                        .extend(at.map(|(x, y)| ([x, y], format!("class=\"small figure {class}\""), text)));
+                }
             }
         }
     }
     // On top of all lines, in the colour of their own, with a rim in that of the paper.
-    out.push_str(&figures);
+    figures.iter().for_each(|(at, style, text)| out.text(*at, style, text));
 }
 
 /// The end of an axis that holds `highest`, and the distance of its lines: 1, 2 or 5 times a power of ten.
@@ -313,21 +274,6 @@ fn scale(highest: f64) -> (f64, f64) {
 fn number(x: f64) -> String {
     let rounded = (x * 1e6).round() / 1e6;
     rounded.to_string()
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -393,8 +339,9 @@ mod tests {
                     line("text", Mark::Ours, &low),
                 ],
             };
-            let mut svg = String::new();
+            let mut svg = Svg::new([WIDTH, HEIGHT], "");
             (0..3).for_each(|nth| draw(&panel, FIRST_LEFT + APART * f64::from(nth), &mut svg));
+            let svg = svg.finish();
             let texts = texts(&svg);
             assert!(svg.matches("figure").count() >= 3, "some figures are there: {svg}");
             for (nth, (area, text)) in texts.iter().enumerate() {
@@ -403,10 +350,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn text_of_any_kind_stays_text() {
-        assert_eq!(escaped("<a href=\"x\">&\n"), "&lt;a href=&quot;x&quot;&gt;&amp; ");
     }
 }

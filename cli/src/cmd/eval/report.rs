@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tern::date;
 use tern::file::Whole;
+use tern_train::svg::escaped;
 
 use crate::failure::Outcome;
 use crate::terminal;
@@ -142,9 +143,4 @@ fn is_number(cell: &str) -> bool {
 
 fn is_hash(cell: &str) -> bool {
     cell.len() == 64 && cell.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Text that means nothing to a browser.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

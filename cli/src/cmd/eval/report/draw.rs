@@ -1,8 +1,6 @@
 //! Bars with whiskers and grids of shares, as SVG that takes its colours from the page.
 
-use std::fmt::Write;
-
-use super::escaped;
+use tern_train::svg::Svg;
 
 /// Bars of one label, side by side.
 pub(super) struct Group {
@@ -39,72 +37,49 @@ pub(super) fn bars(groups: &[Group], models: &[String], most: Option<f64>, unit:
     let legend = if models.len() > 1 { 24.0 } else { 0.0 };
     let bars: usize = groups.iter().map(|group| group.bars.len()).sum();
     let bottom = legend + bars as f64 * BAR + groups.len() as f64 * GAP + 4.0;
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {} {}\" width=\"{}\" role=\"img\">",
-        left + WIDTH + RIGHT,
-        bottom + 22.0,
-        left + WIDTH + RIGHT,
-    );
+    let whole = left + WIDTH + RIGHT;
+    let mut svg = Svg::new([whole, bottom + 22.0], &format!("width=\"{whole}\""));
     let mut x = left;
     for (nth, model) in models.iter().enumerate().filter(|_| legend > 0.0) {
-        let colour = COLOURS[nth % COLOURS.len()];
-        let _ = write!(svg, "<rect x=\"{x}\" y=\"2\" width=\"10\" height=\"10\" fill=\"{colour}\"/>");
-        let _ = write!(svg, "<text x=\"{}\" y=\"11\">{}</text>", x + 14.0, escaped(model));
+        svg.rect([x, 2.0], [10.0, 10.0], &fill(nth));
+        svg.text([x + 14.0, 11.0], "", model);
         x += 34.0 + 7.0 * model.chars().count() as f64;
     }
     for step in 0..=4 {
         let value = most * f64::from(step) / 4.0;
         let x = at(value);
-        let _ =
-            write!(svg, "<line class=\"axis\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{legend}\" y2=\"{bottom}\"/>");
-        let _ = write!(
-            svg,
-            "<text class=\"dim\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}{unit}</text>",
-            bottom + 16.0,
-            short(value)
-        );
+        svg.path(format_args!("M{x:.1} {legend}V{bottom}"), "class=\"axis\"");
+        let words = format!("{}{unit}", short(value));
+        svg.text([x, bottom + 16.0], "class=\"dim\" text-anchor=\"middle\"", &words);
     }
     let mut y = legend + GAP / 2.0;
     for group in groups {
-        let height = group.bars.len() as f64 * BAR;
-        let _ = write!(
-            svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            left - 8.0,
-            y + height / 2.0 + 4.0,
-            escaped(&group.label),
-        );
+        let middle = y + group.bars.len() as f64 * BAR / 2.0;
+        svg.text([left - 8.0, middle + 4.0], "text-anchor=\"end\"", &group.label);
         for bar in &group.bars {
             let (end, middle) = (at(bar.value), y + BAR / 2.0);
-            let colour = COLOURS[bar.colour % COLOURS.len()];
-            let (width, height) = (end - left, BAR - 3.0);
-            let _ = write!(
-                svg,
-                "<rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>",
-                y + 1.5
-            );
+            svg.rect([left, y + 1.5], [end - left, BAR - 3.0], &fill(bar.colour));
             let (low, high) = (at(bar.from), at(bar.to));
             if high > low {
-                let _ = write!(
-                    svg,
-                    "<path class=\"error\" fill=\"none\" d=\"M{low:.1} {middle:.1}H{high:.1}M{low:.1} {:.1}v6M{high:.1} {:.1}v6\"/>",
-                    middle - 3.0,
-                    middle - 3.0
+                let ends = middle - 3.0;
+                svg.path(
+                    format_args!(
+                        "M{low:.1} {middle:.1}H{high:.1}M{low:.1} {ends:.1}v6M{high:.1} {ends:.1}v6"
+                    ),
+                    "class=\"error\" fill=\"none\"",
                 );
             }
-            let _ = write!(
-                svg,
-                "<text x=\"{:.1}\" y=\"{:.1}\">{}{unit}</text>",
-                high.max(end) + 6.0,
-                middle + 4.0,
-                short(bar.value)
-            );
+            let words = format!("{}{unit}", short(bar.value));
+            svg.text([high.max(end) + 6.0, middle + 4.0], "", &words);
             y += BAR;
         }
         y += GAP;
     }
-    svg.push_str("</svg>");
-    svg
+    svg.finish()
+}
+
+fn fill(colour: usize) -> String {
+    format!("fill=\"{}\"", COLOURS[colour % COLOURS.len()])
 }
 
 /// Shares by length (across) and depth (down), the fuller the darker; each cell is `[length, depth, share]`.
@@ -122,31 +97,23 @@ pub(super) fn grid(cells: &[[f64; 3]]) -> String {
     let (width, height) = (left + lengths.len() as f64 * CELL[0], depths.len() as f64 * CELL[1] + 22.0);
     // As wide as the bars, so that both have the same type.
     let whole = width.max(left + WIDTH + RIGHT);
-    let mut svg = format!("<svg viewBox=\"0 0 {whole} {height}\" width=\"{whole}\" role=\"img\">");
+    let mut svg = Svg::new([whole, height], &format!("width=\"{whole}\""));
     for (row, label) in labels.iter().enumerate() {
-        let y = row as f64 * CELL[1] + 17.0;
-        let _ = write!(svg, "<text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{label}</text>", left - 8.0);
+        svg.text([left - 8.0, row as f64 * CELL[1] + 17.0], "text-anchor=\"end\"", label);
     }
     for (column, length) in lengths.iter().enumerate() {
-        let (x, y) = (left + (column as f64 + 0.5) * CELL[0], height - 6.0);
-        let _ = write!(svg, "<text class=\"dim\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{length}</text>");
+        let place = [left + (column as f64 + 0.5) * CELL[0], height - 6.0];
+        svg.text(place, "class=\"dim\" text-anchor=\"middle\"", &length.to_string());
     }
     let place = |values: &[f64], value: f64| values.iter().position(|v| *v == value).unwrap_or(0) as f64;
     for &[length, depth, share] in cells {
         let (x, y) = (left + place(&lengths, length) * CELL[0], place(&depths, depth) * CELL[1]);
-        let _ = write!(
-            svg,
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"{}\" fill-opacity=\"{:.2}\"/>",
-            CELL[0] - 2.0,
-            CELL[1] - 2.0,
-            COLOURS[0],
-            0.06 + 0.6 * share,
-        );
-        let (x, y) = (x + CELL[0] / 2.0 - 1.0, y + 17.0);
-        let _ = write!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{:.0}%</text>", 100.0 * share);
+        let style = format!("{} fill-opacity=\"{:.2}\"", fill(0), 0.06 + 0.6 * share);
+        svg.rect([x, y], [CELL[0] - 2.0, CELL[1] - 2.0], &style);
+        let words = format!("{:.0}%", 100.0 * share);
+        svg.text([x + CELL[0] / 2.0 - 1.0, y + 17.0], "text-anchor=\"middle\"", &words);
     }
-    svg.push_str("</svg>");
-    svg
+    svg.finish()
 }
 
 /// Room for the longest label at 12 px.

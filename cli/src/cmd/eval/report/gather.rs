@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+use tern_train::svg::escaped;
 
 use super::Table;
 use super::draw::{self, Bar, Group};
@@ -61,42 +62,12 @@ impl Report {
             &["model", "task", "figure", "value", "±", "items", "shots"],
             self.task_rows(),
         );
-        let ppl = |v: &Value| {
-            let kind = match v["stride"].as_u64() {
-                None => format!("chunks of {}, second halves", v["context"]),
-                Some(stride) => format!("windows of {}, stride {stride}", v["context"]),
-            };
-            vec![
-                name(v),
-                base(&v["file"]),
-                kind,
-                number(&v["perplexity"], 4),
-                number(&v["error"], 4),
-                number(&v["bits_per_byte"], 4),
-                text(&v["tokens_scored"]),
-            ]
-        };
         push(
             "Perplexity",
             "Perplexities compare only over the same text, under the same convention, and by the same tokenizer; bits per byte by any.",
             &["model", "text", "convention", "perplexity", "±", "bits/byte", "tokens"],
-            self.ppl.iter().map(ppl).collect(),
+            self.ppl.iter().map(ppl_row).collect(),
         );
-        let compare = |v: &Value| {
-            let side = |side: &Value| format!("{} ({})", base(&side["model"]), settings(&side["settings"]));
-            let percent = |value: &Value| format!("{:.3}%", 100.0 * value.as_f64().unwrap_or(f64::NAN));
-            let kl = v["kl"].as_f64().map_or("–".into(), |kl| format!("{kl:.2e}"));
-            let largest = v["largest_logit_difference"].as_f64().map_or("–".into(), |x| format!("{x:.2e}"));
-            vec![
-                side(&v["a"]),
-                side(&v["b"]),
-                kl,
-                percent(&v["top1_agreement"]),
-                percent(&v["identical"]),
-                largest,
-                text(&v["tokens"]),
-            ]
-        };
         push(
             "Divergence",
             "Of the second's probabilities from the first's. Identical: every bit of every logit is the same.",
@@ -109,45 +80,19 @@ impl Report {
                 "largest difference",
                 "tokens",
             ],
-            self.compare.iter().map(compare).collect(),
+            self.compare.iter().map(compare_row).collect(),
         );
-        let needle = |v: &Value| -> Vec<Vec<String>> {
-            let cells = v["needle"].as_array().map_or(&[][..], Vec::as_slice);
-            let row = |c: &Value| {
-                vec![
-                    name(v),
-                    text(&c["length"]),
-                    format!("{}%", c["depth"]),
-                    format!("{:.0}%", 100.0 * c["found"].as_f64().unwrap_or(f64::NAN)),
-                    number(&c["logprob"], 3),
-                ]
-            };
-            cells.iter().map(row).collect()
-        };
         push(
             "Needle",
             "",
             &["model", "tokens", "depth", "found", "log-probability"],
-            self.needle.iter().flat_map(needle).collect(),
+            self.needle.iter().flat_map(needle_rows).collect(),
         );
-        let bench = |v: &Value| -> Vec<Vec<String>> {
-            let tests = v["tests"].as_array().map_or(&[][..], Vec::as_slice);
-            let row = |t: &Value| {
-                vec![
-                    name(v),
-                    text(&t["test"]),
-                    text(&t["n_threads"]),
-                    number(&t["avg_ts"], 2),
-                    number(&t["joules_per_token"], 3),
-                ]
-            };
-            tests.iter().map(row).collect()
-        };
         push(
             "Speed and energy",
             &self.energy(),
             &["model", "test", "threads", "tokens/s", "J/token"],
-            self.bench.iter().flat_map(bench).collect(),
+            self.bench.iter().flat_map(bench_rows).collect(),
         );
         push("What was measured", "", &["what", "how", "SHA-256"], self.sources());
         tables
@@ -247,7 +192,7 @@ impl Report {
             if !cells.is_empty() {
                 let about = format!(
                     "Of {}: the share of sentences found, by the text's length in tokens and how deep in it they lie.",
-                    super::escaped(&name(v))
+                    escaped(&name(v))
                 );
                 plots.push(("Needle", about, draw::grid(&cells)));
             }
@@ -317,4 +262,68 @@ fn number(value: &Value, digits: usize) -> String {
 fn settings(value: &Value) -> String {
     let shown = |(key, value): (&String, &Value)| format!("{key} {}", text(value));
     value.as_object().map_or(String::new(), |map| map.iter().map(shown).collect::<Vec<_>>().join(", "))
+}
+
+/// A row of `tern eval ppl`.
+fn ppl_row(v: &Value) -> Vec<String> {
+    let kind = match v["stride"].as_u64() {
+        None => format!("chunks of {}, second halves", v["context"]),
+        Some(stride) => format!("windows of {}, stride {stride}", v["context"]),
+    };
+    vec![
+        name(v),
+        base(&v["file"]),
+        kind,
+        number(&v["perplexity"], 4),
+        number(&v["error"], 4),
+        number(&v["bits_per_byte"], 4),
+        text(&v["tokens_scored"]),
+    ]
+}
+
+/// A row of `tern eval compare`.
+fn compare_row(v: &Value) -> Vec<String> {
+    let side = |side: &Value| format!("{} ({})", base(&side["model"]), settings(&side["settings"]));
+    let percent = |value: &Value| format!("{:.3}%", 100.0 * value.as_f64().unwrap_or(f64::NAN));
+    let kl = v["kl"].as_f64().map_or("–".into(), |kl| format!("{kl:.2e}"));
+    let largest = v["largest_logit_difference"].as_f64().map_or("–".into(), |x| format!("{x:.2e}"));
+    vec![
+        side(&v["a"]),
+        side(&v["b"]),
+        kl,
+        percent(&v["top1_agreement"]),
+        percent(&v["identical"]),
+        largest,
+        text(&v["tokens"]),
+    ]
+}
+
+/// The rows of `tern eval needle`.
+fn needle_rows(v: &Value) -> Vec<Vec<String>> {
+    let cells = v["needle"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = |c: &Value| {
+        vec![
+            name(v),
+            text(&c["length"]),
+            format!("{}%", c["depth"]),
+            format!("{:.0}%", 100.0 * c["found"].as_f64().unwrap_or(f64::NAN)),
+            number(&c["logprob"], 3),
+        ]
+    };
+    cells.iter().map(row).collect()
+}
+
+/// The rows of `tern bench`.
+fn bench_rows(v: &Value) -> Vec<Vec<String>> {
+    let tests = v["tests"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = |t: &Value| {
+        vec![
+            name(v),
+            text(&t["test"]),
+            text(&t["n_threads"]),
+            number(&t["avg_ts"], 2),
+            number(&t["joules_per_token"], 3),
+        ]
+    };
+    tests.iter().map(row).collect()
 }
