@@ -7,11 +7,14 @@ mod ppl;
 mod report;
 mod tasks;
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tern::{Head, Model};
 
 use crate::failure::Outcome;
+use crate::model::{self, Loaded, MachineArgs, ThreadsArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +50,24 @@ impl Eval {
             What::Needle(needle) => needle.run(),
             What::Report(report) => report.run(),
         }
+    }
+}
+
+/// What every evaluation that runs a model takes.
+#[derive(Args)]
+struct Common {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadsArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+impl Common {
+    fn open(&self, path: &Path) -> Outcome<Loaded> {
+        model::open(path, &self.machine, self.threads.threads)
     }
 }
 

@@ -101,23 +101,11 @@ pub(super) fn follows(name: &str, arguments: &Arguments, answer: &str) -> bool {
         }
         "length_constraints:number_paragraphs" => parts(answer, "***") == Some(number("num_paragraphs")),
         "length_constraints:nth_paragraph_first_word" => {
-            let paragraphs: Vec<&str> = answer.split("\n\n").filter(|part| !part.trim().is_empty()).collect();
-            let nth = number("nth_paragraph");
-            let first = nth
-                .checked_sub(1)
-                .and_then(|nth| paragraphs.get(nth))
-                .and_then(|p| p.split_whitespace().next());
-            let first = first.unwrap_or_default().trim_start_matches(['"', '\'']);
-            let first: String = first.chars().take_while(|c| !".,?!'\"".contains(*c)).collect();
-            paragraphs.len() == number("num_paragraphs")
-                && first.to_lowercase() == word("first_word").to_lowercase()
+            paragraphs_with(answer, number("nth_paragraph"), word("first_word"))
+                == Some(number("num_paragraphs"))
         }
         "detectable_content:number_placeholders" => enclosed(answer, '[', ']') >= number("num_placeholders"),
-        "detectable_content:postscript" => {
-            let marker = word("postscript_marker").to_lowercase();
-            let squeezed = |text: &str| text.to_lowercase().replace(' ', "");
-            lines().any(|line| squeezed(line).contains(&squeezed(&marker)))
-        }
+        "detectable_content:postscript" => has_postscript(answer, word("postscript_marker")),
         "detectable_format:number_bullet_lists" => {
             let bullet =
                 |line: &str| (line.starts_with('*') && !line.starts_with("**")) || line.starts_with('-');
@@ -132,26 +120,9 @@ pub(super) fn follows(name: &str, arguments: &Arguments, answer: &str) -> bool {
         "detectable_format:multiple_sections" => {
             sections(answer, word("section_spliter")) >= number("num_sections")
         }
-        "detectable_format:json_format" => {
-            let text = answer.trim();
-            let fence =
-                ["```json", "```Json", "```JSON", "```"].iter().find_map(|fence| text.strip_prefix(fence));
-            let text = fence.unwrap_or(text).trim_end_matches("```").trim();
-            serde_json::from_str::<Value>(text).is_ok()
-        }
-        "detectable_format:title" => lines().any(|line| {
-            let title = line
-                .find("<<")
-                .and_then(|at| line[at + 2..].find(">>").map(|end| &line[at + 2..at + 2 + end]));
-            title.is_some_and(|title| !title.trim().is_empty())
-        }),
-        "combination:two_responses" => {
-            let parts: Vec<&str> = answer.split("******").map(str::trim).collect();
-            let inner = |at: usize| at > 0 && at + 1 < parts.len();
-            let empty_inside = parts.iter().enumerate().any(|(at, part)| part.is_empty() && inner(at));
-            let said: Vec<&&str> = parts.iter().filter(|part| !part.is_empty()).collect();
-            !empty_inside && said.len() == 2 && said[0] != said[1]
-        }
+        "detectable_format:json_format" => is_json(answer.trim()),
+        "detectable_format:title" => answer.lines().any(has_title),
+        "combination:two_responses" => are_two(answer),
         "combination:repeat_prompt" => {
             let wanted = word("prompt_to_repeat").trim().to_lowercase();
             answer.trim().to_lowercase().starts_with(&wanted)
@@ -165,19 +136,60 @@ pub(super) fn follows(name: &str, arguments: &Arguments, answer: &str) -> bool {
             text.len() > 1 && text.starts_with('"') && text.ends_with('"')
         }
         "change_case:capital_word_frequency" => {
-            let capital =
-                |word: &&str| word.chars().any(char::is_uppercase) && !word.chars().any(char::is_lowercase);
-            let count = answer
-                .split(|c: char| c.is_whitespace() || (c.is_ascii_punctuation() && !"'-".contains(c)))
-                .filter(capital)
-                .count();
-            compare(count, "capital_relation", number("capital_frequency"))
+            compare(capitals(answer), "capital_relation", number("capital_frequency"))
         }
         "change_case:english_capital" => in_english(answer) && !answer.chars().any(char::is_lowercase),
         "change_case:english_lowercase" => in_english(answer) && !answer.chars().any(char::is_uppercase),
         "punctuation:no_comma" => !answer.contains(','),
         _ => false,
     }
+}
+
+/// How many paragraphs there are, where the nth begins with this word.
+fn paragraphs_with(answer: &str, nth: usize, word: &str) -> Option<usize> {
+    let paragraphs: Vec<&str> = answer.split("\n\n").filter(|part| !part.trim().is_empty()).collect();
+    let first =
+        nth.checked_sub(1).and_then(|nth| paragraphs.get(nth)).and_then(|p| p.split_whitespace().next());
+    let first = first.unwrap_or_default().trim_start_matches(['"', '\'']);
+    let first: String = first.chars().take_while(|c| !".,?!'\"".contains(*c)).collect();
+    (first.to_lowercase() == word.to_lowercase()).then_some(paragraphs.len())
+}
+
+/// Whether a line holds this marker, however it is spaced.
+fn has_postscript(answer: &str, marker: &str) -> bool {
+    let squeezed = |text: &str| text.to_lowercase().replace(' ', "");
+    answer.lines().any(|line| squeezed(line).contains(&squeezed(marker)))
+}
+
+/// Whether a text is JSON, fenced or not.
+fn is_json(text: &str) -> bool {
+    let fence = ["```json", "```Json", "```JSON", "```"].iter().find_map(|fence| text.strip_prefix(fence));
+    let text = fence.unwrap_or(text).trim_end_matches("```").trim();
+    serde_json::from_str::<Value>(text).is_ok()
+}
+
+/// Whether a line holds a title between double angle brackets.
+fn has_title(line: &str) -> bool {
+    let title = line.split_once("<<").and_then(|(_, rest)| rest.split_once(">>"));
+    title.is_some_and(|(title, _)| !title.trim().is_empty())
+}
+
+/// Whether these are two different answers with six stars between.
+fn are_two(answer: &str) -> bool {
+    let parts: Vec<&str> = answer.split("******").map(str::trim).collect();
+    let inner = |at: usize| at > 0 && at + 1 < parts.len();
+    let empty_inside = parts.iter().enumerate().any(|(at, part)| part.is_empty() && inner(at));
+    let said: Vec<&&str> = parts.iter().filter(|part| !part.is_empty()).collect();
+    !empty_inside && said.len() == 2 && said[0] != said[1]
+}
+
+/// Words in capital letters.
+fn capitals(answer: &str) -> usize {
+    let capital = |word: &&str| word.chars().any(char::is_uppercase) && !word.chars().any(char::is_lowercase);
+    answer
+        .split(|c: char| c.is_whitespace() || (c.is_ascii_punctuation() && !"'-".contains(c)))
+        .filter(capital)
+        .count()
 }
 
 /// The variants that count as the answer where small framing is forgiven: without the first line, the last, both; each

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tern::{LogSum, Logits, Model, Row, Scratch, Sequence};
 use tern_eval::{Apart, Convention, Divergence};
 
-use super::hash;
+use super::{Common, hash};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs, ThreadsArgs};
+use crate::model;
 use crate::progress::Bar;
 use crate::sampling::at_least_one;
 use crate::signal;
@@ -48,13 +48,8 @@ pub(super) struct Compare {
     /// Compare over the first N windows only
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     windows: Option<usize>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    threads: ThreadsArgs,
-    #[command(flatten)]
-    machine: MachineArgs,
+    common: Common,
 }
 
 impl Compare {
@@ -66,8 +61,8 @@ impl Compare {
         }
         let text = super::ppl::read(&self.text)?;
         let other = self.other.as_ref().unwrap_or(&self.model);
-        let mut second = self.machine.clone();
-        let mut threads = self.threads.threads;
+        let mut second = self.common.machine.clone();
+        let mut threads = self.common.threads.threads;
         for setting in &self.with {
             let (name, value) = setting
                 .split_once('=')
@@ -77,8 +72,8 @@ impl Compare {
                 _ => second.set(name, value).map_err(|what| misused(setting, &what))?,
             }
         }
-        let hashes = [&self.model, other].map(|path| self.json.then(|| hash::Later::of(path)));
-        let a = model::open(&self.model, &self.machine, self.threads.threads)?.model;
+        let hashes = [&self.model, other].map(|path| self.common.json.then(|| hash::Later::of(path)));
+        let a = self.common.open(&self.model)?.model;
         let b = model::open(other, &second, threads)?.model;
         if a.config().vocab != b.config().vocab {
             let what = format!(
@@ -123,7 +118,7 @@ impl Compare {
         let perplexity = sum.predict.map(|predict| predict.perplexity());
         let names =
             [&self.model, self.other.as_ref().unwrap_or(&self.model)].map(|path| path.display().to_string());
-        if self.json {
+        if self.common.json {
             let side = |at: usize| -> Value {
                 json!({
                     "model": names[at],

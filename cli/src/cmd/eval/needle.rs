@@ -6,9 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use tern_eval::{Scorer, needle};
 
-use super::hash;
+use super::{Common, hash};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::progress::Bar;
 use crate::sampling::{at_least_one, count};
 use crate::signal;
@@ -40,13 +39,8 @@ pub(super) struct Needle {
     /// The text around the needle
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    threads: ThreadsArgs,
-    #[command(flatten)]
-    machine: MachineArgs,
+    common: Common,
 }
 
 /// One length and depth.
@@ -63,8 +57,8 @@ impl Needle {
             return Err(Failure::misused(format!("--depths {depth}: expected at most 100 percent")));
         }
         let text = self.text.as_deref().map(super::ppl::read).transpose()?.unwrap_or_else(needle::haystack);
-        let hash = self.json.then(|| hash::Later::of(&self.model));
-        let loaded = model::open(&self.model, &self.machine, self.threads.threads)?;
+        let hash = self.common.json.then(|| hash::Later::of(&self.model));
+        let loaded = self.common.open(&self.model)?;
         let model = &loaded.model;
         let context = model.config().context;
         let lengths =
@@ -91,7 +85,7 @@ impl Needle {
             }
         }
         bar.clear();
-        if self.json {
+        if self.common.json {
             let cell = |cell: &Cell| -> Value {
                 json!({
                     "length": cell.length,

@@ -9,9 +9,8 @@ use tern::{Model, Specials};
 use tern_eval::{Convention, Scorer, Summary, Window};
 use tern_train::data::{Document, Rules, documents};
 
-use super::hash;
+use super::{Common, hash};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::progress::Bar;
 use crate::sampling::at_least_one;
 use crate::signal;
@@ -58,21 +57,16 @@ pub(super) struct Ppl {
     /// Score the first N windows only
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     windows: Option<usize>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    threads: ThreadsArgs,
-    #[command(flatten)]
-    machine: MachineArgs,
+    common: Common,
 }
 
 impl Ppl {
     pub(super) fn run(self) -> Outcome {
         signal::listen()?;
         let text = if self.documents { String::new() } else { read(&self.file)? };
-        let hash = self.json.then(|| hash::Later::of(&self.model));
-        let loaded = model::open(&self.model, &self.machine, self.threads.threads)?;
+        let hash = self.common.json.then(|| hash::Later::of(&self.model));
+        let loaded = self.common.open(&self.model)?;
         let model = &loaded.model;
         let context = window(self.ctx_size, model.config().context)?;
         let begins =
@@ -116,7 +110,7 @@ impl Ppl {
             None => format!("llama.cpp's: chunks of {context}, second halves scored"),
             Some(stride) => format!("Hugging Face's: windows of {context}, stride {stride}"),
         };
-        if self.json {
+        if self.common.json {
             return terminal::print_json(&json!({
                 "perplexity": sum.perplexity(),
                 "error": sum.error(),

@@ -14,9 +14,8 @@ use tern::Model;
 use tern_eval::Scorer;
 use tern_eval::tasks::{self, Question, Task};
 
-use super::hash;
+use super::{Common, hash};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs, ThreadsArgs};
 use crate::progress::Bar;
 use crate::sampling::at_least_one;
 use crate::signal;
@@ -64,13 +63,8 @@ pub(super) struct Tasks {
     /// Leave items out that cannot be asked, and say how many, instead of stopping
     #[arg(long)]
     skip_bad: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    threads: ThreadsArgs,
-    #[command(flatten)]
-    machine: MachineArgs,
+    common: Common,
 }
 
 /// A task with its items.
@@ -103,9 +97,9 @@ impl Tasks {
         for task in &self.tasks {
             loaded.push(self.load(task)?);
         }
-        let told = self.json || self.log_items.is_some();
+        let told = self.common.json || self.log_items.is_some();
         let hash = told.then(|| hash::Later::of(path));
-        let opened = model::open(path, &self.machine, self.threads.threads)?;
+        let opened = self.common.open(path)?;
         let model = &opened.model;
         for task in &mut loaded {
             self.fit(model, task)?;
@@ -116,7 +110,7 @@ impl Tasks {
         for task in loaded {
             done.push(self.ask(model, &mut scorer, task, path, hash.as_deref())?);
         }
-        if self.json {
+        if self.common.json {
             let tasks: Vec<Value> = done.iter().map(show::json).collect();
             return terminal::print_json(&json!({
                 "tasks": tasks,
