@@ -138,10 +138,6 @@ impl OutputHead {
     pub fn int8_bytes(&self) -> u64 {
         (self.rows * (self.cols + size_of::<f32>())) as u64
     }
-    /// Bytes of the screen, the scales and the norms: what every screened product reads.
-    pub fn screen_bytes(&self) -> u64 {
-        (self.screen.len() + self.rows * 2 * size_of::<f32>()) as u64
-    }
 }
 
 /// One row of the head in codes, digits and their numbers.

@@ -49,13 +49,4 @@ impl Random {
             }
         }
     }
-
-    /// A permutation of `0..count`.
-    pub fn permutation(&mut self, count: usize) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..count as u32).collect();
-        for i in (1..count).rev() {
-            order.swap(i, self.below(i as u64 + 1) as usize);
-        }
-        order
-    }
 }
