@@ -1,7 +1,7 @@
 //! Many sequences stepped together through the one forward pass, in pages of memory that are bounded and shared.
 //!
 //! A step takes one token of every sequence that is being written and, beside them, a piece of the prompts that are
-//! being read: small enough that nobody waits long for the next token. No row's arithmetic depends on its company, so
+//! being read: small enough that the next tokens of the others are not held up long. No row's arithmetic depends on its company, so
 //! a sequence is the same text alone or with others, after a shared beginning was found, and when it had to give its
 //! pages up in between and was read again.
 
@@ -45,17 +45,17 @@ pub struct Job {
     pub sampling: Sampling,
     /// How many at most; none, and only the prompt is read.
     pub most: usize,
-    /// Tell every token's log-probability and those of so many of the likeliest.
+    /// Report every token's log-probability and those of so many of the likeliest.
     pub logprobs: Option<usize>,
     /// The same for the tokens of the prompt.
     pub prompt_logprobs: Option<usize>,
     /// Go on after a stop token as if it were any other.
     pub ignore_stops: bool,
-    /// What it must be a text of.
+    /// The grammar that the answer must follow.
     pub guide: Option<Box<dyn Guide>>,
-    /// Only texts of the same realm share their beginnings.
-    pub realm: u64,
-    /// Whose it is. Where jobs wait, the next is one of the owner who got least of late.
+    /// The prefix cache's salt: only jobs with the same one share cached prefixes.
+    pub salt: u64,
+    /// The owner, for fair scheduling: where jobs wait, the next is one of the owner who got least of late.
     pub owner: u64,
 }
 
@@ -71,7 +71,7 @@ impl Job {
             prompt_logprobs,
             ignore_stops: false,
             guide,
-            realm: 0,
+            salt: 0,
             owner: 0,
         }
     }
@@ -147,13 +147,13 @@ pub struct Load {
     pub waiting: usize,
     /// Pages that running sequences hold.
     pub pages_used: usize,
-    /// Pages of texts that ended; they go when others need room.
+    /// Pages of the prefix cache; they are evicted when running sequences need them.
     pub pages_kept: usize,
     /// Pages in all.
     pub pages: usize,
-    /// Times that a sequence had to give its pages up and was read again.
+    /// Preemptions: a sequence freed its pages and was prefilled again later.
     pub preempted: u64,
-    /// Times that a sequence gave its seat up because nobody took its tokens and others waited.
+    /// Sequences that gave their slot up because their reader stood still and others waited.
     pub set_aside: u64,
 }
 
@@ -353,10 +353,10 @@ impl Batch {
         }
     }
 
-    /// Takes a sequence out and keeps its pages for whoever begins alike.
+    /// Removes a sequence and keeps its pages in the prefix cache.
     fn end(&mut self, at: usize) {
         let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
         self.shares.leave(text.job.owner);
-        self.prefixes.leave(text.job.realm, sequence.tokens(), sequence.chunks());
+        self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
     }
 }

@@ -231,8 +231,8 @@ fn a_known_beginning_is_not_read_again() {
     let model = model();
     let mut batch = Batch::new(&model, bounds()).unwrap();
     let prompt = prompts(&model).swap_remove(2);
-    let mut run = |realm, prompt: &[u32]| {
-        let job = Job { realm, ..Job::new(prompt.to_vec(), Sampling::greedy(), 4) };
+    let mut run = |salt, prompt: &[u32]| {
+        let job = Job { salt, ..Job::new(prompt.to_vec(), Sampling::greedy(), 4) };
         let ticket = batch.add(&model, job).unwrap();
         let mut tale = Tale::new();
         finish(&mut batch, &model, &mut tale);
@@ -245,7 +245,7 @@ fn a_known_beginning_is_not_read_again() {
     assert_eq!(second.ids(), first.ids());
     let grown: Vec<u32> = prompt.iter().copied().chain(first.ids()).chain([5, 6, 7]).collect();
     assert_eq!(run(1, &grown).cached, prompt.len() + 3, "the answer's last token was never read");
-    assert_eq!(run(2, &prompt).cached, 0, "another realm");
+    assert_eq!(run(2, &prompt).cached, 0, "another salt");
     assert_eq!(run(1, &prompt).ids(), first.ids());
 }
 

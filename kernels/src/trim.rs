@@ -6,7 +6,7 @@ pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: `malloc_trim` of glibc has this signature and may be called at any time by any thread; it takes the
-        // allocator's own locks and touches only memory that nobody owns.
+        // allocator's own locks and touches only memory that is free.
         unsafe extern "C" {
             safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
         }

@@ -27,7 +27,7 @@ use crate::worker::{Event, Message, Place, Work};
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     /// Callers with different salts share no prefix cache.
-    pub(crate) realm: u64,
+    pub(crate) salt: u64,
     /// Who shares the model with others in equal parts: a key, or an address where there are no keys.
     pub(crate) owner: u64,
     /// Which key it was.
@@ -201,7 +201,7 @@ impl App {
             self.metrics.refused_busy.add(1);
             return Err(Refusal::busy(self.active()));
         };
-        let (realm, owner, note) = (caller.realm, caller.owner, caller.note.clone());
+        let (salt, owner, note) = (caller.salt, caller.owner, caller.note.clone());
         // Whoever leaves, the place is taken until the work for it has ended: each job hands it on.
         let (request, place, grammar) = match has_grammar(&request) {
             false => (request, place, None),
@@ -235,7 +235,7 @@ impl App {
                         "this model's chat template leaves system messages out: the model does not read them",
                     );
                 }
-                let mut prepared = prepare(ready, &request, kind, realm, grammar.as_deref())?;
+                let mut prepared = prepare(ready, &request, kind, salt, grammar.as_deref())?;
                 drop(request);
                 prepared.jobs.iter_mut().for_each(|wanted| wanted.job.owner = owner);
                 note.holds(prepared.bytes())?;

@@ -21,7 +21,7 @@ pub(crate) struct Budget {
     pub(crate) freed: Notify,
 }
 
-/// What every request may hold even where the budget is used up: whoever fills it with large bodies keeps no small ones
+/// What every request may hold even where the budget is used up: a client that fills it with large bodies keeps no small ones
 /// out. The number of connections bounds the sum.
 const SMALL: usize = 64 << 10;
 /// Less than this is not worth giving back.

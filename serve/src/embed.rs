@@ -201,7 +201,7 @@ pub(crate) fn run(
     }
 }
 
-/// Ends what nobody waits for any more, or has waited for too long.
+/// Ends requests whose clients have gone, and those that have waited too long.
 fn drop_the_gone(queue: &mut VecDeque<Live>, metrics: &Metrics) {
     let now = Instant::now();
     for live in std::mem::take(queue) {

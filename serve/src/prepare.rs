@@ -85,7 +85,7 @@ pub(crate) fn prepare(
     ready: &Ready,
     request: &Request,
     kind: Kind,
-    realm: u64,
+    salt: u64,
     grammar: Option<&Compiled>,
 ) -> Result<Prepared, Refusal> {
     let n = request.n.unwrap_or(1);
@@ -122,8 +122,8 @@ pub(crate) fn prepare(
     let most = most(request, kind)?;
     let sampling = sampling(ready, request)?;
     let context = ready.context;
-    // A realm of its own shares nothing.
-    let realm = if request.cache_prompt == Some(false) { new_seed() | 1 << 63 } else { realm };
+    // A random salt shares the cache with no other request.
+    let salt = if request.cache_prompt == Some(false) { new_seed() | 1 << 63 } else { salt };
     let progress = request.return_progress == Some(true);
     let mut jobs = Vec::new();
     for (ids, _) in &prompts {
@@ -148,7 +148,7 @@ pub(crate) fn prepare(
                 prompt_logprobs: logprobs.filter(|_| echo),
                 ignore_stops: request.ignore_eos == Some(true),
                 guide,
-                realm,
+                salt,
                 ..Job::new(ids.clone(), sampling, most.unwrap_or(context))
             };
             jobs.push(Wanted { job, stops: stops.clone(), fresh, progress });

@@ -1,5 +1,5 @@
 //! Work that takes its time, such as reading a large body or a long prompt: so much of it at once, of one owner no more than a
-//! part of that, and whoever waits is next before who came more often. It runs at low priority: the model's threads, and
+//! part of that, and the client that came less often is next. It runs at low priority: the model's threads, and
 //! those that write answers, do not share the processor with it in equal parts.
 
 use std::collections::{HashMap, VecDeque};

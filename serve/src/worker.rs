@@ -256,7 +256,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Ends what nobody waits for any more, or has waited for too long.
+    /// Ends requests whose clients have gone, and those that have waited too long.
     fn drop_the_gone(&mut self) {
         let now = Instant::now();
         let gone: Vec<Ticket> = self

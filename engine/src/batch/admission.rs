@@ -61,7 +61,7 @@ impl Batch {
         order
     }
 
-    /// Takes the seats of those whose tokens nobody takes, as far as others wait for one. Their pages stay until somebody
+    /// Frees the slots of sequences whose readers stand still, as far as other jobs wait for one. Their pages stay until somebody
     /// needs them.
     pub(super) fn set_aside(&mut self, ready: &impl Fn(Ticket) -> bool) {
         let now = Instant::now();
@@ -72,21 +72,21 @@ impl Batch {
             let long = |text: &Text| text.stalled.is_some_and(|since| now - since >= PATIENCE);
             let Some(at) = self.running.iter().position(long) else { return };
             let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
-            self.prefixes.leave(text.job.realm, sequence.tokens(), sequence.chunks());
+            self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
             self.set_aside += 1;
             self.waiting.push_back(Text { stalled: None, ..text });
         }
     }
 
-    /// Whether the text that waits there can come in. Whoever would read what another is just reading waits for it.
+    /// Whether the text that waits there can come in. A job whose prefix is being prefilled by another waits to reuse it.
     fn room_for(&mut self, at: usize) -> Room {
         let text = &self.waiting[at];
         let known = text.tokens.len() - 1;
         let (mut found, mut pages) = (0, Vec::new());
         if text.job.prompt_logprobs.is_none() && !text.alone {
-            (found, pages) = self.prefixes.find(text.job.realm, &text.tokens[..known]);
+            (found, pages) = self.prefixes.find(text.job.salt, &text.tokens[..known]);
             for (other, sequence) in self.running.iter().zip(&self.sequences) {
-                if other.job.realm == text.job.realm {
+                if other.job.salt == text.job.salt {
                     let shared = common(&other.tokens, &text.tokens[..known]);
                     let there = shared.min(sequence.tokens().len());
                     if there > found {
@@ -98,7 +98,7 @@ impl Batch {
             /// Tokens that are worth waiting for.
             const WORTH: usize = 16;
             let soon = self.running.iter().zip(&self.sequences).any(|(other, sequence)| {
-                other.job.realm == text.job.realm
+                other.job.salt == text.job.salt
                     && !other.read
                     && common(&other.job.prompt, &text.tokens[..known])
                         .min(other.job.prompt.len())

@@ -21,7 +21,7 @@ pub(super) struct Prefixes {
 
 #[derive(Debug)]
 struct Node {
-    realm: u64,
+    salt: u64,
     parent: Option<usize>,
     /// At most a page of them.
     tokens: Vec<u32>,
@@ -33,10 +33,10 @@ struct Node {
 
 impl Prefixes {
     /// The longest known beginning of these tokens: how many, and their pages.
-    pub(super) fn find(&mut self, realm: u64, tokens: &[u32]) -> (usize, Vec<Chunk>) {
+    pub(super) fn find(&mut self, salt: u64, tokens: &[u32]) -> (usize, Vec<Chunk>) {
         self.clock += 1;
         let (mut found, mut pages, mut parent) = (0, Vec::new(), None);
-        while let Some((node, common)) = self.best_child(realm, parent, &tokens[found..]) {
+        while let Some((node, common)) = self.best_child(salt, parent, &tokens[found..]) {
             if common < WORTH_A_COPY {
                 break;
             }
@@ -54,11 +54,11 @@ impl Prefixes {
     }
 
     /// Keeps the pages of these tokens.
-    pub(super) fn leave(&mut self, realm: u64, tokens: &[u32], pages: &[Chunk]) {
+    pub(super) fn leave(&mut self, salt: u64, tokens: &[u32], pages: &[Chunk]) {
         self.clock += 1;
         let mut parent = None;
         for (tokens, page) in tokens.chunks(PAGE).zip(pages) {
-            let best = self.best_child(realm, parent, tokens);
+            let best = self.best_child(salt, parent, tokens);
             let clock = self.clock;
             let node = match best {
                 // Known already, or the beginning of what is known.
@@ -72,7 +72,7 @@ impl Prefixes {
                 }
                 _ => {
                     let (tokens, page) = (tokens.to_vec(), page.clone());
-                    self.add(Node { realm, parent, tokens, page, children: Vec::new(), used: clock })
+                    self.add(Node { salt, parent, tokens, page, children: Vec::new(), used: clock })
                 }
             };
             self.node_mut(node).used = clock;
@@ -90,11 +90,11 @@ impl Prefixes {
         let Some(node) = self.nodes[oldest].take() else { return false };
         let siblings = match node.parent {
             Some(parent) => &mut self.node_mut(parent).children,
-            None => self.roots.entry(node.realm).or_default(),
+            None => self.roots.entry(node.salt).or_default(),
         };
         siblings.retain(|&child| child != oldest);
         if siblings.is_empty() && node.parent.is_none() {
-            self.roots.remove(&node.realm);
+            self.roots.remove(&node.salt);
         }
         true
     }
@@ -105,17 +105,17 @@ impl Prefixes {
     }
 
     /// The child that shares most tokens with the beginning of these, and how many.
-    fn best_child(&self, realm: u64, parent: Option<usize>, tokens: &[u32]) -> Option<(usize, usize)> {
+    fn best_child(&self, salt: u64, parent: Option<usize>, tokens: &[u32]) -> Option<(usize, usize)> {
         let children = match parent {
             Some(parent) => &self.node(parent).children,
-            None => self.roots.get(&realm)?,
+            None => self.roots.get(&salt)?,
         };
         let with_common = |&child: &usize| (child, common(&self.node(child).tokens, tokens));
         children.iter().map(with_common).filter(|(_, common)| *common > 0).max_by_key(|(_, common)| *common)
     }
 
     fn add(&mut self, node: Node) -> usize {
-        let (realm, parent) = (node.realm, node.parent);
+        let (salt, parent) = (node.salt, node.parent);
         let at = match self.nodes.iter().position(Option::is_none) {
             Some(free) => {
                 self.nodes[free] = Some(node);
@@ -128,7 +128,7 @@ impl Prefixes {
         };
         match parent {
             Some(parent) => self.node_mut(parent).children.push(at),
-            None => self.roots.entry(realm).or_default().push(at),
+            None => self.roots.entry(salt).or_default().push(at),
         }
         at
     }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_found_by_their_beginning_and_in_their_realm_only() {
+    fn texts_are_found_by_their_beginning_and_with_their_salt_only() {
         let (mut tree, count) = (Prefixes::default(), ChunkCount::default());
         let first = text(600, 9999);
         tree.leave(1, &first, &pages(&count, 600));

@@ -8,9 +8,9 @@ use crate::head::Logits;
 use crate::model::Model;
 use crate::sampler::{Allowed, LogSum, Past, top as likely};
 
-/// Rows of prompts that go through the model together when nobody waits for a token.
+/// Prefill batch size, in rows, while no sequence is decoding.
 const PIECE: usize = 256;
-/// The least, where somebody does.
+/// The smallest prefill batch, while sequences are decoding.
 const LEAST_PIECE: usize = 16;
 /// Rows of which all logits are held at once: 16 MB with the largest vocabularies.
 const SCORED_PIECE: usize = 32;
@@ -114,7 +114,7 @@ impl Batch {
             if self.prefixes.evict() {
                 continue;
             }
-            // Whose tokens nobody takes, then the youngest.
+            // First those whose reader stands still, then the youngest.
             let last = |at: &usize| (self.running[*at].stalled.is_some(), self.running[*at].ticket);
             let Some(youngest) = (0..self.running.len()).max_by_key(last) else { return true };
             // The last one left shares pages with the kept texts, and a copy is one page too many: without them it fits.
@@ -123,7 +123,7 @@ impl Batch {
             let (mut text, mut sequence) = (self.running.remove(youngest), self.sequences.remove(youngest));
             text.alone = last;
             if !last {
-                self.prefixes.leave(text.job.realm, sequence.tokens(), sequence.chunks());
+                self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
             }
             sequence.clear();
             if last {
@@ -178,7 +178,7 @@ impl Batch {
         });
     }
 
-    /// The tokens allowed after each row that asks for logits; nothing where nobody has a guide.
+    /// The tokens allowed after each row that asks for logits; empty where no sequence has a guide.
     fn allowed(&self, model: &Model, rows: &[Row]) -> Vec<u32> {
         let words = model.config().vocab.div_ceil(32);
         if rows.iter().all(|row| self.running[row.sequence].job.guide.is_none()) {

@@ -58,9 +58,9 @@ pub(crate) async fn door(State(app): State<Arc<App>>, mut request: Request, next
     let (mut response, owner) = match enter(&app, &request) {
         Ok(key) => {
             line.key = key.map(|at| at + 1);
-            let realm = if app.options.isolate { key.map_or(0, |at| at as u64 + 1) } else { 0 };
+            let salt = if app.options.isolate { key.map_or(0, |at| at as u64 + 1) } else { 0 };
             let owner = owner(key, peer);
-            request.extensions_mut().insert(Caller { realm, owner, key, note });
+            request.extensions_mut().insert(Caller { salt, owner, key, note });
             (next.run(request).await, owner)
         }
         Err(response) => (*response, owner(None, peer)),
