@@ -10,7 +10,7 @@ use serde_json::Value;
 use tern::file::{self, File, Metadata, OpenOptions};
 use tern::keys;
 use tern::{Head, MAX_THREADS, Model, Options, STORY, Template, Tokenizer};
-use tern_kernels::{Cpu, KvFormat, Packing};
+use tern_kernels::{Cpu, KvFormat, Packing, Rounding};
 
 use crate::failure::{Failure, Outcome};
 use crate::sampling::{expected, number};
@@ -40,6 +40,10 @@ pub(crate) struct MachineArgs {
     /// How keys and values are kept: `f32`, `f16` or `int8` (half the memory of f16, and faster in long contexts)
     #[arg(long, value_name = "NAME", default_value = "f16", value_parser = kv)]
     kv: KvFormat,
+    /// How activations are rounded: `int8-token` (one scale a token), `int8-group` (one for every 128 values) or `f32` (not at
+    /// all, for reference: slow) [default: as the weights were trained]
+    #[arg(long, value_name = "NAME", value_parser = activations)]
+    activations: Option<Rounding>,
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     pub(crate) i2s_arm: bool,
@@ -56,7 +60,8 @@ impl MachineArgs {
             "packing" => self.packing = Some(packing(value)?),
             "head" => self.head = head(value)?,
             "kv" => self.kv = kv(value)?,
-            _ => return Err("expected cpu, packing, head, kv or threads".to_owned()),
+            "activations" => self.activations = Some(activations(value)?),
+            _ => return Err("expected cpu, packing, head, kv, activations or threads".to_owned()),
         }
         Ok(())
     }
@@ -67,8 +72,8 @@ impl MachineArgs {
     }
 
     fn options(&self, threads: Option<usize>) -> Options {
-        let Self { packing, head, kv, i2s_arm, no_mmap, .. } = *self;
-        Options { cpu: self.cpu.clone(), threads, packing, head, kv, i2s_arm, copy: no_mmap }
+        let Self { packing, head, kv, activations, i2s_arm, no_mmap, .. } = *self;
+        Options { cpu: self.cpu.clone(), threads, packing, head, kv, activations, i2s_arm, copy: no_mmap }
     }
 }
 
@@ -255,6 +260,10 @@ fn head(text: &str) -> Result<Head, String> {
         "stored" => Ok(Head::Stored),
         _ => Err(expected(&["int8", "stored"])),
     }
+}
+
+fn activations(text: &str) -> Result<Rounding, String> {
+    Rounding::from_name(text).ok_or_else(|| expected(&Rounding::ALL.map(Rounding::name)))
 }
 
 fn packing(text: &str) -> Result<Packing, String> {

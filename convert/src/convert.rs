@@ -10,7 +10,7 @@ use crate::plan::{Item, Kind};
 use crate::{keys, plan, tokens};
 use bodies::Meter;
 use std::path::Path;
-use tern::codec::Trits;
+use tern::codec::{self, Trits};
 use tern::family::{self, Detected};
 use tern::file::gguf::{Array, Pairs, Value};
 use tern::file::hf::{CONFIG, MODEL};
@@ -18,7 +18,7 @@ use tern::file::hf_write::pretty;
 use tern::file::write::{Draft, Entry};
 use tern::file::{self, File, Metadata, OpenOptions, gguf_write, hf_write};
 use tern::keys::{SCALE_NAMES, SCALE_VALUES};
-use tern::{Encoding, Error, Result, Tokenizer};
+use tern::{Error, Result, Tokenizer};
 use tern_kernels::Scales;
 
 /// Converts the model at `input` into `output`: a file, or for [`Target::Hf`] a directory, which must be new or empty.
@@ -143,17 +143,12 @@ fn measure<'a>(file: &File, item: Item<'a>, before: Option<f32>, meter: &mut Met
             tensor.bytes.release();
             let bytes = encoding.bytes_with(&dims, opened.scales());
             is_rounded = !opened.is_exact();
-            match opened.scales() {
-                Scales::One(one) => {
-                    scale = Some(*one);
-                    trits = Some(opened);
-                }
-                Scales::Groups { .. } if matches!(encoding, Encoding::Packed | Encoding::I2S) => {
-                    let what =
-                        format!("has more than one scale, and {encoding} holds one; `--to i2` holds all");
-                    return Err(wrong(what));
-                }
-                Scales::Groups { .. } => {}
+            if let Some(what) = codec::lacks_room(encoding, opened.scales(), tensor.cols()) {
+                return Err(wrong(format!("{what}; `--to i2` holds all")));
+            }
+            if let Scales::One(one) = opened.scales() {
+                scale = Some(*one);
+                trits = Some(opened);
             }
             bytes
         }

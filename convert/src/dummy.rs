@@ -23,6 +23,7 @@ use tern::file::write::{Draft, Entry, Out};
 use tern::file::{gguf_write, hf_write};
 use tern::keys::{DUMMY, SCALE_NAMES, SCALE_VALUES};
 use tern::{Encoding, Error, Result};
+use tern_kernels::Scales;
 
 /// What to write, and how.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +99,7 @@ pub fn dummy(
             keys::gguf(&mut pairs, &name, family, &shape.config);
             pairs.insert(DUMMY, Value::Bool(true));
             keys::format(&mut pairs, to);
-            if matches!(to, Target::Tq1_0 | Target::Tq2_0) {
+            if shape.group.is_none() && to.encoding().rounds_scales() {
                 let scaled = items.iter().filter_map(|item| Some((item.entry.name.as_str(), item.scale?)));
                 let (names, scales): (Vec<_>, Vec<_>) = scaled.unzip();
                 pairs.insert(SCALE_NAMES, Value::Array(Array::from_strings(names)));
@@ -134,6 +135,12 @@ fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) 
         };
         // PyTorch on a CPU cannot multiply f16.
         let kept = if options.to == Target::Hf { Encoding::Bf16 } else { Encoding::F16 };
+        let kept = match role {
+            Role::Embedding | Role::Head if shape.ternary_embedding && options.to.keeps_ternary() => {
+                options.to.encoding()
+            }
+            _ => kept,
+        };
         let floats = |floats: Floats| floats.encoding().unwrap_or(kept);
         let encoding = match role {
             Role::Norm => Encoding::F32,
@@ -143,15 +150,24 @@ fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) 
         };
         let (rows, cols) = (dims[..dims.len() - 1].iter().product(), dims[dims.len() - 1]);
         let wrong = |what: String| Error::tensor(output, &name, what);
-        let bytes = encoding.bytes(&dims).ok_or_else(|| wrong(plan::misfit(encoding, rows, cols)))?;
+        let bytes = match shape.group.filter(|_| encoding.is_ternary()) {
+            Some(size) => {
+                let values = vec![0.0; rows * usize::div_ceil(cols, size)];
+                encoding.bytes_with(&dims, &Scales::Groups { size, values })
+            }
+            None => encoding.bytes(&dims),
+        };
+        let bytes = bytes.ok_or_else(|| wrong(plan::misfit(encoding, rows, cols)))?;
         let (pattern, scale) = match role {
             Role::Norm => (Pattern::ones(cols), None),
             // Numbers near 1 / sqrt(dim), so that logits are of the order of 1.
-            Role::Embedding | Role::Head => (Pattern::floats(encoding, rows, cols), None),
-            Role::Projection { .. } => {
+            Role::Embedding | Role::Head if !encoding.is_ternary() => {
+                (Pattern::floats(encoding, rows, cols), None)
+            }
+            Role::Embedding | Role::Head | Role::Projection { .. } => {
                 // Inputs of variance 1 give outputs of variance 1.
                 let scale = 1.0 / ((1.0 - ZEROS) * cols as f32).sqrt();
-                (Pattern::trits(encoding, rows, cols, scale).map_err(wrong)?, Some(scale))
+                (Pattern::trits(encoding, rows, cols, scale, shape.group).map_err(wrong)?, Some(scale))
             }
         };
         if let (Target::Hf, Some(scale)) = (options.to, scale) {

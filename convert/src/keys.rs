@@ -203,6 +203,8 @@ pub(crate) fn format(pairs: &mut Pairs, to: Target) {
         Target::I2S => Some(40),
         Target::Tq1_0 => Some(36),
         Target::Tq2_0 => Some(37),
+        Target::Q2_0 => Some(28),
+        Target::Pq2_0 => Some(128),
         Target::I2 | Target::T5 => {
             pairs.insert(ALIGNMENT_KEY, Value::U32(OWN_ALIGNMENT));
             None

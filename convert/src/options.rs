@@ -11,6 +11,10 @@ pub enum Target {
     Tq1_0,
     /// GGUF with TQ2_0 tensors: the fastest that llama.cpp runs.
     Tq2_0,
+    /// GGUF with Q2_0 tensors: what llama.cpp runs of models with a scale for 64 weights or more.
+    Q2_0,
+    /// GGUF with PQ2_0 tensors: what PrismML's llama.cpp runs of models with a scale for 128 weights or more.
+    Pq2_0,
     /// GGUF with Tern's own I2 tensors, mapped and run as they lie: 2 bits a weight.
     I2,
     /// GGUF with Tern's own T5 tensors, mapped and run as they lie: 1.6 bits a weight.
@@ -21,7 +25,8 @@ pub enum Target {
 
 impl Target {
     /// Every target.
-    pub const ALL: [Target; 6] = [Self::I2, Self::T5, Self::I2S, Self::Tq1_0, Self::Tq2_0, Self::Hf];
+    pub const ALL: [Target; 8] =
+        [Self::I2, Self::T5, Self::I2S, Self::Tq1_0, Self::Tq2_0, Self::Q2_0, Self::Pq2_0, Self::Hf];
 
     /// The name used in options and messages.
     pub fn name(self) -> &'static str {
@@ -29,10 +34,17 @@ impl Target {
             Self::I2S => "i2_s",
             Self::Tq1_0 => "tq1_0",
             Self::Tq2_0 => "tq2_0",
+            Self::Q2_0 => "q2_0",
+            Self::Pq2_0 => "pq2_0",
             Self::I2 => "i2",
             Self::T5 => "t5",
             Self::Hf => "hf",
         }
+    }
+
+    /// Whether an embedding or a head that is ternary is written as the matrices are: where programs run it so.
+    pub(crate) fn keeps_ternary(self) -> bool {
+        matches!(self, Self::I2 | Self::T5 | Self::Q2_0 | Self::Pq2_0)
     }
 
     /// The target of this name.
@@ -46,6 +58,8 @@ impl Target {
             Self::I2S => Encoding::I2S,
             Self::Tq1_0 => Encoding::Tq1_0,
             Self::Tq2_0 => Encoding::Tq2_0,
+            Self::Q2_0 => Encoding::Q2_0,
+            Self::Pq2_0 => Encoding::Pq2_0,
             Self::I2 => Encoding::I2,
             Self::T5 => Encoding::T5,
             Self::Hf => Encoding::Packed,
@@ -56,7 +70,7 @@ impl Target {
 /// A program that a GGUF is for. Each reads the same model under names of its own, and other encodings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// Mainline llama.cpp: TQ1_0 and TQ2_0; BitNet is `bitnet`, with the activation in a key.
+    /// Mainline llama.cpp: TQ1_0, TQ2_0 and Q2_0, and PrismML's with PQ2_0; BitNet is `bitnet`, with the activation in a key.
     LlamaCpp,
     /// Microsoft's bitnet.cpp: I2_S, TQ1_0 and TQ2_0; BitNet 2B4T is `bitnet-b1.58`.
     BitnetCpp,
@@ -85,7 +99,7 @@ impl Engine {
     /// The formats that it reads.
     fn reads(self) -> &'static [Target] {
         match self {
-            Self::LlamaCpp => &[Target::Tq1_0, Target::Tq2_0],
+            Self::LlamaCpp => &[Target::Tq1_0, Target::Tq2_0, Target::Q2_0, Target::Pq2_0],
             Self::BitnetCpp => &[Target::I2S, Target::Tq1_0, Target::Tq2_0],
             Self::IkLlamaCpp => &[Target::I2S],
         }
@@ -168,7 +182,7 @@ impl ConvertOptions {
     /// for Tern's own formats and for Hugging Face's.
     pub fn engine(&self) -> Option<Engine> {
         self.engine.or(match self.to {
-            Target::Tq1_0 | Target::Tq2_0 => Some(Engine::LlamaCpp),
+            Target::Tq1_0 | Target::Tq2_0 | Target::Q2_0 | Target::Pq2_0 => Some(Engine::LlamaCpp),
             Target::I2S => Some(Engine::BitnetCpp),
             Target::I2 | Target::T5 | Target::Hf => None,
         })

@@ -267,9 +267,7 @@ impl<'a> Plan<'a, '_> {
         let tensor = self.tensor(canonical, dims)?;
         let less_one = dims.len() == 1 && self.detected.less_one(canonical);
         let wrong = |what: String| Err(Error::tensor(&self.file.path, &tensor.name, what));
-        // A ternary embedding or head stays one where Tern or llama.cpp run it as it is.
-        let keeps_trits = matches!(self.options.to, Target::I2 | Target::T5);
-        if keeps_trits && wanted.encoding().is_none() && codec::is_ternary(tensor) {
+        if self.options.to.keeps_ternary() && wanted.encoding().is_none() && codec::is_ternary(tensor) {
             return self.trits(canonical, dims, Order::Same);
         }
         let holds = |encoding: &Encoding| match self.options.to {
@@ -324,6 +322,12 @@ pub(crate) fn misfit(encoding: Encoding, rows: usize, cols: usize) -> String {
             format!(
                 "{encoding} needs a multiple of 256 columns, this has {cols}; for bitnet.cpp and ik_llama.cpp `--to i2s` \
                  needs 128 weights in all, for Tern `--to i2` holds any shape"
+            )
+        }
+        Encoding::Q2_0 | Encoding::Pq2_0 => {
+            let weights = if encoding == Encoding::Q2_0 { 64 } else { 128 };
+            format!(
+                "{encoding} needs a multiple of {weights} columns, this has {cols}; `--to i2` holds any shape"
             )
         }
         Encoding::Packed => {

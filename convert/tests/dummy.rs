@@ -5,6 +5,7 @@ mod checkpoints;
 use checkpoints::{matrices, numbers, open};
 use std::path::Path;
 use tern::file::Metadata;
+use tern::{Generation, Head, Model, Options, Rounding, Sampling};
 use tern_convert::dummy::{DummyOptions, Shape, dummy};
 use tern_convert::{ConvertOptions, Floats, Target, convert};
 
@@ -54,6 +55,34 @@ fn every_format_is_valid_and_marked() {
             let other = again.tensor(&tensor.name).unwrap();
             assert!(tensor.bytes[..] == other.bytes[..] && tensor.scale == other.scale, "{}", tensor.name);
         }
+    }
+}
+
+#[test]
+fn shapes_with_group_scales_and_ternary_embeddings_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let targets = [Target::I2, Target::T5, Target::Q2_0, Target::Pq2_0];
+    for (to, group) in targets.map(|to| (to, 128)).into_iter().chain([(Target::Tq2_0, 256)]) {
+        let mut shape = Shape::from_name("tiny").unwrap();
+        (shape.group, shape.ternary_embedding) = (Some(group), true);
+        let output = dir.path().join(format!("{}.gguf", to.name()));
+        dummy(&shape, &output, &DummyOptions::new(to), &mut |_, _| {}).unwrap();
+        for (name, (_, scales)) in matrices(&open(&output)) {
+            let cols = open(&output).tensor(&name).unwrap().cols();
+            let rows = open(&output).tensor(&name).unwrap().rows();
+            assert_eq!(scales.len(), rows * cols / group, "{name}");
+            // Inputs of variance 1 give outputs of variance near 1.
+            let power = scales.iter().map(|bits| f32::from_bits(*bits).powi(2)).sum::<f32>();
+            let variance = power / scales.len() as f32 * 0.6 * cols as f32;
+            assert!((0.5..2.0).contains(&variance), "{name}: {variance}");
+        }
+        let model = Model::open(&output, &Options::default()).unwrap();
+        let is_ternary = to != Target::Tq2_0;
+        assert_eq!(model.head_form(), if is_ternary { Head::Ternary } else { Head::Int8 });
+        assert_eq!(model.activations(), Rounding::Group);
+        let mut generation = Generation::new(&model, 8, Sampling::greedy()).unwrap();
+        generation.prompt(&[1, 2, 3]).unwrap();
+        assert!(generation.next().unwrap().is_some());
     }
 }
 

@@ -40,9 +40,11 @@ fn chain(input: &Path, dir: &Path, targets: &[Target]) {
     }
 }
 
-const EVERY: [Target; 9] = [
+const EVERY: [Target; 11] = [
     Target::I2S,
+    Target::Q2_0,
     Target::Tq2_0,
+    Target::Pq2_0,
     Target::Tq1_0,
     Target::I2,
     Target::T5,
@@ -155,6 +157,90 @@ fn converted_models_compute_the_same_numbers() {
     }
 }
 
+/// A checkpoint of floats that are ternary with a scale for `group` columns of each row, embedding and head too.
+fn ternary_floats(dir: &Path, group: usize) {
+    let sizes = Sizes {
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        dim: 256,
+        hidden: 512,
+        vocab: 48,
+        llama: true,
+    };
+    masters(dir, sizes, 3);
+    let edit = |name: &str, edit: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let path = dir.join(name);
+        std::fs::write(&path, edit(&std::fs::read(&path).unwrap())).unwrap();
+    };
+    edit("config.json", &|bytes| {
+        let mut config: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        config.as_object_mut().unwrap().remove("quantization_config");
+        config.to_string().into_bytes()
+    });
+    edit("model.safetensors", &|bytes| {
+        let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        let tensors: Vec<_> = file
+            .tensors()
+            .into_iter()
+            .map(|(name, view)| {
+                let mut data = view.data().to_vec();
+                if let [_, cols] = view.shape()[..] {
+                    let (words, _) = data.as_chunks_mut::<2>();
+                    for (at, word) in words.iter_mut().enumerate() {
+                        let trit = f32::from((at * 2_654_435_761 >> 7) as u8 % 3) - 1.0;
+                        // Of 7 bits, as a bf16 has them, and different from group to group.
+                        let scale = (129 + at / cols * 31 % 64 + at % cols / group * 7 % 63) as f32 / 4096.0;
+                        let bits = tern_kernels::half::f32_to_bf16(trit * scale);
+                        *word = bits.to_le_bytes();
+                    }
+                }
+                (name, view.shape().to_vec(), data)
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, dims, data)| {
+            let dtype = safetensors::Dtype::BF16;
+            (name.clone(), safetensors::tensor::TensorView::new(dtype, dims.clone(), data).unwrap())
+        });
+        safetensors::serialize(views, None).unwrap()
+    });
+}
+
+#[test]
+fn floats_that_are_ternary_by_group_run_the_same_in_every_format_with_room() {
+    for group in [64, 128, 256] {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("unpacked");
+        ternary_floats(&input, group);
+        let model = Model::open(&input, &Options::default()).unwrap();
+        assert_eq!((model.head_form(), model.activations()), (Head::Ternary, tern::Rounding::Group));
+        let want = logits(&input);
+        for target in Target::ALL {
+            let made = to(&input, dir.path(), target);
+            let room = match target {
+                Target::I2 | Target::T5 => 0,
+                Target::Q2_0 => 64,
+                Target::Pq2_0 => 128,
+                Target::Tq1_0 | Target::Tq2_0 => 256,
+                Target::Hf | Target::I2S => usize::MAX,
+            };
+            if group < room {
+                let error = made.unwrap_err();
+                assert!(error.contains(".weight`: has ") && error.contains("--to i2"), "{error}");
+                continue;
+            }
+            let made = made.unwrap_or_else(|error| panic!("{group} {}: {error}", target.name()));
+            // q and k change the order of their rows, and their scales with them.
+            let worst = want.iter().zip(logits(&made)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-4, "{group} as {}: {worst}", target.name());
+            let again = to(&made, dir.path(), Target::Q2_0).unwrap();
+            let there = matrices(&open(&made));
+            assert!(matrices(&open(&again)) == there, "{group} as {} and back", target.name());
+        }
+    }
+}
+
 fn sizes(multiple: usize) -> impl Strategy<Value = Sizes> {
     (1..3usize, 1..4usize, 1..3usize, 1..8usize, 1..50usize, 1..50usize, 1..40usize, any::<bool>()).prop_map(
         move |(layers, kv_heads, group, half, dim, hidden, vocab, llama)| {
@@ -191,6 +277,8 @@ proptest! {
                 Target::I2 | Target::T5 => true,
                 Target::I2S => [q * dim, kv * dim, dim * hidden].iter().all(|n| n % 128 == 0),
                 Target::Tq1_0 | Target::Tq2_0 => [dim, q, hidden].iter().all(|n| n % 256 == 0),
+                Target::Q2_0 => [dim, q, hidden].iter().all(|n| n % 64 == 0),
+                Target::Pq2_0 => [dim, q, hidden].iter().all(|n| n % 128 == 0),
                 Target::Hf => [dim, q, kv, hidden].iter().all(|n| n % 4 == 0),
             };
             match to(&input, dir.path(), target) {

@@ -31,7 +31,7 @@ use std::io;
 use std::ops::Range;
 #[cfg(doc)]
 use tern_kernels::Packing;
-use tern_kernels::{Scales, Ternary};
+use tern_kernels::{Scales, Ternary, half};
 
 /// The encodings that can be read.
 const READABLE: [Encoding; 29] = [
@@ -354,6 +354,27 @@ pub fn is_ternary(tensor: &Tensor) -> bool {
 /// by [`Packing::invalid_byte`], which takes as long as reading the file. `None` for other encodings.
 pub fn mapped(tensor: &Tensor) -> Result<Option<Ternary>, String> {
     own::packing(tensor.encoding).map(|packing| own::mapped(packing, tensor)).transpose()
+}
+
+/// Why an encoding that Tern writes has no room for these scales of rows of `cols`, if so. One scale for a whole matrix goes into
+/// every encoding: where that rounds it, the exact one is kept beside the tensor.
+pub fn lacks_room(encoding: Encoding, scales: &Scales, cols: usize) -> Option<String> {
+    let Scales::Groups { size, values } = scales else { return None };
+    let weights = match encoding {
+        Encoding::I2 | Encoding::T5 => return None,
+        Encoding::Q2_0 => 64,
+        Encoding::Pq2_0 | Encoding::Ptq1_0 => 128,
+        Encoding::Tq1_0 | Encoding::Tq2_0 => 256,
+        one => return Some(format!("has more than one scale, and {one} holds one")),
+    };
+    if *size < cols && size % weights != 0 {
+        return Some(format!(
+            "has a scale for {size} weights of a row, and {encoding} holds one for {weights}"
+        ));
+    }
+    let exact = |scale: f32| half::f16_to_f32(half::f32_to_f16(scale)) == scale;
+    let odd = values.iter().find(|scale| !exact(**scale))?;
+    Some(format!("has a scale of {odd:?}, and those of {encoding} are f16"))
 }
 
 /// Writes the trits of a row, each -1, 0 or 1.

@@ -1,8 +1,6 @@
 //! What a step of a model costs: the bytes that must come from memory and the multiply-adds that must be done. Counted from
 //! the shapes and the matrices as they lie in memory; nothing is measured here.
 
-use tern_kernels::{Scales, Ternary};
-
 use crate::model::Model;
 use crate::weights::{Layer, Output};
 
@@ -49,13 +47,13 @@ impl Model {
         let norms = layers.iter().map(Layer::norm_len).sum::<usize>() + self.weights.norm.len();
         let head = match &self.weights.output {
             Output::Int8(head) => head.int8_bytes(),
-            Output::Ternary(head) => head.blocks().len() as u64 + scales(head),
+            Output::Ternary(head) => (head.blocks().len() + head.scale_bytes()) as u64,
             Output::None => 0,
             Output::Stored(head) => head.as_ref().unwrap_or(&self.weights.embedding).bytes() as u64,
         };
         Cost {
             trits: matrices().map(|matrix| matrix.blocks().len() as u64).sum(),
-            scales: matrices().map(scales).sum::<u64>() + 4 * norms as u64,
+            scales: matrices().map(|matrix| matrix.scale_bytes() as u64).sum::<u64>() + 4 * norms as u64,
             head,
             embedding: (self.weights.embedding.bytes() / config.vocab) as u64,
             position: config.kv_bytes(self.kv()) as u64,
@@ -63,14 +61,6 @@ impl Model {
             head_macs: config.vocab as u64 * config.dim as u64,
             position_macs: 2 * config.layers as u64 * config.q_dim() as u64,
         }
-    }
-}
-
-/// Bytes of a matrix's scales.
-fn scales(matrix: &Ternary) -> u64 {
-    match matrix.scales() {
-        Scales::One(_) => 4,
-        Scales::Groups { values, .. } => 4 * values.len() as u64,
     }
 }
 

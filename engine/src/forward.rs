@@ -338,7 +338,7 @@ impl Model {
         at: impl Fn() -> String,
     ) -> Result<()> {
         let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
-        codes.quantise(self.cpu, &self.pool, x, cols, norm).map_err(broken)
+        codes.set(self.rounding, self.cpu, &self.pool, x, cols, norm).map_err(broken)
     }
 
     /// Norms `x` where it lies; a row of `width` is one or more times as wide as the norm.

@@ -40,7 +40,7 @@ impl Model {
             |_| Error::Numeric("output head: a value is not a number: the weights are broken".to_owned());
         let bad = match &self.weights.output {
             Output::Ternary(head) => {
-                s.codes.quantise(self.cpu, &self.pool, &s.normed, dim, None).map_err(broken)?;
+                s.codes.set(self.rounding, self.cpu, &self.pool, &s.normed, dim, None).map_err(broken)?;
                 head.matmul(self.cpu, &self.pool, &mut s.codes, logits);
                 self.bad(logits, |logit| !logit.is_finite())
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tern_kernels::{Cpu, KvFormat, Memory, Packing, Pool, default_threads};
+use tern_kernels::{Cpu, KvFormat, Memory, Packing, Pool, Rounding, default_threads};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -43,6 +43,10 @@ pub struct Options {
     pub head: Head,
     /// How keys and values are kept.
     pub kv: KvFormat,
+    /// How the activations between the ternary products are rounded; if `None`, as the weights were trained: matrices with one
+    /// scale each (BitNet) with int8 by token, matrices with scales for rows or groups of columns, whose activations were
+    /// floats, with int8 by group of 128.
+    pub activations: Option<Rounding>,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
     /// Read the file into memory at once instead of mapping it, so that it may change afterwards.
@@ -78,6 +82,7 @@ pub struct Model {
     pub(crate) sliding_turns: Option<Turns>,
     warnings: Vec<String>,
     kv: KvFormat,
+    pub(crate) rounding: Rounding,
     /// Or why there is none: ids can be run without one.
     tokenizer: std::result::Result<Tokenizer, String>,
     load_time: Duration,
@@ -133,6 +138,10 @@ impl Model {
         let sliding = config.graph.sliding.as_ref();
         let sliding_turns = sliding.map(|sliding| Turns::of(&sliding.rope, config.head_dim));
         let warnings = detected.warnings;
+        let rounding = options.activations.unwrap_or(match weights.has_scales_in_rows() {
+            true => Rounding::Group,
+            false => Rounding::Token,
+        });
         let (kv, load_time) = (options.kv, start.elapsed());
         Ok(Model {
             config,
@@ -143,6 +152,7 @@ impl Model {
             sliding_turns,
             warnings,
             kv,
+            rounding,
             tokenizer,
             load_time,
             sources,
@@ -188,6 +198,10 @@ impl Model {
     /// Tells how its sequences keep keys and values.
     pub fn kv(&self) -> KvFormat {
         self.kv
+    }
+    /// Tells how the activations between its ternary products are rounded.
+    pub fn activations(&self) -> Rounding {
+        self.rounding
     }
     /// Returns the number of threads it runs on.
     pub fn threads(&self) -> usize {

@@ -38,6 +38,13 @@ pub(crate) struct Weights {
     pub output: Output,
 }
 
+impl Weights {
+    /// Whether some matrix has scales for its rows or for groups of columns.
+    pub(crate) fn has_scales_in_rows(&self) -> bool {
+        self.layers.iter().flat_map(Layer::matrices).any(|matrix| !matrix.has_one_scale())
+    }
+}
+
 /// One block.
 #[derive(Debug)]
 pub(crate) struct Layer {

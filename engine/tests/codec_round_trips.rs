@@ -91,7 +91,7 @@ proptest! {
                     mapped.unpack_row(r, &mut row);
                     prop_assert_eq!(&row[..], expected);
                 }
-                prop_assert_eq!(mapped.scales(), &matrix.scales);
+                prop_assert_eq!(mapped.scales(), matrix.scales.clone());
             }
         }
     }

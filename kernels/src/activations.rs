@@ -1,14 +1,51 @@
-//! The other operand: rows of activations in int8, one scale a row (absmax, as BitNet b1.58 was trained).
+//! The other operand: rows of activations in int8 with one scale a row (absmax, as BitNet b1.58 was trained), or one for every
+//! 128 values, or floats as they are, for families that were trained with float activations.
 
 use crate::cpu::{Cpu, Kernel};
 use crate::float::rms;
 use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool};
 use crate::rounding::round;
+use crate::scales::MAX_COLS;
+use crate::segments::Segments;
 
 /// A row held a NaN or an infinity: the index of the first such row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite(pub usize);
+
+/// How activations are rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// int8, one scale for a row.
+    #[default]
+    Token,
+    /// int8, one scale for every 128 values of a row.
+    Group,
+    /// Not at all: f32.
+    None,
+}
+
+impl Rounding {
+    /// Every way.
+    pub const ALL: [Rounding; 3] = [Rounding::Token, Rounding::Group, Rounding::None];
+
+    /// The name used in logs and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rounding::Token => "int8-token",
+            Rounding::Group => "int8-group",
+            Rounding::None => "f32",
+        }
+    }
+
+    /// The way of this name.
+    pub fn from_name(name: &str) -> Option<Rounding> {
+        Self::ALL.into_iter().find(|rounding| rounding.name() == name)
+    }
+}
+
+/// Values that share a scale with [`Rounding::Group`].
+const GROUP: usize = 128;
 
 /// Quantised rows. Each row is filled up with zeros to whole blocks of every packing (multiples of 16 and of 20).
 #[derive(Clone, Debug, Default)]
@@ -18,9 +55,15 @@ pub struct Activations {
     /// `(rows, stride)`.
     codes: Vec<i8>,
     rows: Vec<Row>,
-    /// For each row, the sum of every `group` codes, where a matrix asked for them; `group` is 0 before that.
-    group_sums: Vec<i32>,
-    group: usize,
+    rounding: Rounding,
+    /// `(rows, groups)` of [`Rounding::Group`]: what a code is worth.
+    steps: Vec<f32>,
+    /// `(rows, cols)` of [`Rounding::None`].
+    floats: Vec<f32>,
+    /// The sums of the codes between the borders of scales, for each size of groups of weights that a matrix has: the size and,
+    /// for each row, its sums. `used` of them belong to these rows, the others are memory for those to come.
+    sums: Vec<(usize, Vec<i32>)>,
+    used: usize,
 }
 
 /// What belongs to a row besides its codes.
@@ -46,6 +89,19 @@ impl Activations {
         cols: usize,
         norm: Option<Norm<'_>>,
     ) -> Result<(), NotFinite> {
+        self.set(Rounding::Token, cpu, pool, x, cols, norm)
+    }
+
+    /// As [`Activations::quantise`], with the scale of a row, of every 128 values, or not rounded at all.
+    pub fn set(
+        &mut self,
+        rounding: Rounding,
+        cpu: Cpu,
+        pool: &Pool,
+        x: &[f32],
+        cols: usize,
+        norm: Option<Norm<'_>>,
+    ) -> Result<(), NotFinite> {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} values are no rows of {cols}", x.len());
         assert!(norm.is_none_or(|norm| norm.weight.len() == cols), "weights of the norm");
         let rows = x.len() / cols;
@@ -53,15 +109,30 @@ impl Activations {
         if (self.cols, self.stride) != (cols, stride) {
             self.codes.clear(); // the zeros that fill up rows lie elsewhere now
         }
-        (self.cols, self.stride, self.group) = (cols, stride, 0);
-        self.codes.resize(rows * stride, 0);
+        (self.cols, self.stride, self.rounding, self.used) = (cols, stride, rounding, 0);
         self.rows.resize(rows, Row { step: 0.0, sum: 0 });
+        let (groups, width) = match rounding {
+            Rounding::Group => (cols.div_ceil(GROUP), 0),
+            Rounding::Token => (0, 0),
+            Rounding::None => (0, cols),
+        };
+        self.steps.resize(rows * groups, 0.0);
+        self.floats.resize(rows * width, 0.0);
+        self.codes.resize(if width == 0 { rows * stride } else { 0 }, 0);
         let (codes, meta) = (Disjoint::new(&mut self.codes), Disjoint::new(&mut self.rows));
+        let (steps, floats) = (Disjoint::new(&mut self.steps), Disjoint::new(&mut self.floats));
         pool.for_each(rows, |row| {
+            let used = if width == 0 { row * stride..row * stride + cols } else { 0..0 };
             // SAFETY: `for_each` gives a row to one thread, and rows do not overlap.
-            let (codes, meta) =
-                unsafe { (codes.slice(row * stride..row * stride + cols), meta.slice(row..row + 1)) };
-            meta[0] = cpu.run(Quantise { x: &x[row * cols..][..cols], norm, codes });
+            let (codes, meta, steps, floats) = unsafe {
+                (
+                    codes.slice(used),
+                    meta.slice(row..row + 1),
+                    steps.slice(row * groups..(row + 1) * groups),
+                    floats.slice(row * width..(row + 1) * width),
+                )
+            };
+            meta[0] = cpu.run(Quantise { x: &x[row * cols..][..cols], norm, codes, steps, floats });
         });
         match self.rows.iter().position(|row| row.step.is_nan()) {
             Some(row) => Err(NotFinite(row)),
@@ -81,28 +152,69 @@ impl Activations {
     pub fn codes(&self, row: usize) -> &[i8] {
         &self.codes[row * self.stride..][..self.cols]
     }
-    /// Sums up every `size` codes, for [`Activations::group_sum`].
-    pub(crate) fn sum_groups(&mut self, size: usize) {
-        if self.group == size {
+    /// How the rows are rounded.
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
+    }
+    /// Values that share a step; as many as there can be where a row has one.
+    #[inline(always)]
+    pub(crate) fn group(&self) -> usize {
+        if self.rounding == Rounding::Group { GROUP } else { MAX_COLS }
+    }
+    /// A row that was not rounded.
+    pub(crate) fn floats(&self, row: usize) -> &[f32] {
+        &self.floats[row * self.cols..][..self.cols]
+    }
+    /// Sums up the codes between the borders of scales, for a matrix in whose rows `size` columns share one.
+    pub(crate) fn sum_segments(&mut self, pool: &Pool, size: usize) {
+        let segments = Segments::new(self.cols, size, self.group());
+        let count = segments.count();
+        let is_there = self.sums[..self.used].iter().any(|sums| sums.0 == size);
+        if is_there || self.rounding == Rounding::None || count < 2 && self.rounding == Rounding::Token {
             return;
         }
-        self.group = size;
-        self.group_sums.clear();
-        for row in self.codes.chunks_exact(self.stride) {
-            let groups = row[..self.cols].chunks(size);
-            self.group_sums
-                .extend(groups.map(|codes| codes.iter().map(|&code| i32::from(code)).sum::<i32>()));
+        if self.used == self.sums.len() {
+            self.sums.push((0, Vec::new()));
+        }
+        let (of, sums) = &mut self.sums[self.used];
+        *of = size;
+        self.used += 1;
+        sums.resize(self.rows.len() * count, 0);
+        let (codes, stride) = (&self.codes, self.stride);
+        pool.for_chunks(sums, count, |row, sums| {
+            let row = &codes[row * stride..];
+            for (sum, segment) in sums.iter_mut().zip(segments) {
+                *sum = row[segment.columns()].iter().map(|&code| i32::from(code)).sum();
+            }
+        });
+    }
+    /// What [`Activations::sum_segments`] found for this size, row after row; empty where a row is one segment and
+    /// has one step.
+    pub(crate) fn segment_sums(&self, size: usize) -> &[i32] {
+        self.sums[..self.used].iter().find(|sums| sums.0 == size).map_or(&[], |sums| &sums.1)
+    }
+    /// What a code of group `group` of a row is worth, where groups have a step each; else 1, and the row's step comes last.
+    #[inline(always)]
+    pub(crate) fn factor(&self, row: usize, group: usize) -> f32 {
+        match self.rounding {
+            Rounding::Group => self.steps[row * self.cols.div_ceil(GROUP) + group],
+            _ => 1.0,
         }
     }
-    /// The sum of group `group` of a row's codes.
-    pub(crate) fn group_sum(&self, row: usize, group: usize) -> i32 {
-        self.group_sums[row * self.cols.div_ceil(self.group) + group]
+    /// What the sum over all groups is to be multiplied by.
+    #[inline(always)]
+    pub(crate) fn last_step(&self, row: usize) -> f32 {
+        if self.rounding == Rounding::Group { 1.0 } else { self.rows[row].step }
+    }
+    /// What a code is worth in column `col` of a row.
+    pub fn step_at(&self, row: usize, col: usize) -> f32 {
+        self.factor(row, col / GROUP) * self.last_step(row)
     }
     /// The codes of a row and the zeros that fill it up.
     pub(crate) fn padded(&self, row: usize) -> &[i8] {
         &self.codes[row * self.stride..][..self.stride]
     }
-    /// What a code of this row is worth.
+    /// What a code of this row is worth, if all are worth the same.
     pub fn step(&self, row: usize) -> f32 {
         self.rows[row].step
     }
@@ -124,7 +236,11 @@ pub struct Norm<'a> {
 struct Quantise<'a> {
     x: &'a [f32],
     norm: Option<Norm<'a>>,
+    /// Empty where the values stay as they are.
     codes: &'a mut [i8],
+    /// Empty where the row has one step.
+    steps: &'a mut [f32],
+    floats: &'a mut [f32],
 }
 
 impl Kernel for Quantise<'_> {
@@ -135,11 +251,47 @@ impl Kernel for Quantise<'_> {
         match self.norm {
             Some(Norm { weight, eps }) => {
                 let root = rms(self.x, eps);
-                quantise(self.x.iter().zip(weight).map(|(x, weight)| x * root * weight), self.codes)
+                let values = self.x.iter().zip(weight).map(|(x, weight)| x * root * weight);
+                round_all(values, self.codes, self.steps, self.floats)
             }
-            None => quantise(self.x.iter().copied(), self.codes),
+            None => round_all(self.x.iter().copied(), self.codes, self.steps, self.floats),
         }
     }
+}
+
+/// One row by what is to be filled; a NaN as its step says that a value was not finite.
+#[inline(always)]
+fn round_all(
+    values: impl Iterator<Item = f32> + Clone,
+    codes: &mut [i8],
+    steps: &mut [f32],
+    floats: &mut [f32],
+) -> Row {
+    if !floats.is_empty() {
+        let mut finite = true;
+        for (float, x) in floats.iter_mut().zip(values) {
+            *float = x;
+            finite &= x.is_finite();
+        }
+        return Row { step: if finite { 1.0 } else { f32::NAN }, sum: 0 };
+    }
+    if steps.is_empty() {
+        return quantise(values, codes);
+    }
+    let mut all = Row { step: 1.0, sum: 0 };
+    let mut values = values;
+    for (codes, step) in codes.chunks_mut(GROUP).zip(steps) {
+        let row = quantise(values.clone().take(codes.len()), codes);
+        *step = row.step;
+        all.sum += row.sum;
+        if row.step.is_nan() {
+            all.step = f32::NAN;
+        }
+        for _ in 0..codes.len() {
+            values.next();
+        }
+    }
+    all
 }
 
 /// Goes through the values twice: for the largest, then for the codes.

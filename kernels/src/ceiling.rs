@@ -14,7 +14,8 @@ use crate::cpu::{Cpu, Kernel};
 use crate::isa::{Block, Isa};
 use crate::packing::{Packing, ROWS};
 use crate::pool::Pool;
-use crate::ternary::{Scales, Ternary};
+use crate::scales::Scales;
+use crate::ternary::Ternary;
 
 /// Independent places at which a thread reads at once: the hardware follows several streams better than one.
 const STREAMS: usize = 4;

@@ -3,7 +3,7 @@
 
 use crate::{
     Activation, Activations, Attention, Cache, Cpu, FloatFormat, Heads, KvFormat, Packing, Pairing, Place,
-    Pool, Random, Rows, Scales, Ternary, dots, gate, half, rms_norm,
+    Pool, Random, Rounding, Rows, Scales, Ternary, dots, gate, half, rms_norm,
 };
 
 /// One thing that was checked.
@@ -132,23 +132,28 @@ fn scales(rows: usize, cols: usize, random: &mut Random) -> Vec<Scales> {
     vec![Scales::One(0.73), list(cols), list(64)]
 }
 
-/// The product as it is defined, `(x.rows(), rows)`: exact integer sums of groups of columns, each times its scale, added in
-/// their order, times the step of the activations.
+/// The product as it is defined, `(x.rows(), rows)`: exact integer sums of the columns between borders of scales, each times its
+/// scale and, with activations by group, its step, added in their order; with one step a row, times that at the end.
 pub fn definition(trits: &[i8], rows: usize, scales: &Scales, x: &Activations) -> Vec<f32> {
     let cols = x.cols();
     let size = match scales {
         Scales::One(_) => cols,
         Scales::Groups { size, .. } => *size,
     };
+    let by_group = x.rounding() == Rounding::Group;
+    let is_border = |col: &usize| col % size == 0 || by_group && col % 128 == 0;
+    let starts: Vec<usize> = (0..cols).filter(is_border).collect();
     let mut y = Vec::with_capacity(x.rows() * rows);
     for t in 0..x.rows() {
         for (row, trits) in trits.chunks_exact(cols).take(rows).enumerate() {
-            let groups = trits.chunks(size).zip(x.codes(t).chunks(size)).enumerate();
-            let scaled = groups.map(|(nth, (trits, codes))| {
-                let products = trits.iter().zip(codes).map(|(&a, &b)| i64::from(a) * i64::from(b));
-                products.sum::<i64>() as f32 * scales.at(row, nth * size, cols)
-            });
-            y.push(scaled.fold(0.0, |a, b| a + b) * x.step(t));
+            let mut total = 0.0;
+            for (nth, &start) in starts.iter().enumerate() {
+                let columns = start..starts.get(nth + 1).copied().unwrap_or(cols);
+                let products = columns.map(|col| i64::from(trits[col]) * i64::from(x.codes(t)[col]));
+                let scaled = products.sum::<i64>() as f32 * scales.at(row, start, cols);
+                total += if by_group { scaled * x.step_at(t, start) } else { scaled };
+            }
+            y.push(if by_group { total } else { total * x.step(t) });
         }
     }
     y

@@ -23,7 +23,7 @@ pub(crate) fn sum(mut lanes: [f32; LANES]) -> f32 {
 
 /// `Σ a·b` in the fixed order: element `i` belongs to lane `i % 16`.
 #[inline(always)]
-fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a.iter().zip(b) {

@@ -167,6 +167,36 @@ pub(crate) trait Isa: Copy + Send + Sync {
         sums
     }
 
+    /// What the running sums of all planes count together: that of plane `p` counts `counts[p]` times, and is divided exactly.
+    #[inline(always)]
+    fn fold(self, parts: [Self::Part; 5], counts: &[i32]) -> [i32; 16] {
+        let mut total = [0i32; 16];
+        for (part, &count) in parts.iter().zip(counts) {
+            let sum = self.store(self.widen(self.sums(), *part));
+            let (shift, inverse) = divisor(count);
+            for row in 0..16 {
+                total[row] += (sum[row] >> shift).wrapping_mul(inverse);
+            }
+        }
+        total
+    }
+    /// `totals + (sums - minus) * scales * factor`, each step rounded.
+    #[inline(always)]
+    fn add_sums(
+        self,
+        totals: [f32; 16],
+        sums: [i32; 16],
+        minus: i32,
+        scales: &[f32; 16],
+        factor: f32,
+    ) -> [f32; 16] {
+        let mut totals = totals;
+        for row in 0..16 {
+            totals[row] += ((sums[row] - minus) as f32 * scales[row]) * factor;
+        }
+        totals
+    }
+
     /// A tile of a float product, `M` rows by `V` vectors of 16 columns: `out[m][v]` = (or, with `add`, +=)
     /// `Σ a[m][i] * b[i][16 v + lane]` over `depth` steps `i`, in order. Sets may fuse the multiplication with the addition:
     /// only training uses it.
@@ -248,6 +278,21 @@ pub(crate) trait Isa: Copy + Send + Sync {
     }
 }
 
+/// What divides a multiple of `by` exactly: a shift, then a product with the inverse of the odd part mod 2^32.
+#[inline(always)]
+const fn divisor(by: i32) -> (u32, i32) {
+    let shift = by.trailing_zeros();
+    let odd = by >> shift;
+    // Newton: each step doubles the right bits; `odd` is its own inverse mod 8.
+    let mut inverse = odd;
+    let mut right = 3;
+    while right < 32 {
+        inverse = inverse.wrapping_mul(2i32.wrapping_sub(odd.wrapping_mul(inverse)));
+        right *= 2;
+    }
+    (shift, inverse)
+}
+
 /// For numbers below 27 the digits of base 3 as 2-bit codes: `d0 | d1 << 2 | d2 << 4`.
 #[allow(dead_code)] // for sets of 16-byte registers with a permutation of bytes
 const THREE_DIGITS: [u8; 32] = {
@@ -322,6 +367,17 @@ macro_rules! extend {
         #[inline(always)]
         fn add_scaled(self, sums: [f32; 16], x: &[f32; 16], factor: f32) -> [f32; 16] {
             self.0.add_scaled(sums, x, factor)
+        }
+        #[inline(always)]
+        fn add_sums(
+            self,
+            totals: [f32; 16],
+            sums: [i32; 16],
+            minus: i32,
+            scales: &[f32; 16],
+            factor: f32,
+        ) -> [f32; 16] {
+            self.0.add_sums(totals, sums, minus, scales, factor)
         }
     };
 }

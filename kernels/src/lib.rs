@@ -38,10 +38,12 @@ mod packing;
 mod pool;
 mod random;
 mod rounding;
+mod scales;
+mod segments;
 mod ternary;
 mod trim;
 
-pub use activations::{Activations, Norm, NotFinite};
+pub use activations::{Activations, Norm, NotFinite, Rounding};
 pub use attention::{
     Attention, Cache, Chunk, ChunkCount, Heads, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place, Rows,
     Unstorable,
@@ -57,5 +59,6 @@ pub use matmul::{Product, products};
 pub use packing::Packing;
 pub use pool::{Pool, default_threads};
 pub use random::{Random, scramble};
-pub use ternary::{Scales, Ternary};
+pub use scales::Scales;
+pub use ternary::Ternary;
 pub use trim::{give_back, keep_little};

@@ -1,25 +1,30 @@
-//! The ternary product: `y[t][r] = step[t] * Σ_groups scale * Σ_c code[t][c] * trit[r][c]`, the inner sum in exact i32.
+//! The ternary product: `y[t][r] = step[t] * Σ_groups scale * Σ_c code[t][c] * trit[r][c]`, the inner sum in exact i32; with
+//! activations by group, `Σ_groups scale * step * Σ_c …`.
 //!
 //! Kernels work on codes `trit + 1`, unsigned as the dot-product instructions want them, and take the row-independent
 //! sum of the activations off at the end: `Σ x·trit = Σ x·(trit+1) − Σ x`. With |code| ≤ 127 nothing overflows in `MAX_COLS`
 //! columns.
 //!
 //! Two kernels: `column` streams a matrix past one token, at the memory's speed; `panel` unpacks a piece of the matrix
-//! once into cache and takes any number of tokens past it, at the speed of the dot-product instructions.
+//! once into cache and takes any number of tokens past it, at the speed of the dot-product instructions. Both have a second
+//! form for rows with several scales (`segmented`).
 
 mod column;
+mod floats;
 mod panel;
 
 use std::ops::Range;
 
-use crate::activations::Activations;
+use crate::activations::{Activations, Rounding};
 use crate::cpu::Cpu;
 use crate::isa::Block;
 use crate::packing::{ROWS, with_layout};
 use crate::pool::{Disjoint, Pool, Shares};
-use crate::ternary::{Scales, Ternary};
+use crate::segments::Segments;
+use crate::ternary::Ternary;
 
 use column::Column;
+use floats::Floats;
 use panel::Panel;
 
 /// One of several products of the same activations.
@@ -43,14 +48,16 @@ pub fn products<const N: usize>(cpu: Cpu, pool: &Pool, x: &mut Activations, prod
         let matrix = product.matrix;
         assert_eq!(x.cols(), matrix.cols(), "columns of the product");
         assert_eq!(product.out.len(), x.rows() * matrix.rows(), "outputs of the product");
-        if let Scales::Groups { size, .. } = matrix.scales() {
-            x.sum_groups(*size);
-        }
+        x.sum_segments(pool, matrix.lanes().size());
         total += matrix.rows().div_ceil(ROWS).div_ceil(UNIT);
         *end = total;
     }
     let x = &*x;
-    let tasks = products.map(|Product { matrix, out }| Task { w: matrix, x, out: Disjoint::new(out) });
+    let tasks = products.map(|Product { matrix, out }| {
+        let sums = x.segment_sums(matrix.lanes().size());
+        let segments = Segments::new(x.cols(), matrix.lanes().size(), x.group()).count();
+        Task { w: matrix, x, sums, segments, out: Disjoint::new(out) }
+    });
     let shares = Shares::new(total, pool.threads());
     pool.run(|_| {
         while let Some(piece) = shares.take() {
@@ -78,23 +85,43 @@ impl Ternary {
 struct Task<'a> {
     w: &'a Ternary,
     x: &'a Activations,
+    /// `(x.rows(), segments)`, the sum of the activations of each; empty where there is one segment and one step.
+    sums: &'a [i32],
+    segments: usize,
     out: Disjoint<'a, f32>,
 }
 
 impl Task<'_> {
     /// Does the row groups in `groups`; no other thread has them.
     fn run(&self, cpu: Cpu, groups: Range<usize>) {
-        let one_sum = match self.w.scales() {
-            Scales::One(_) => true,
-            Scales::Groups { size, .. } => *size >= self.w.cols(),
-        };
-        with_layout!(self.w.packing(), L => {
-            if self.x.rows() == 1 && one_sum {
-                cpu.run(Column::<L>::new(self, groups));
-            } else {
-                cpu.run(Panel::<L>::new(self, groups));
-            }
+        with_layout!(self.w.packing(), L => match (self.x.rounding(), self.x.rows(), self.segments) {
+            (Rounding::None, ..) => cpu.run(Floats::new(self, groups)),
+            (Rounding::Token, 1, 0 | 1) => cpu.run(Column::<L>::new(self, groups)),
+            (Rounding::Token, _, 0 | 1) => cpu.run(Panel::<L>::new(self, groups)),
+            (_, 1, _) => cpu.run(column::Segmented::<L>::new(self, groups)),
+            _ => cpu.run(panel::Segmented::<L>::new(self, groups)),
         });
+    }
+
+    /// The runs of columns under one scale.
+    #[inline(always)]
+    fn segments(&self) -> Segments {
+        Segments::new(self.w.cols(), self.w.lanes().size(), self.x.group())
+    }
+
+    /// The sum of the activations of a token in its segment `nth`.
+    #[inline(always)]
+    fn segment_sum(&self, t: usize, nth: usize) -> i32 {
+        self.sums[t * self.segments + nth]
+    }
+
+    /// Scales of a row of the matrix.
+    #[inline(always)]
+    fn scales_per_row(&self) -> usize {
+        match self.w.lanes().size() {
+            size if size < self.w.cols() => self.w.cols().div_ceil(size),
+            _ => 1,
+        }
     }
 
     /// The blocks of one row group.

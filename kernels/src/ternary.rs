@@ -2,68 +2,8 @@
 
 use crate::packing::{Packing, ROWS};
 use crate::pool::Pool;
+use crate::scales::{Lanes, Scales};
 use crate::{Buffer, Bytes};
-
-/// Most columns of a matrix, so that its products fit. A masked code counts up to 2 * 84, every fifth column has that
-/// weight, and an activation is at most 128: 4300 a column, so that sums stay within an i32.
-const MAX_COLS: usize = 1 << 18;
-
-/// What turns a trit into a weight: `weight = trit * scale`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scales {
-    /// One for the whole matrix.
-    One(f32),
-    /// One for every `size` columns of a row, row after row; a row's last group may be shorter. With `size` = columns
-    /// that is one scale a row. `size` is a multiple of 4, or covers the row.
-    Groups {
-        /// Columns that share a scale.
-        size: usize,
-        /// `rows * cols.div_ceil(size)` scales.
-        values: Vec<f32>,
-    },
-}
-
-impl Scales {
-    /// One scale for each row.
-    pub fn rows(cols: usize, values: Vec<f32>) -> Self {
-        Scales::Groups { size: cols, values }
-    }
-
-    /// The scale of a weight.
-    pub fn at(&self, row: usize, col: usize, cols: usize) -> f32 {
-        match self {
-            Scales::One(scale) => *scale,
-            Scales::Groups { size, values } => values[row * cols.div_ceil(*size) + col / size],
-        }
-    }
-
-    /// Says what is wrong with these scales for a matrix of this shape.
-    pub fn check(&self, rows: usize, cols: usize) -> Result<(), String> {
-        if cols > MAX_COLS {
-            return Err(format!("{cols} columns: expected at most {MAX_COLS}"));
-        }
-        let values = match self {
-            Scales::One(scale) => std::slice::from_ref(scale),
-            Scales::Groups { size, values } => {
-                if *size == 0 || (*size < cols && size % 4 != 0) {
-                    return Err(format!("groups of {size} columns: expected a multiple of 4"));
-                }
-                let expected = rows.checked_mul(cols.div_ceil(*size));
-                if expected != Some(values.len()) {
-                    return Err(format!(
-                        "{} scales for {rows} rows of {cols} in groups of {size}",
-                        values.len()
-                    ));
-                }
-                values
-            }
-        };
-        match values.iter().find(|scale| !scale.is_finite() || scale.is_sign_negative()) {
-            Some(scale) => Err(format!("scale {scale}: expected a finite number of at least 0")),
-            None => Ok(()),
-        }
-    }
-}
 
 /// A matrix of trits, packed for the kernels, with its scales.
 #[derive(Clone, Debug)]
@@ -71,7 +11,7 @@ pub struct Ternary {
     rows: usize,
     cols: usize,
     packing: Packing,
-    scales: Scales,
+    scales: Lanes,
     blocks: Bytes,
 }
 
@@ -112,7 +52,10 @@ impl Ternary {
         }
         match failure.into_inner().expect("no panic under this lock") {
             Some(error) => Err(error),
-            None => Ok(Self { rows, cols, packing, scales, blocks: blocks.into() }),
+            None => {
+                let scales = Lanes::of(scales, rows, cols);
+                Ok(Self { rows, cols, packing, scales, blocks: blocks.into() })
+            }
         }
     }
 
@@ -130,7 +73,7 @@ impl Ternary {
         if expected != Some(blocks.len()) {
             return Err(format!("{} bytes of blocks for {rows} rows of {cols}", blocks.len()));
         }
-        Ok(Self { rows, cols, packing, scales, blocks })
+        Ok(Self { rows, cols, packing, scales: Lanes::of(scales, rows, cols), blocks })
     }
 
     /// Rows: the outputs of the product.
@@ -145,8 +88,20 @@ impl Ternary {
     pub fn packing(&self) -> Packing {
         self.packing
     }
-    /// The scales.
-    pub fn scales(&self) -> &Scales {
+    /// The scales, as the matrix was given them.
+    pub fn scales(&self) -> Scales {
+        self.scales.scales(self.rows, self.cols)
+    }
+    /// Whether all weights share a scale.
+    pub fn has_one_scale(&self) -> bool {
+        matches!(self.scales, Lanes::One(_))
+    }
+    /// Bytes of the scales as they are held.
+    pub fn scale_bytes(&self) -> usize {
+        self.scales.bytes()
+    }
+    /// The scales as kernels read them.
+    pub(crate) fn lanes(&self) -> &Lanes {
         &self.scales
     }
     /// The packed blocks: groups of 16 rows, one after another.

@@ -22,6 +22,8 @@ Formats:
   i2s           GGUF for bitnet.cpp (and ik_llama.cpp)
   tq1_0, tq2_0  GGUF for llama.cpp (and bitnet.cpp): rows of 256, 512, 768, ...
                 weights
+  q2_0, pq2_0   GGUF for llama.cpp and PrismML's llama.cpp: a scale for 64 or 128
+                weights
   hf            a directory of safetensors for transformers
 
 Programs read the same model under different names; --for decides:
@@ -51,7 +53,7 @@ pub(crate) struct Convert {
     output: PathBuf,
     #[command(flatten)]
     target: TargetArgs,
-    /// The program that is to read a GGUF: llama.cpp [default for tq1_0, tq2_0], bitnet.cpp [default for i2s] or
+    /// The program that is to read a GGUF: llama.cpp [default for tq1_0, tq2_0, q2_0, pq2_0], bitnet.cpp [default for i2s] or
     /// ik_llama.cpp
     #[arg(long = "for", value_name = "PROGRAM", value_parser = engine)]
     engine: Option<Engine>,
@@ -75,7 +77,7 @@ pub(crate) struct Convert {
 /// The flag that names a format, shared with `dummy`.
 #[derive(Args)]
 pub(super) struct TargetArgs {
-    /// The format: i2, t5, i2s, tq1_0, tq2_0 or hf [default: i2 for a .gguf file, hf for a directory]
+    /// The format: i2, t5, i2s, tq1_0, tq2_0, q2_0, pq2_0 or hf [default: i2 for a .gguf file, hf for a directory]
     #[arg(long, value_name = "FORMAT", value_parser = target)]
     to: Option<Target>,
 }

@@ -76,6 +76,7 @@ fn settings(model: &Model) -> Value {
     json!({
         "head": head(model),
         "kv": model.kv().name(),
+        "activations": model.activations().name(),
         "packing": model.packing().name(),
         "cpu": model.cpu_name(),
         "threads": model.threads(),
@@ -85,8 +86,9 @@ fn settings(model: &Model) -> Value {
 fn settings_line(model: &Model) -> String {
     let (kv, packing) = (model.kv().name(), model.packing().name());
     format!(
-        "head {}, kv {kv}, packing {packing}, {}, {} threads",
+        "head {}, kv {kv}, activations {}, packing {packing}, {}, {} threads",
         head(model),
+        model.activations().name(),
         model.cpu_name(),
         model.threads()
     )

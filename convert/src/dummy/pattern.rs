@@ -95,6 +95,7 @@ impl Bytes {
     }
 }
 
+#[derive(Clone)]
 enum Piece {
     Fixed(Vec<u8>),
     /// So many bytes that hold trits.
@@ -105,19 +106,23 @@ enum Piece {
         or: u64,
         bytes: usize,
     },
+    /// An f16 scale of this exponent.
+    Scale(u16),
+    /// The scale before once more.
+    SameScale,
 }
 
 /// The bytes of one tensor: `unit` over and over, then `tail`.
 pub(super) struct Pattern {
     unit: Vec<Piece>,
     count: usize,
-    tail: Vec<u8>,
+    tail: Vec<Piece>,
 }
 
 impl Pattern {
     /// These bytes.
     pub(super) fn fixed(bytes: Vec<u8>) -> Self {
-        Self { unit: Vec::new(), count: 0, tail: bytes }
+        Self { unit: Vec::new(), count: 0, tail: vec![Piece::Fixed(bytes)] }
     }
 
     /// f32 ones.
@@ -157,11 +162,45 @@ impl Pattern {
         }
     }
 
-    /// A ternary matrix; the sizes were measured by the encoding. Says what a dummy cannot have.
-    pub(super) fn trits(encoding: Encoding, rows: usize, cols: usize, scale: f32) -> Result<Self, String> {
+    /// A ternary matrix with scales near `scale`, one for `group` columns, or one for all if `None`; the sizes were measured by
+    /// the encoding. Says what a dummy cannot have.
+    pub(super) fn trits(
+        encoding: Encoding,
+        rows: usize,
+        cols: usize,
+        scale: f32,
+        group: Option<usize>,
+    ) -> Result<Self, String> {
         let all = rows * cols;
-        let d = half::f32_to_f16(scale).to_le_bytes().to_vec();
-        let plain = |tail| Self { unit: vec![Piece::Trits(TWO_BITS, all / 4)], count: 1, tail };
+        if let Some(group) = group.filter(|group| !cols.is_multiple_of(*group)) {
+            return Err(format!("a dummy needs whole groups of {group} columns, this has {cols}"));
+        }
+        // Blocks of `weights`, each a scale and its codes, in the order of the encoding.
+        let blocks = |weights: usize, codes: Vec<Piece>, scale_first: bool| {
+            let shared = group.map_or(1, |group| group / weights);
+            if shared == 0 {
+                return Err(format!(
+                    "{encoding} holds a scale for {weights} weights, and this shape has more; choose i2, t5, q2_0 or pq2_0"
+                ));
+            }
+            let mut unit = Vec::new();
+            for nth in 0..shared {
+                let d = match group {
+                    None => Piece::Fixed(half::f32_to_f16(scale).to_le_bytes().to_vec()),
+                    Some(_) if nth == 0 => Piece::Scale(half::f32_to_f16(below(scale))),
+                    Some(_) => Piece::SameScale,
+                };
+                let at = if scale_first { unit.len() } else { unit.len() + codes.len() };
+                unit.extend(codes.iter().cloned());
+                unit.insert(at, d);
+            }
+            Ok(Self { unit, count: all / weights / shared, tail: Vec::new() })
+        };
+        let plain = |tail| Self {
+            unit: vec![Piece::Trits(TWO_BITS, all / 4)],
+            count: 1,
+            tail: vec![Piece::Fixed(tail)],
+        };
         Ok(match encoding {
             Encoding::I2S => {
                 let mut tail = vec![0; 32];
@@ -169,21 +208,17 @@ impl Pattern {
                 plain(tail)
             }
             Encoding::Packed => plain(Vec::new()),
-            Encoding::Tq2_0 => Self {
-                unit: vec![Piece::Trits(TWO_BITS, 64), Piece::Fixed(d)],
-                count: all / 256,
-                tail: Vec::new(),
-            },
+            Encoding::Tq2_0 => blocks(256, vec![Piece::Trits(TWO_BITS, 64)], false)?,
             Encoding::Tq1_0 => {
-                let unit = vec![
-                    Piece::Trits(Digits::FixedPoint { digits: 5 }, 48),
-                    Piece::Trits(Digits::FixedPoint { digits: 4 }, 4),
-                    Piece::Fixed(d),
-                ];
-                Self { unit, count: all / 256, tail: Vec::new() }
+                let digits = |digits| Digits::FixedPoint { digits };
+                blocks(256, vec![Piece::Trits(digits(5), 48), Piece::Trits(digits(4), 4)], false)?
             }
-            Encoding::I2 => Self::own(Packing::I2, |planes| Digits::TwoBits { planes }, rows, cols, scale)?,
-            Encoding::T5 => Self::own(Packing::T5, |planes| Digits::T5 { planes }, rows, cols, scale)?,
+            Encoding::Q2_0 => blocks(64, vec![Piece::Trits(TWO_BITS, 16)], true)?,
+            Encoding::Pq2_0 => blocks(128, vec![Piece::Trits(TWO_BITS, 32)], true)?,
+            Encoding::I2 => {
+                Self::own(Packing::I2, |planes| Digits::TwoBits { planes }, rows, cols, scale, group)?
+            }
+            Encoding::T5 => Self::own(Packing::T5, |planes| Digits::T5 { planes }, rows, cols, scale, group)?,
             other => return Err(format!("a dummy cannot be {other}")),
         })
     }
@@ -195,6 +230,7 @@ impl Pattern {
         rows: usize,
         cols: usize,
         scale: f32,
+        group: Option<usize>,
     ) -> Result<Self, String> {
         if !rows.is_multiple_of(GROUP) || !cols.is_multiple_of(4) {
             return Err(format!(
@@ -207,18 +243,35 @@ impl Pattern {
         if rest > 0 {
             unit.push(Piece::Trits(digits(rest), 64));
         }
-        let mut tail = vec![0; 128];
-        tail[4] = 1; // one scale
-        tail[64..68].copy_from_slice(&scale.to_le_bytes());
-        Ok(Self { unit, count: rows / GROUP, tail })
+        let count = group.map_or(1, |group| rows * (cols / group));
+        let mut head = vec![0; 64];
+        head[..4].copy_from_slice(&(group.unwrap_or(0) as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&(count as u32).to_le_bytes());
+        let scales = match group {
+            None => Piece::Fixed(scale.to_le_bytes().to_vec()),
+            // Numbers that are f16, as the scales of real models.
+            Some(_) => {
+                let twice = |word: u32| u64::from(word) << 32 | u64::from(word);
+                Piece::Masked { and: twice(0x7f_e000), or: twice(below(scale).to_bits()), bytes: 4 * count }
+            }
+        };
+        let padding = vec![0; (4 * count).next_multiple_of(64) - 4 * count];
+        Ok(Self { unit, count: rows / GROUP, tail: vec![Piece::Fixed(head), scales, Piece::Fixed(padding)] })
     }
 
     /// Hands the bytes over, a buffer at a time.
     pub(super) fn write(&self, bytes: &mut Bytes, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = Vec::with_capacity(BUFFER + 8);
-        for _ in 0..self.count {
-            for piece in &self.unit {
+        let mut last = [0; 2];
+        for nth in 0..=self.count {
+            let pieces = if nth < self.count { &self.unit } else { &self.tail };
+            for piece in pieces {
                 match piece {
+                    Piece::Scale(exponent) => {
+                        last = (bytes.random.next() as u16 & 0x3ff | exponent).to_le_bytes();
+                        buffer.extend_from_slice(&last);
+                    }
+                    Piece::SameScale => buffer.extend_from_slice(&last),
                     Piece::Fixed(fixed) => buffer.extend_from_slice(fixed),
                     Piece::Trits(digits, length) => {
                         let at = bytes.table(*digits);
@@ -241,9 +294,13 @@ impl Pattern {
                 buffer.clear();
             }
         }
-        buffer.extend_from_slice(&self.tail);
         put(&buffer)
     }
+}
+
+/// The power of two from which random numbers up to its double are `scale` on average.
+fn below(scale: f32) -> f32 {
+    2f32.powi((scale / 1.5).log2().round() as i32)
 }
 
 /// Appends so many bytes of random words.

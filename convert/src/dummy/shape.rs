@@ -10,6 +10,10 @@ pub struct Shape {
     pub name: &'static str,
     /// Whether the embedding serves as the output head.
     pub tied: bool,
+    /// Columns that share a scale; `None` where a matrix has one.
+    pub group: Option<usize>,
+    /// Whether the embedding, and the head with it, are ternary.
+    pub ternary_embedding: bool,
     /// The sizes and choices.
     pub config: Config,
 }
@@ -66,7 +70,7 @@ fn bitnet(name: &'static str, sizes: Sizes) -> Shape {
         graph: Graph::default(),
         pooling: None,
     };
-    Shape { name, tied: true, config }
+    Shape { name, tied: true, group: None, ternary_embedding: false, config }
 }
 
 fn bitllm(name: &'static str, sizes: Sizes) -> Shape {

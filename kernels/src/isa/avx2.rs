@@ -162,6 +162,29 @@ impl Isa for Avx2 {
         sums
     }
     #[inline(always)]
+    fn add_sums(
+        self,
+        totals: [f32; 16],
+        sums: [i32; 16],
+        minus: i32,
+        scales: &[f32; 16],
+        factor: f32,
+    ) -> [f32; 16] {
+        let mut totals = totals;
+        for half in [0, 8] {
+            // SAFETY: AVX2 by `self`; each half is 8 of the 16 values of all arrays.
+            unsafe {
+                let sums = _mm256_loadu_si256(sums.as_ptr().add(half).cast());
+                let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(minus)));
+                let scaled = _mm256_mul_ps(sums, _mm256_loadu_ps(scales.as_ptr().add(half)));
+                let scaled = _mm256_mul_ps(scaled, _mm256_set1_ps(factor));
+                let at = totals.as_mut_ptr().add(half);
+                _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), scaled));
+            }
+        }
+        totals
+    }
+    #[inline(always)]
     fn widen(self, sums: Self::Sums, part: Self::Part) -> Self::Sums {
         // SAFETY: AVX2 by `self`.
         unsafe {

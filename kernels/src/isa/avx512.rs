@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Isa, Strided};
+use super::{Block, Isa, Strided, divisor};
 use crate::cpu::Kernel;
 
 /// Proof that the CPU has AVX-512 F, BW, VNNI and VBMI.
@@ -168,6 +168,43 @@ impl Isa for Avx512 {
             _mm512_storeu_ps(sums.as_mut_ptr(), sum);
         }
         sums
+    }
+
+    #[inline(always)]
+    fn fold(self, parts: [__m512i; 5], counts: &[i32]) -> [i32; 16] {
+        let mut total = self.sums();
+        for (part, &count) in parts.iter().zip(counts) {
+            let (shift, inverse) = divisor(count);
+            // SAFETY: AVX-512F by `self`.
+            unsafe {
+                let mut sum = _mm512_sra_epi32(*part, _mm_cvtsi32_si128(shift as i32));
+                if inverse != 1 {
+                    sum = _mm512_mullo_epi32(sum, _mm512_set1_epi32(inverse));
+                }
+                total = _mm512_add_epi32(total, sum);
+            }
+        }
+        self.store(total)
+    }
+    #[inline(always)]
+    fn add_sums(
+        self,
+        totals: [f32; 16],
+        sums: [i32; 16],
+        minus: i32,
+        scales: &[f32; 16],
+        factor: f32,
+    ) -> [f32; 16] {
+        let mut totals = totals;
+        // SAFETY: AVX-512F by `self`; all arrays are the 64 bytes of a register.
+        unsafe {
+            let sums = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), _mm512_set1_epi32(minus));
+            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scales.as_ptr()));
+            let scaled = _mm512_mul_ps(scaled, _mm512_set1_ps(factor));
+            let at = totals.as_mut_ptr();
+            _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), scaled));
+        }
+        totals
     }
 
     /// `M * V` sums stay in registers (24 of 32 for 6 by 4); each step loads `V` vectors of `b` and broadcasts `M` numbers

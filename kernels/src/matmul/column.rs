@@ -4,6 +4,10 @@
 //! planes are masked but not shifted (`Isa::SCALED`): plane `p` then counts `Layout::masked` times, has sums of its
 //! own, and is divided once at the end of the row, exactly.
 
+mod segmented;
+
+pub(super) use segmented::Segmented;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -11,7 +15,6 @@ use super::Task;
 use crate::cpu::Kernel;
 use crate::isa::{Block, Isa};
 use crate::packing::{Layout, ROWS};
-use crate::ternary::Scales;
 
 pub(super) struct Column<'a, L> {
     task: &'a Task<'a>,
@@ -45,21 +48,6 @@ impl<L: Layout> Kernel for Column<'_, L> {
 /// Blocks that two of the rows go on for before the other two have their turn: the sums of two fit the registers, and
 /// four streams keep the memory busier than two.
 const RUN: usize = 8;
-
-/// What divides a multiple of `by` exactly: a shift, then a product with the inverse of the odd part mod 2^32.
-#[inline(always)]
-const fn divisor(by: i32) -> (u32, i32) {
-    let shift = by.trailing_zeros();
-    let odd = by >> shift;
-    // Newton: each step doubles the right bits; `odd` is its own inverse mod 8.
-    let mut inverse = odd;
-    let mut right = 3;
-    while right < 32 {
-        inverse = inverse.wrapping_mul(2i32.wrapping_sub(odd.wrapping_mul(inverse)));
-        right *= 2;
-    }
-    (shift, inverse)
-}
 
 /// Blocks ahead of the one in use that are asked for: 1 kB a stream.
 const AHEAD: usize = 16;
@@ -103,21 +91,14 @@ impl<L: Layout> Column<'_, L> {
             start = end;
         }
         for i in 0..G {
-            let mut total = [0i32; ROWS];
-            for p in 0..L::PLANES {
-                let sum = isa.store(isa.widen(isa.sums(), sums[i][p]));
-                let (shift, inverse) = divisor(L::masked::<I>()[p]);
-                for row in 0..ROWS {
-                    total[row] += (sum[row] >> shift).wrapping_mul(inverse);
-                }
-            }
-            self.finish(g + i, total);
+            let total = isa.fold(sums[i], &L::masked::<I>()[..L::PLANES]);
+            self.finish(isa, g + i, total);
         }
     }
 
     /// Some blocks of `W` of the rows, with their sums in registers.
     #[inline(always)]
-    fn run_of<I: Isa, const W: usize>(
+    pub(super) fn run_of<I: Isa, const W: usize>(
         &self,
         isa: I,
         mut sums: [[I::Part; 5]; W],
@@ -168,13 +149,13 @@ impl<L: Layout> Column<'_, L> {
             start = end;
         }
         for i in 0..G {
-            self.finish(g + i, isa.store(sums[i]));
+            self.finish(isa, g + i, isa.store(sums[i]));
         }
     }
 
     /// The blocks of `G` row groups and the quads of activations that they meet.
     #[inline(always)]
-    fn operands<const G: usize>(&self, g: usize) -> ([&[Block]; G], &[[i8; 4]]) {
+    pub(super) fn operands<const G: usize>(&self, g: usize) -> ([&[Block]; G], &[[i8; 4]]) {
         let mut weights: [&[Block]; G] = [&[]; G];
         for i in 0..G {
             weights[i] = self.task.blocks(g + i);
@@ -187,16 +168,13 @@ impl<L: Layout> Column<'_, L> {
     }
 
     #[inline(always)]
-    fn finish(&self, g: usize, sums: [i32; ROWS]) {
+    fn finish<I: Isa>(&self, isa: I, g: usize, sums: [i32; ROWS]) {
         let (step, sum) = (self.task.x.step(0), self.task.x.sum(0));
+        let scales = self.task.w.lanes().at(isa, g);
         // SAFETY: `g` is one of the groups that were given to this thread, and the slice ends here.
         let out = unsafe { self.task.outputs(g, 0) };
         for (row, out) in out.iter_mut().enumerate() {
-            let scale = match self.task.w.scales() {
-                Scales::One(scale) => *scale,
-                Scales::Groups { values, .. } => values[g * ROWS + row],
-            };
-            *out = ((sums[row] - sum) as f32 * scale) * step;
+            *out = ((sums[row] - sum) as f32 * scales[row]) * step;
         }
     }
 }

@@ -1,9 +1,13 @@
-//! Several tokens, or scales that change along a row: a panel of the matrix is unpacked into cache once, and tiles of
+//! Several tokens: a panel of the matrix is unpacked into cache once, and tiles of
 //! tokens are taken past it.
 //!
 //! A panel is `G` row groups by `QUADS` quads of columns, one register's worth of codes for each group and quad: with four
 //! groups and 60 quads 15 kB, so that it stays in the first cache while a block of tokens passes. A tile is `G` groups by
 //! `C` tokens of running sums in registers: with AVX-512 4 * 6 = 24 of 32, four for codes, the rest for activations.
+
+mod segmented;
+
+pub(super) use segmented::Segmented;
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -12,7 +16,6 @@ use super::{Task, UNIT};
 use crate::cpu::Kernel;
 use crate::isa::{Block, Isa};
 use crate::packing::{Layout, ROWS};
-use crate::ternary::Scales;
 
 /// Quads of columns in a panel: a multiple of the planes of every packing, and within every set's `DOTS`.
 const QUADS: usize = 60;
@@ -76,18 +79,11 @@ impl<L: Layout> Panel<'_, L> {
             for sums in &mut room.sums[..count] {
                 *sums = [isa.sums(); G];
             }
-            match self.task.w.scales() {
-                Scales::Groups { size, values } if *size < self.task.w.cols() => {
-                    self.grouped(isa, g, first, count, *size, values, room);
-                }
-                Scales::One(scale) => self.whole(isa, g, first, count, &[*scale; ROWS * UNIT], room),
-                Scales::Groups { values, .. } => {
-                    let mut scales = [0.0; ROWS * UNIT];
-                    let values = &values[g * ROWS..((g + G) * ROWS).min(values.len())];
-                    scales[..values.len()].copy_from_slice(values);
-                    self.whole(isa, g, first, count, &scales, room);
-                }
+            let mut scales = [0.0; ROWS * UNIT];
+            for (i, scales) in scales.as_chunks_mut().0[..G].iter_mut().enumerate() {
+                *scales = self.task.w.lanes().at(isa, g + i);
             }
+            self.whole(isa, g, first, count, &scales, room);
             first += count;
         }
     }
@@ -125,60 +121,6 @@ impl<L: Layout> Panel<'_, L> {
                     for (row, out) in out.iter_mut().enumerate() {
                         *out = ((sums[row] - sum) as f32 * scales[i * ROWS + row]) * step;
                     }
-                }
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)] // the place in rows and tokens, and what the rows are scaled with
-    /// A float sum moved on at every border between scale groups of `size` columns.
-    #[inline(always)]
-    fn grouped<I: Isa, const G: usize>(
-        &self,
-        isa: I,
-        g: usize,
-        first: usize,
-        count: usize,
-        size: usize,
-        values: &[f32],
-        room: &mut Room<I, G>,
-    ) {
-        let mut totals = [[[0f32; ROWS]; G]; TOKENS];
-        let quads = self.task.w.cols().div_ceil(4 * L::PLANES) * L::PLANES;
-        let (per_row, per_group) = (self.task.w.cols().div_ceil(size), size / 4);
-        let mut start = 0;
-        while start < quads {
-            let end = (start + QUADS).min(quads);
-            self.unpack(isa, g, start..end, &mut room.panel);
-            let mut from = start;
-            while from < end {
-                // The last group takes the columns that fill up the last block: their activations are zero.
-                let group = (from / per_group).min(per_row - 1);
-                let border = if group + 1 == per_row { quads } else { (group + 1) * per_group };
-                let to = end.min(border);
-                self.pass(isa, g, room, first, count, start, from - start..to - start);
-                if to == border {
-                    for t in 0..count {
-                        let sum = self.task.x.group_sum(first + t, group);
-                        for i in 0..G {
-                            let sums = isa.store(std::mem::replace(&mut room.sums[t][i], isa.sums()));
-                            for row in 0..ROWS.min(self.task.w.rows() - (g + i) * ROWS) {
-                                let scale = values[((g + i) * ROWS + row) * per_row + group];
-                                totals[t][i][row] += (sums[row] - sum) as f32 * scale;
-                            }
-                        }
-                    }
-                }
-                from = to;
-            }
-            start = end;
-        }
-        for t in 0..count {
-            for i in 0..G {
-                // SAFETY: `g + i` is one of the groups that were given to this thread, and the slice ends here.
-                let out = unsafe { self.task.outputs(g + i, first + t) };
-                for (out, total) in out.iter_mut().zip(totals[t][i]) {
-                    *out = total * self.task.x.step(first + t);
                 }
             }
         }

@@ -215,7 +215,7 @@ impl Tasks {
         let mut settings = super::settings(model);
         // The others change no answer.
         if let Some(settings) = settings.as_object_mut() {
-            settings.retain(|key, _| key == "head" || key == "kv");
+            settings.retain(|key, _| ["head", "kv", "activations"].contains(&key.as_str()));
         }
         let header = json!({
             "tern_eval": 1,
