@@ -4,7 +4,7 @@
 mod golden;
 
 use golden::{Golden, exact, golden, greedy, largest_difference, logits, open};
-use tern::{Logits, Model, Options, Row, Scratch, Sequence};
+use tern::{Head, Logits, Model, Options, Rounding, Row, Scratch, Sequence};
 
 /// Families that were trained with int8 activations by token, and their twins.
 const INT8: [(&str, &str); 1] = [("qwen2_vibevoice", "gguf/qwen2_vibevoice_i2s.gguf")];
@@ -43,6 +43,45 @@ fn vectors_equal_the_reference() {
             assert!(apart < 1e-5, "{path}: {apart}");
         }
     }
+}
+
+/// Families that were trained with float activations, and their twins.
+const FLOATS: [(&str, &[&str]); 3] = [
+    ("qwen3_bonsai", &["gguf/qwen3_bonsai_pq2_0.gguf", "gguf/qwen3_bonsai_q2_0_g64.gguf"]),
+    ("llama_trilm", &["gguf/llama_trilm_f16.gguf"]),
+    ("minicpm_bitcpm", &["gguf/minicpm_bitcpm_f16.gguf"]),
+];
+
+#[test]
+fn families_of_float_activations_equal_the_reference_without_rounding() {
+    for (name, twins) in FLOATS {
+        let reference = Golden::open(name);
+        let (ids, want) = (reference.ids("input_ids"), reference.floats("logits"));
+        let tokens = reference.ids("greedy_from_first_5");
+        for path in [name].iter().chain(twins) {
+            let unrounded = Options { activations: Some(Rounding::None), ..exact() };
+            let model = open(&golden(path), unrounded);
+            let apart = largest_difference(&logits(&model, &ids), &want);
+            println!("{path}: largest difference {apart:.1e}");
+            assert!(apart < 1e-4, "{path}: {apart}");
+            assert_eq!(greedy(&model, &tokens[..5], tokens.len()), tokens, "{path}");
+        }
+    }
+}
+
+#[test]
+fn scales_in_rows_round_activations_by_group_and_twins_agree_to_the_bit() {
+    let ids = Golden::open("qwen3_bonsai").ids("input_ids");
+    let all: Vec<Vec<u32>> = [FLOATS[0].0]
+        .iter()
+        .chain(FLOATS[0].1)
+        .map(|path| {
+            let model = open(&golden(path), Options::default());
+            assert_eq!((model.activations(), model.head_form()), (Rounding::Group, Head::Ternary), "{path}");
+            golden::bits(&logits(&model, &ids))
+        })
+        .collect();
+    assert!(all.iter().all(|bits| *bits == all[0]));
 }
 
 /// The normed hidden state of the last token.

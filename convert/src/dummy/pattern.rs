@@ -172,6 +172,11 @@ impl Pattern {
         group: Option<usize>,
     ) -> Result<Self, String> {
         let all = rows * cols;
+        if let (Some(group), Encoding::I2S | Encoding::Packed) = (group, encoding) {
+            return Err(format!(
+                "{encoding} holds one scale, and this shape has one for {group} weights; choose i2, t5, q2_0 or pq2_0"
+            ));
+        }
         if let Some(group) = group.filter(|group| !cols.is_multiple_of(*group)) {
             return Err(format!("a dummy needs whole groups of {group} columns, this has {cols}"));
         }

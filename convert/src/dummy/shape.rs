@@ -36,6 +36,7 @@ impl Shape {
             bonsai("bonsai-1.7b", [2048, 6144, 28, 16, 8, 151_936, 32_768], true),
             bonsai("bonsai-4b", [2560, 9728, 36, 32, 8, 151_936, 32_768], true),
             bonsai("bonsai-8b", [4096, 12_288, 36, 32, 8, 151_936, 65_536], false),
+            bitcpm("bitcpm-8b", [4096, 16_384, 32, 32, 2, 73_448, 32_768]),
             vibevoice("vibevoice-1.5b-lm", [1536, 8960, 28, 12, 2, 151_936, 65_536]),
             embed_qwen("embed-0.6b", [1024, 3072, 28, 16, 8, 151_936, 32_768]),
             embed_gemma("embed-270m", [640, 2048, 18, 4, 1, 262_144, 32_768]),
@@ -97,10 +98,10 @@ fn falcon3(name: &'static str, sizes: Sizes) -> Shape {
     shape
 }
 
-/// Ternary-Bonsai: Qwen3, its context stretched four times.
+/// Ternary-Bonsai: Qwen3, its context stretched four times; a scale for every 128 weights, the embedding's too.
 fn bonsai(name: &'static str, sizes: Sizes, tied: bool) -> Shape {
     let mut shape = qwen3(name, sizes);
-    shape.tied = tied;
+    (shape.tied, shape.group, shape.ternary_embedding) = (tied, Some(128), true);
     let yarn = Yarn {
         factor: 4.0,
         original: shape.config.context / 4,
@@ -121,6 +122,19 @@ fn qwen3(name: &'static str, sizes: Sizes) -> Shape {
     shape.config.norm_eps = 1e-6;
     shape.config.rope.base = 1e6;
     shape.config.graph.head_norms = true;
+    shape
+}
+
+/// BitCPM, published in blocks of 256; without LongRoPE's factors, which cost nothing and are tensors.
+fn bitcpm(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = llama(name, sizes);
+    shape.group = Some(256);
+    shape.config.family = "MiniCPM";
+    shape.config.norm_eps = 1e-6;
+    shape.config.rope.base = 10_000.0;
+    shape.config.graph.embedding_scale = 12.0;
+    shape.config.graph.residual_scale = 1.4 / (shape.config.layers as f32).sqrt();
+    shape.config.graph.logit_scale = 16.0;
     shape
 }
 
