@@ -177,6 +177,8 @@ struct Text {
     alone: bool,
     /// Since when it runs and is not ready for another token.
     stalled: Option<Instant>,
+    /// Whether it lost its seat because nobody took its tokens.
+    aside: bool,
 }
 
 impl Text {
@@ -314,6 +316,7 @@ impl Batch {
             read: false,
             alone: false,
             stalled: None,
+            aside: false,
         });
         Ok(ticket)
     }

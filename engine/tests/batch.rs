@@ -227,6 +227,32 @@ fn who_got_least_is_next() {
 }
 
 #[test]
+fn whoever_held_a_seat_without_a_word_is_not_ahead_of_others() {
+    let model = model();
+    let prompt = &prompts(&model)[0];
+    let job = |owner| Job { owner, ignore_stops: true, ..Job::new(prompt.clone(), Sampling::greedy(), 8) };
+    let mut batch = Batch::new(&model, Bounds { parallel: 1, ..bounds() }).unwrap();
+    let slow = batch.add(&model, job(1)).unwrap();
+    let mut tale = Tale::new();
+    while tale.get(&slow).is_none_or(|told| told.tokens.is_empty()) {
+        note(&mut tale, batch.step(&model, |_| true));
+    }
+    let others = [batch.add(&model, job(2)).unwrap(), batch.add(&model, job(2)).unwrap()];
+    while batch.load().set_aside == 0 {
+        note(&mut tale, batch.step(&model, |ticket| ticket != slow));
+    }
+    // Now its reader is back, again and again; the seat that it held for so long counts.
+    let mut ended = Vec::new();
+    while !batch.is_idle() {
+        let outputs = batch.step(&model, |_| true);
+        ended.extend(
+            outputs.iter().filter(|(_, told)| matches!(told, Output::Done(_))).map(|(ticket, _)| *ticket),
+        );
+    }
+    assert_eq!(ended, [others[0], others[1], slow]);
+}
+
+#[test]
 fn a_known_beginning_is_not_read_again() {
     let model = model();
     let mut batch = Batch::new(&model, bounds()).unwrap();

@@ -50,13 +50,14 @@ impl Batch {
         }
     }
 
-    /// Those that wait and could go on, in the order in which they come in: who ran before, then the owner who got least.
+    /// Those that wait and could go on, in the order in which they come in: who gave its pages up, then the
+    /// owner who got least.
     fn order(&self, ready: &impl Fn(Ticket) -> bool) -> Vec<usize> {
         let mut order: Vec<usize> =
             (0..self.waiting.len()).filter(|&at| self.waiting[at].can_go_on(ready)).collect();
         order.sort_by_key(|&at| {
             let text = &self.waiting[at];
-            (!text.read, self.shares.of(text.job.owner), text.ticket)
+            (!text.read || text.aside, self.shares.of(text.job.owner), text.ticket)
         });
         order
     }
@@ -74,7 +75,7 @@ impl Batch {
             let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
             self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
             self.set_aside += 1;
-            self.waiting.push_back(Text { stalled: None, ..text });
+            self.waiting.push_back(Text { stalled: None, aside: true, ..text });
         }
     }
 

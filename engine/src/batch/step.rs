@@ -41,6 +41,12 @@ impl Batch {
             let cost = if job.logprobs.is_some() || job.prompt_logprobs.is_some() { 2 } else { 1 };
             self.shares.spend(job.owner, piece.len as u64 * cost);
         }
+        if !self.waiting.is_empty() {
+            // A seat that is held without a word is as good as a token to those who wait for one.
+            for text in self.running.iter().filter(|text| text.stalled.is_some()) {
+                self.shares.spend(text.job.owner, 1);
+            }
+        }
         if pieces.is_empty() {
             return out;
         }
