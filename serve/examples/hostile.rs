@@ -126,7 +126,12 @@ impl Server {
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
             line.trim().split(' ').next()?.parse::<u64>().ok()
         };
-        self.processes().into_iter().filter_map(of).sum::<u64>() / 1024
+        // One that was just started is the server itself for a moment, with the server's memory.
+        let other = |id: &u32| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            *id == self.child.id() || String::from_utf8_lossy(&line).contains("try-grammars")
+        };
+        self.processes().into_iter().filter(other).filter_map(of).sum::<u64>() / 1024
     }
 
     /// Seconds of work by name of thread; `children` are the processes beside it, those that have ended included.

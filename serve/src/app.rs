@@ -218,7 +218,10 @@ impl App {
                         let compile = move |ready: &Ready| {
                             Ok((request, place, Some(ready.grammars()?.compile(grammar)?)))
                         };
-                        self.blocking_with(&self.compiling, owner, compile).await?
+                        let compiled = self.blocking_with(&self.compiling, owner, compile).await;
+                        // It may have taken much for a moment, good or bad.
+                        self.budget.freed.notify_one();
+                        compiled?
                     }
                 }
             }

@@ -98,7 +98,12 @@ impl Victim {
         let children: Vec<u32> = children
             .flat_map(|list| list.split(' ').filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
             .collect();
-        let all = [process].into_iter().chain(children).filter_map(of);
+        // One that was just started is the server itself for a moment, with the server's memory.
+        let other = |id: &u32| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("try-grammars")
+        };
+        let all = [process].into_iter().chain(children.into_iter().filter(other)).filter_map(of);
         all.sum::<u64>() / 1024
     }
 }
