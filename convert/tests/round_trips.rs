@@ -189,7 +189,7 @@ fn ternary_floats(dir: &Path, group: usize) {
                 if let [_, cols] = view.shape()[..] {
                     let (words, _) = data.as_chunks_mut::<2>();
                     for (at, word) in words.iter_mut().enumerate() {
-                        let trit = f32::from((at * 2_654_435_761 >> 7) as u8 % 3) - 1.0;
+                        let trit = f32::from(((at * 2_654_435_761) >> 7) as u8 % 3) - 1.0;
                         // Of 7 bits, as a bf16 has them, and different from group to group.
                         let scale = (129 + at / cols * 31 % 64 + at % cols / group * 7 % 63) as f32 / 4096.0;
                         let bits = tern_kernels::half::f32_to_bf16(trit * scale);

@@ -141,7 +141,7 @@ pub fn definition(trits: &[i8], rows: usize, scales: &Scales, x: &Activations) -
         Scales::Groups { size, .. } => *size,
     };
     let by_group = x.rounding() == Rounding::Group;
-    let is_border = |col: &usize| col % size == 0 || by_group && col % 128 == 0;
+    let is_border = |col: &usize| col.is_multiple_of(size) || by_group && col.is_multiple_of(128);
     let starts: Vec<usize> = (0..cols).filter(is_border).collect();
     let mut y = Vec::with_capacity(x.rows() * rows);
     for t in 0..x.rows() {
