@@ -167,7 +167,7 @@ fn embed_gemma(name: &'static str, sizes: Sizes) -> Shape {
     config.rope.base = 1e6;
     config.graph.post_norms = true;
     config.graph.embedding_scale = (config.dim as f32).sqrt();
-    let layers = (0..config.layers).map(|layer| (layer + 1) % 6 != 0).collect();
+    let layers = (0..config.layers).map(|layer| !(layer + 1).is_multiple_of(6)).collect();
     config.graph.sliding = Some(Sliding { window: 512, layers, rope: Rope::new(10_000.0, Pairing::Halves) });
     shape
 }
