@@ -270,7 +270,7 @@ impl Kernel for Gate<'_> {
             Activation::GeluTanh => pairs.for_each(|(gate, up)| {
                 let x = *gate;
                 // sqrt(2 / pi), twice: tanh(u) = 2 / (1 + e^-2u) - 1.
-                let twice = 1.595_769_1 * (x + 0.044_715 * (x * x * x));
+                let twice = 1.595_769 * (x + 0.044_715 * (x * x * x));
                 *gate = x / (1.0 + exp(-twice)) * up;
             }),
         }
