@@ -79,7 +79,7 @@ impl Job {
 
 /// A grammar that a text must follow, token by token.
 pub trait Guide: Send {
-    /// Sets the bits of the tokens that may come next, see [`Allowed`]; none may when the text is complete.
+    /// Sets the bits of the tokens that may come next, see [`Allowed`](crate::Allowed); none may when the text is complete.
     fn allow(&mut self, bits: &mut Vec<u32>) -> Result<(), String>;
     /// Goes on with this one.
     fn accept(&mut self, id: u32) -> Result<(), String>;

@@ -115,7 +115,7 @@ fn detect(file: &File) -> Result<Detected> {
     Ok(Detected { family, config, trained_ternary, warnings, hf_prefix })
 }
 
-/// [`detect`] for a model that is to be used: each of its tensors has a place in it.
+/// `detect` for a model that is to be used: each of its tensors has a place in it.
 pub fn open(file: &File) -> Result<Detected> {
     let detected = detect(file)?;
     detected.check_tensors(file)?;

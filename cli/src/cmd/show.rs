@@ -20,7 +20,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Show {
-    /// A short name, or ORG/REPO[@REVISION][:FILE]
+    /// A short name, or ORG/REPO, with @REVISION and :FILE where wanted
     #[arg(value_name = "NAME")]
     name: PathBuf,
     /// Print one JSON object
