@@ -173,7 +173,7 @@ pub(crate) trait Isa: Copy + Send + Sync {
         let mut total = [0i32; 16];
         for (part, &count) in parts.iter().zip(counts) {
             let sum = self.store(self.widen(self.sums(), *part));
-            let (shift, inverse) = divisor(count);
+            let (shift, inverse) = divisor_of(count);
             for row in 0..16 {
                 total[row] += (sum[row] >> shift).wrapping_mul(inverse);
             }
@@ -291,6 +291,22 @@ const fn divisor(by: i32) -> (u32, i32) {
         right *= 2;
     }
     (shift, inverse)
+}
+
+/// [`divisor`] of what planes count, looked up: at the end of every group of columns there is no time to work it out.
+#[inline(always)]
+fn divisor_of(count: i32) -> (u32, i32) {
+    const D28: (u32, i32) = divisor(28);
+    const D84: (u32, i32) = divisor(84);
+    match count {
+        1 => (0, 1),
+        4 => (2, 1),
+        16 => (4, 1),
+        64 => (6, 1),
+        28 => D28,
+        84 => D84,
+        other => divisor(other),
+    }
 }
 
 /// For numbers below 27 the digits of base 3 as 2-bit codes: `d0 | d1 << 2 | d2 << 4`.

@@ -135,6 +135,16 @@ impl Lanes {
         }
     }
 
+    /// Asks for those of 16 rows, or what would lie there, to be brought near.
+    #[inline(always)]
+    pub(crate) fn prefetch<I: Isa>(&self, isa: I, lane: usize) {
+        match self {
+            Lanes::One(_) => {}
+            Lanes::Halves { values, .. } => isa.prefetch(values, lane),
+            Lanes::Floats { values, .. } => isa.prefetch(values, lane),
+        }
+    }
+
     /// Those of 16 rows.
     #[inline(always)]
     pub(crate) fn at<I: Isa>(&self, isa: I, lane: usize) -> [f32; ROWS] {

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Isa, Strided, divisor};
+use super::{Block, Isa, Strided, divisor_of};
 use crate::cpu::Kernel;
 
 /// Proof that the CPU has AVX-512 F, BW, VNNI and VBMI.
@@ -174,7 +174,7 @@ impl Isa for Avx512 {
     fn fold(self, parts: [__m512i; 5], counts: &[i32]) -> [i32; 16] {
         let mut total = self.sums();
         for (part, &count) in parts.iter().zip(counts) {
-            let (shift, inverse) = divisor(count);
+            let (shift, inverse) = divisor_of(count);
             // SAFETY: AVX-512F by `self`.
             unsafe {
                 let mut sum = _mm512_sra_epi32(*part, _mm_cvtsi32_si128(shift as i32));

@@ -58,7 +58,10 @@ impl<L: Layout> Segmented<'_, L> {
                     false => self.plain(isa, some, x, quads.clone(), G),
                 };
                 for w in 0..W {
-                    let scales = lanes.at(isa, (g + n * W + w) * per_row + segment.weights);
+                    let lane = (g + n * W + w) * per_row + segment.weights;
+                    // Of the rows after these: their own come a line at a time, too slowly to be waited for.
+                    lanes.prefetch(isa, lane + G * per_row);
+                    let scales = lanes.at(isa, lane);
                     totals[n][w] = isa.add_sums(totals[n][w], sums[w], minus, &scales, factor);
                 }
             }
