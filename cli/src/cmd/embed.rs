@@ -21,8 +21,8 @@ use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  tern embed model.gguf \"a text\" \"another\"            a line of JSON for each text
-  tern embed model.gguf < lines.txt > vectors.jsonl     a text in each line
+  tern embed model.gguf \"a text\" \"another\"          a line of JSON for each text
+  tern embed model.gguf < lines.txt > vectors.jsonl   a text in each line
   tern embed model.gguf --file texts.jsonl --out vectors.npy --bits 8
   tern embed model.gguf --file lines.txt --query \"How do I bake bread?\" --top 3";
 
