@@ -99,7 +99,7 @@ fn scaling_survives_conversion_where_the_target_has_words_for_it() {
 fn scaling_that_cannot_be_is_named() {
     let bad = [
         (r#"{"rope_type": "dynamic", "factor": 2.0}"#, "rope_type"),
-        (r#"{"rope_type": "longrope"}"#, "rope_type"),
+        (r#"{"rope_type": "longrope"}"#, "short_factor"),
         (r#"{"rope_type": "linear"}"#, "factor"),
         (r#"{"rope_type": "linear", "factor": 0.5}"#, "factor"),
         (r#"{"rope_type": "linear", "factor": "x"}"#, "factor"),

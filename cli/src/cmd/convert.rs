@@ -22,8 +22,7 @@ Formats:
   i2s           GGUF for bitnet.cpp (and ik_llama.cpp)
   tq1_0, tq2_0  GGUF for llama.cpp (and bitnet.cpp): rows of 256, 512, 768, ...
                 weights
-  q2_0, pq2_0   GGUF for llama.cpp and PrismML's llama.cpp: a scale for 64 or 128
-                weights
+  q2_0, pq2_0   GGUF for llama.cpp and PrismML's: a scale for 64 or 128 weights
   hf            a directory of safetensors for transformers
 
 Programs read the same model under different names; --for decides:
