@@ -1,7 +1,6 @@
 //! Models by name: what a word means on the Hub, what of it is on this machine, and getting the rest.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -68,7 +67,7 @@ pub(crate) fn fetch(word: &Path, args: &PullArgs) -> Outcome {
     if args.offline || Hub::is_offline() {
         return Err(tern_hub::Error::Offline(format!("{word}: not on this machine")).into());
     }
-    let can_ask = io::stdin().is_terminal() && terminal::talk_is_terminal();
+    let can_ask = terminal::input_is_terminal() && terminal::talk_is_terminal();
     if !args.yes && !can_ask {
         return Err(not_here(&word.to_string()));
     }
@@ -76,12 +75,8 @@ pub(crate) fn fetch(word: &Path, args: &PullArgs) -> Outcome {
     let plan = Plan::new(&hub, &cache, &name)?;
     terminal::talk(&format!("{}\n", terminal::one_line(&about(&name, &plan))));
     if !args.yes {
-        terminal::talk(&format!("Download {} to {}? [Y/n] ", size(plan.missing), cache.root().display()));
-        let mut answer = String::new();
-        io::stdin()
-            .read_line(&mut answer)
-            .map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-        if answer.is_empty() || !matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes") {
+        let question = format!("Download {} to {}?", size(plan.missing), cache.root().display());
+        if !terminal::confirm(&question, true)? {
             return Err(Failure::failed("nothing was downloaded"));
         }
     }

@@ -1,8 +1,7 @@
 //! Which model a word names, and the flags that say how it runs, shared by the commands that open one.
 
-use std::borrow::Cow;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -79,23 +78,23 @@ impl MachineArgs {
 
 /// What the first word of a command names.
 #[derive(Clone)]
-pub(crate) enum Named<'a> {
+pub(crate) enum Named {
     /// The built-in model.
     Story,
     /// A file or a directory that is there.
-    Path(Cow<'a, Path>),
+    Path(PathBuf),
 }
 
 /// Finds what `word` names: the built-in model, a path, or a model that was downloaded under this name. `story` wins over a
 /// file of that name, which `./story` reaches.
-pub(crate) fn find(word: &Path) -> Outcome<Named<'_>> {
+pub(crate) fn find(word: &Path) -> Outcome<Named> {
     if word == Path::new(STORY) {
         return Ok(Named::Story);
     }
     match std::fs::metadata(word) {
-        Ok(_) => Ok(Named::Path(Cow::Borrowed(word))),
+        Ok(_) => Ok(Named::Path(word.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match hub::cached(word) {
-            Some(path) => Ok(Named::Path(Cow::Owned(path))),
+            Some(path) => Ok(Named::Path(path)),
             None => Err(not_found(word)),
         },
         Err(error) => Err(Failure::failed(format!("{}: {error}", word.display()))),
@@ -151,7 +150,7 @@ fn instead_of(directory: &Path) -> String {
     }
 }
 
-impl Named<'_> {
+impl Named {
     /// Its file; no weights are read.
     pub(crate) fn file(self, options: OpenOptions) -> Outcome<File> {
         Ok(match self {
@@ -211,16 +210,15 @@ pub(crate) fn open(word: &Path, machine: &MachineArgs, threads: Option<usize>) -
     Ok(Loaded { model, raw, load_time: start.elapsed() })
 }
 
-/// Opens the model that `word` names for a server, whose thread it is that waits.
+/// Opens a model for a server, whose thread it is that waits.
 pub(crate) fn open_for_server(
-    word: &Path,
+    named: &Named,
     machine: &MachineArgs,
     threads: Option<usize>,
 ) -> tern::Result<Model> {
-    let place = hub::cached(word).filter(|_| !word.exists());
-    let file = match word == Path::new(STORY) {
-        true => tern::story_file()?,
-        false => file::open(place.as_deref().unwrap_or(word), machine.file())?,
+    let file = match named {
+        Named::Story => tern::story_file()?,
+        Named::Path(path) => file::open(path, machine.file())?,
     };
     Model::from_file(&file, &machine.options(threads))
 }

@@ -148,6 +148,19 @@ pub(crate) fn talk(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
+/// Asks a person on the terminal; `usual` is what an empty line means, and the end of input always means no.
+pub(crate) fn confirm(question: &str, usual: bool) -> Outcome<bool> {
+    talk(&format!("{question} {} ", if usual { "[Y/n]" } else { "[y/N]" }));
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::failed(format!("standard input: {error}")))?;
+    Ok(match answer.trim().to_lowercase().as_str() {
+        "" => usual && !answer.is_empty(),
+        word => matches!(word, "y" | "yes"),
+    })
+}
+
 /// Ends a line that was left in the middle, with all that was said about its colour.
 pub(crate) fn leave() {
     talk(if talk_has_colours() { "\x1b[0m\n" } else { "\n" });

@@ -5,6 +5,8 @@ mod common;
 mod fake;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -79,6 +81,43 @@ fn a_model_runs_by_name_from_an_empty_home() {
     assert_eq!(place.fake.sent(), 0);
     let (code, out, _) = place.run(&["inspect", REPO, "--json"]);
     assert!(code == Some(0) && out.contains("\"family\""), "every command takes the name: {out}");
+}
+
+/// A child that is killed when the test ends, however it ends.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_served_name_tells_its_file_and_its_size() {
+    // What stands behind the last dot is no extension here.
+    const DOTTED: &str = "org/Story-1.58bit";
+    let place = Place::story();
+    place.fake.add(DOTTED, &[("story.gguf", STORY.to_vec())]);
+    let mut server = Killed(place.command(&["serve", DOTTED, "--yes", "--port", "0"]).spawn().unwrap());
+    let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("listening on ")).unwrap();
+    let address = line.split("listening on http://").nth(1).unwrap().trim().to_owned();
+    // Whoever does not read its errors makes it wait.
+    std::thread::spawn(move || lines.count());
+    let get = |path: &str| -> String {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    while !get("/health").starts_with("HTTP/1.1 200") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(get("/v1/models").contains("\"id\":\"Story-1.58bit\""), "{}", get("/v1/models"));
+    let tags = get("/api/tags");
+    assert!(tags.contains(&format!("\"size\":{}", STORY.len())), "{tags}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::api::Hash;
 use crate::choice::{Choice, choose};
 use crate::error::{Error, Result};
 use crate::name::{Name, is_commit};
+use crate::variable;
 
 /// The folder that holds all repositories.
 #[derive(Clone, Debug)]
@@ -45,9 +46,8 @@ impl Cache {
     /// The cache where the Hub's own tools look: `HF_HUB_CACHE`, `HF_HOME/hub`, `XDG_CACHE_HOME/huggingface/hub`, or
     /// `.cache/huggingface/hub` in the home folder.
     pub fn from_env() -> Result<Self> {
-        let set = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let root = set("HF_HUB_CACHE")
-            .or_else(|| set("HUGGINGFACE_HUB_CACHE"))
+        let root = variable::path("HF_HUB_CACHE")
+            .or_else(|| variable::path("HUGGINGFACE_HUB_CACHE"))
             .or_else(|| Some(home()?.join("hub")))
             .ok_or_else(|| {
                 Error::Name("no home folder: set HF_HUB_CACHE to a folder for models".to_owned())
@@ -156,6 +156,11 @@ impl Cache {
         all
     }
 
+    /// Whether something of a repository is on the disk, be it a part.
+    pub fn holds(&self, repo: &str) -> bool {
+        self.repo(repo).exists()
+    }
+
     /// Removes a repository from the disk, with every revision and what was downloaded in part; gives the bytes freed.
     pub fn remove(&self, repo: &str) -> Result<u64> {
         let folder = self.repo(repo);
@@ -171,9 +176,8 @@ impl Cache {
 
 /// The Hub's home folder.
 pub(crate) fn home() -> Option<PathBuf> {
-    let set = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HF_HOME")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface")))
+    variable::path("HF_HOME")
+        .or_else(|| Some(variable::path("XDG_CACHE_HOME")?.join("huggingface")))
         .or_else(|| Some(std::env::home_dir()?.join(".cache").join("huggingface")))
 }
 

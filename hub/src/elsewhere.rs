@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::variable;
+
 /// A model file that another program downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -20,8 +22,8 @@ pub struct Found {
 
 /// Looks where Ollama and LM Studio keep models in this home folder; `OLLAMA_MODELS` names another place for the first.
 pub fn elsewhere(home: &Path) -> Vec<Found> {
-    let store = std::env::var_os("OLLAMA_MODELS").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let mut found = ollama(&store.unwrap_or_else(|| home.join(".ollama").join("models")));
+    let mut found =
+        ollama(&variable::path("OLLAMA_MODELS").unwrap_or_else(|| home.join(".ollama").join("models")));
     for folder in [".lmstudio/models", ".cache/lm-studio/models"] {
         let folder = home.join(folder);
         walk(&folder, 4, &mut |path, size| {

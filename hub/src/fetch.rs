@@ -72,15 +72,11 @@ impl Fetch<'_> {
     /// Downloads what is missing and checks the whole. `progress` is called with the bytes that are there, and stops the
     /// download by `false`.
     pub(crate) fn run(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<()> {
-        let journal = Self::journal(&self.part);
-        let before = Journal::open(&journal, self.entry.size, self.hub.limits.chunk)
-            .map_err(Error::io(&journal))?
-            .total();
-        let mut hash = self.once(progress)?;
+        let (before, mut hash) = self.once(progress)?;
         if hash != self.entry.hash.to_string() && before > 0 {
             // What an earlier try left may have been damaged, by a power cut for example.
             self.discard();
-            hash = self.once(progress)?;
+            (_, hash) = self.once(progress)?;
         }
         if hash != self.entry.hash.to_string() {
             self.discard();
@@ -104,8 +100,8 @@ impl Fetch<'_> {
         options.open(&self.part).map_err(Error::io(&self.part))
     }
 
-    /// Downloads what the journal lacks and gives the hash of the whole file.
-    fn once(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<String> {
+    /// Downloads what the journal lacks; gives the bytes that were there before, and the hash of the whole file.
+    fn once(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<(u64, String)> {
         let size = self.entry.size;
         let path = Self::journal(&self.part);
         let mut journal = Journal::open(&path, size, self.hub.limits.chunk).map_err(Error::io(&path))?;
@@ -116,6 +112,7 @@ impl Fetch<'_> {
             file.set_len(size).map_err(Error::io(&self.part))?;
         }
         drop(file);
+        let before = journal.total();
         let taken = vec![false; journal.chunks()];
         let shared = Shared { journal, taken, whole: false, stop: false, error: None };
         let lock = Lock { shared: Mutex::new(shared), came: Condvar::new() };
@@ -139,7 +136,7 @@ impl Fetch<'_> {
             let error = lock.get().error.take();
             match (error, hash) {
                 (Some(error), _) => Err(error),
-                (None, hash) => hash,
+                (None, hash) => Ok((before, hash?)),
             }
         })
     }

@@ -1,7 +1,6 @@
 //! The connection to a Hub: where it is, the token, and what its answers mean.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ureq::{Agent, Body};
 
 use crate::cache;
 use crate::error::{Error, Result};
+use crate::variable;
 
 /// Bounds of time and numbers of tries.
 #[derive(Clone, Copy, Debug)]
@@ -82,11 +82,10 @@ impl Hub {
 
     /// The Hub of `HF_ENDPOINT` with the token of `HF_TOKEN`, `HF_TOKEN_PATH` or the file that `hf auth login` wrote.
     pub fn from_env(limits: Limits) -> Result<Self> {
-        let set = |key: &str| std::env::var(key).ok().filter(|value| !value.trim().is_empty());
-        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-        let file = set("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(cache::home()?.join("token")));
-        let token = set("HF_TOKEN")
-            .or_else(|| set("HUGGING_FACE_HUB_TOKEN"))
+        let endpoint = variable::word("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+        let file = variable::path("HF_TOKEN_PATH").or_else(|| Some(cache::home()?.join("token")));
+        let token = variable::word("HF_TOKEN")
+            .or_else(|| variable::word("HUGGING_FACE_HUB_TOKEN"))
             .or_else(|| fs::read_to_string(file?).ok())
             .map(|token| token.trim().to_owned())
             .filter(|token| !token.is_empty());
@@ -163,8 +162,7 @@ impl Hub {
 
 /// The certificates to trust: those of `SSL_CERT_FILE`, or Mozilla's.
 fn roots() -> Result<RootCerts> {
-    let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
-    else {
+    let Some(path) = variable::path("SSL_CERT_FILE") else {
         return Ok(RootCerts::WebPki);
     };
     let pem = fs::read(&path).map_err(Error::io(&path))?;

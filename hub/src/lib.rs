@@ -22,6 +22,7 @@ mod journal;
 mod name;
 mod pull;
 mod size;
+mod variable;
 mod zoo;
 
 pub use api::{Entry, Hash, Listing};

@@ -43,6 +43,13 @@ impl FromStr for Name {
     }
 }
 
+impl Name {
+    /// The repository's name without its owner.
+    pub fn last(&self) -> &str {
+        self.repo.rsplit('/').next().unwrap_or(&self.repo)
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.repo)?;

@@ -1,6 +1,5 @@
 //! `tern rm`: a downloaded model off the disk.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -43,21 +42,17 @@ impl Rm {
                 .hint("`tern list` prints what is here"));
         };
         let cache = Cache::from_env()?;
-        if !cache.root().join(format!("models--{}", name.repo.replace('/', "--"))).exists() {
+        if !cache.holds(&name.repo) {
             return Err(Failure::failed(format!("{word}: not on this machine"))
                 .hint("`tern list` prints what is here"));
         }
         if !self.yes {
-            if !io::stdin().is_terminal() {
+            if !terminal::input_is_terminal() {
                 return Err(Failure::failed(format!("{word}: nothing was removed"))
                     .hint("--yes removes without asking"));
             }
-            terminal::talk(&format!("Remove {} from {}? [y/N] ", name.repo, cache.root().display()));
-            let mut answer = String::new();
-            io::stdin()
-                .read_line(&mut answer)
-                .map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-            if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+            let question = format!("Remove {} from {}?", name.repo, cache.root().display());
+            if !terminal::confirm(&question, false)? {
                 return Err(Failure::failed("nothing was removed"));
             }
         }

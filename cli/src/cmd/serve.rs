@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::failure::{Failure, Outcome};
 use crate::hub::{self, PullArgs};
-use crate::model::{self, MachineArgs, ThreadsArgs};
+use crate::model::{self, MachineArgs, Named, ThreadsArgs};
 use crate::sampling::{SamplingArgs, at_least_one, count, expected, number};
 
 const EXAMPLES: &str = "\
@@ -140,9 +140,9 @@ impl Serve {
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(tern::STORY));
         hub::fetch(&model, &self.pull)?;
         // What cannot be opened is told before anything listens.
-        model::find(&model)?;
+        let named = model::find(&model)?;
         tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });
-        let options = self.options(&model)?;
+        let options = self.options(&model, &named)?;
         let log = options.log.clone();
         if !self.host.is_loopback() && options.keys.is_empty() {
             let what =
@@ -154,7 +154,7 @@ impl Serve {
             panics.event("panic", json!({"message": panic.to_string()}));
         }));
         let (machine, threads) = (self.machine, self.threads.threads);
-        let load = move || model::open_for_server(&model, &machine, threads);
+        let load = move || model::open_for_server(&named, &machine, threads);
         let Err(error) = tern_serve::serve_until_told((self.host, self.port).into(), load, options) else {
             return Ok(());
         };
@@ -169,7 +169,7 @@ impl Serve {
         Err(Failure::failed(""))
     }
 
-    fn options(&self, model: &Path) -> Outcome<tern_serve::Options> {
+    fn options(&self, model: &Path, named: &Named) -> Outcome<tern_serve::Options> {
         let Access {
             api_key,
             api_key_file,
@@ -203,8 +203,17 @@ impl Serve {
             }
             _ => None,
         };
-        let name =
-            || model.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
+        let name = || match hub::name(model).filter(|_| !model.exists()) {
+            // The dot of `1.58bit` begins no extension in a name of the Hub.
+            Some(name) => hub::of(&name).map_or_else(|| name.last().to_owned(), |known| known.name.clone()),
+            None => {
+                model.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
+            }
+        };
+        let (file, file_bytes) = match named {
+            Named::Story => (tern::STORY.to_owned(), tern::story_bytes()),
+            Named::Path(path) => (path.display().to_string(), bytes_of(path)),
+        };
         let seconds = |count: usize| Duration::from_secs(count as u64);
         let form = self.log;
         let room = &self.room;
@@ -214,8 +223,8 @@ impl Serve {
             request_memory: request_memory.unwrap_or(usual.request_memory),
             name: self.alias.first().cloned().unwrap_or_else(name),
             aliases: self.alias.iter().skip(1).cloned().collect(),
-            file: model.display().to_string(),
-            file_bytes: bytes_of(model),
+            file,
+            file_bytes,
             parallel: room.parallel,
             queue: room.queue,
             context: room.ctx_size,
@@ -261,9 +270,6 @@ fn this_program() -> std::process::Command {
 fn bytes_of(model: &Path) -> u64 {
     let size =
         |path: &Path| std::fs::metadata(path).ok().filter(|data| data.is_file()).map(|data| data.len());
-    if model == Path::new(tern::STORY) && !model.exists() {
-        return tern::story_bytes();
-    }
     let files = || std::fs::read_dir(model).into_iter().flatten().flatten();
     size(model).unwrap_or_else(|| files().filter_map(|file| size(&file.path())).sum())
 }
