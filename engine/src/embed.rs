@@ -47,12 +47,20 @@ impl<'m> Embedder<'m> {
         Ok(Self { model, pooling, scratch: Scratch::default(), slots })
     }
 
-    /// The ids of a text, with what the model's files put before and after one. Refuses a text that is longer than the
-    /// model's context.
-    pub fn tokens(model: &Model, text: &str) -> Result<Vec<u32>> {
+    /// The ids of a text, with what the model's files put before and after one; cut where they are more than `most`.
+    pub fn ids(model: &Model, text: &str, most: Option<usize>) -> Result<Vec<u32>> {
         let tokenizer = model.tokenizer()?;
         let mut ids = tokenizer.encode(text, true, Specials::Text)?;
+        if let Some(most) = most {
+            ids.truncate(most.saturating_sub(tokenizer.after().len()).max(1));
+        }
         ids.extend_from_slice(tokenizer.after());
+        Ok(ids)
+    }
+
+    /// [`Embedder::ids`] of a text that fits: an error where it is longer than the model's context, or has no token.
+    pub fn tokens(model: &Model, text: &str) -> Result<Vec<u32>> {
+        let ids = Self::ids(model, text, None)?;
         let context = model.config().context;
         match ids.len() {
             0 => Err(Error::Input("a text without a token has no vector".to_owned())),
@@ -63,7 +71,7 @@ impl<'m> Embedder<'m> {
         }
     }
 
-    /// The vector of each text, `dim` numbers each. `done` hears how many texts are finished.
+    /// The vector of each text, `dim` numbers each. `done` is called with the number of texts that are finished.
     ///
     /// # Panics
     /// If a text is empty.

@@ -270,6 +270,5 @@ async fn in_turn<T: Send + 'static>(
         at_low_priority();
         job()
     });
-    done.await
-        .unwrap_or_else(|_| Err(Refusal::internal("the server made a mistake while reading this request")))
+    done.await.unwrap_or_else(|_| Err(Refusal::internal("internal error while reading this request")))
 }

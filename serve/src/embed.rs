@@ -47,15 +47,7 @@ fn tokens(ready: &Ready, asked: Asked) -> Result<Vec<Vec<u32>>, Refusal> {
         Some(id) => Err(wrong(format!("token {id} is not in the vocabulary of {vocab}"))),
         None => Ok(ids),
     };
-    let encode = |text: String| {
-        let tokenizer = model.tokenizer()?;
-        let mut ids = tokenizer.encode(&text, true, tern::Specials::Text)?;
-        if asked.cut {
-            ids.truncate(context.saturating_sub(tokenizer.after().len()).max(1));
-        }
-        ids.extend_from_slice(tokenizer.after());
-        Ok::<_, Refusal>(ids)
-    };
+    let encode = |text: String| Ok::<_, Refusal>(Embedder::ids(model, &text, asked.cut.then_some(context))?);
     let item = |item: PromptItem| match item {
         PromptItem::Text(text) => encode(text),
         PromptItem::Object(object) => encode(object.prompt_string),
@@ -154,7 +146,7 @@ pub(crate) fn run(
     let take = |queue: &mut VecDeque<Live>, message: Message| match message {
         Message::Texts(work) => queue.push_back(Live { vectors: Vec::with_capacity(work.texts.len()), work }),
         Message::Work(work) => work.refuse(Refusal::internal("an embedding model writes no text")),
-        Message::Abort(refusal) => queue.drain(..).for_each(|live| live.work.refuse(refusal.clone())),
+        Message::Abort(refusal) => refuse_all(queue, &refusal),
     };
     loop {
         if queue.is_empty() {
@@ -184,21 +176,22 @@ pub(crate) fn run(
             }
             Ok(Err(error)) => {
                 if matches!(error, tern::Error::Changed(_)) {
-                    let what = "the model's file was changed: the server ends";
-                    queue.drain(..).for_each(|live| live.work.refuse(Refusal::unavailable(what)));
+                    refuse_all(&mut queue, &Refusal::model_changed());
                     return Err(error);
                 }
-                let refusal = Refusal::from(error);
-                queue.drain(..).for_each(|live| live.work.refuse(refusal.clone()));
+                refuse_all(&mut queue, &error.into());
             }
             Err(_) => {
                 metrics.panics.add(1);
-                let what = "the server made a mistake; it goes on without this request";
-                queue.drain(..).for_each(|live| live.work.refuse(Refusal::internal(what)));
+                refuse_all(&mut queue, &Refusal::panicked());
                 embedder = Embedder::new(model, pooling)?;
             }
         }
     }
+}
+
+fn refuse_all(queue: &mut VecDeque<Live>, refusal: &Refusal) {
+    queue.drain(..).for_each(|live| live.work.refuse(refusal.clone()));
 }
 
 /// Ends requests whose clients have gone, and those that have waited too long.
@@ -211,8 +204,7 @@ fn drop_the_gone(queue: &mut VecDeque<Live>, metrics: &Metrics) {
         } else if live.work.deadline <= now {
             metrics.timed_out.add(1);
             live.work.note.ended(End::Timeout);
-            let refusal = Refusal::timeout("the request took longer than this server allows");
-            drop(live.work.reply.send(Err(refusal)));
+            drop(live.work.reply.send(Err(Refusal::too_slow())));
         } else {
             queue.push_back(live);
         }

@@ -124,6 +124,19 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", what)
     }
 
+    /// A panic ended this request; the others go on.
+    pub(crate) fn panicked() -> Self {
+        Self::internal("internal error; this request was ended and the others go on")
+    }
+
+    pub(crate) fn too_slow() -> Self {
+        Self::timeout("the request took longer than this server allows")
+    }
+
+    pub(crate) fn model_changed() -> Self {
+        Self::unavailable("the model's file was changed: the server ends")
+    }
+
     /// As OpenAI writes it.
     pub(crate) fn json(&self) -> Value {
         let mut error = json!({

@@ -274,7 +274,7 @@ impl<'m> Worker<'m> {
                 } else {
                     self.metrics.timed_out.add(1);
                     live.note.ended(End::Timeout);
-                    let refusal = Refusal::timeout("the request took longer than this server allows");
+                    let refusal = Refusal::too_slow();
                     // A full channel is a reader that does not read: dropping the sender tells it, too.
                     let _ = live.events.try_send((live.index, Event::Failed(refusal)));
                 }
@@ -304,7 +304,7 @@ impl<'m> Worker<'m> {
             Ok(outputs) => {
                 // Before a word of it is said: it may not be the model's.
                 if let Err(error) = self.model.unchanged() {
-                    self.abort(&Refusal::unavailable("the model's file was changed: the server ends"));
+                    self.abort(&Refusal::model_changed());
                     return Err(error);
                 }
                 for (ticket, output) in outputs {
@@ -314,7 +314,7 @@ impl<'m> Worker<'m> {
             }
             Err(_) => {
                 self.metrics.panics.add(1);
-                self.abort(&Refusal::internal("internal error; this request was ended and the others go on"));
+                self.abort(&Refusal::panicked());
                 if let Ok(batch) = Batch::new(self.model, self.bounds) {
                     self.batch = batch;
                 }
