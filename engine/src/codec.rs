@@ -239,6 +239,11 @@ pub(crate) fn settle_42<'a>(
         .unwrap_or(Encoding::Q2_0)
 }
 
+/// The f16 that `bytes` begin with.
+fn f16(bytes: &[u8]) -> f32 {
+    half::f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
+}
+
 /// The length of `rows` rows of whole blocks, each of `weights` numbers in `bytes` bytes behind `head` bytes a row.
 fn blocks(rows: u64, cols: u64, weights: u64, bytes: u64, head: u64) -> Result<u64, String> {
     if !cols.is_multiple_of(weights) {

@@ -108,6 +108,17 @@ pub struct Affine {
 }
 
 impl Tensor {
+    /// One whose bytes say all about it: without a scale, a factor or anything else beside them.
+    pub fn new(
+        name: impl Into<String>,
+        dims: impl Into<Vec<usize>>,
+        encoding: Encoding,
+        bytes: impl Into<Bytes>,
+    ) -> Self {
+        let (name, dims, bytes) = (name.into(), dims.into(), bytes.into());
+        Self { name, dims, encoding, scale: None, factor: 1.0, affine: None, bytes }
+    }
+
     /// Contiguous numbers per row: the innermost size.
     pub fn cols(&self) -> usize {
         self.dims.last().copied().unwrap_or(1)

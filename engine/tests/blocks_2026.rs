@@ -48,15 +48,7 @@ fn encoding(name: &str) -> Encoding {
 
 fn tensor(encoding: Encoding, dims: &[usize], bytes: Vec<u8>) -> Tensor {
     assert_eq!(encoding.bytes(dims), Some(bytes.len() as u64), "{encoding} {dims:?}");
-    Tensor {
-        name: "w".into(),
-        dims: dims.into(),
-        encoding,
-        scale: None,
-        factor: 1.0,
-        affine: None,
-        bytes: bytes.into(),
-    }
+    Tensor::new("w", dims, encoding, bytes)
 }
 
 /// All numbers of a tensor, those of a ternary one checked against its trits and scales.

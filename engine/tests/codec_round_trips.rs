@@ -34,7 +34,7 @@ fn encode(encoding: Encoding, matrix: &Matrix) -> Result<Tensor, EncodeError> {
 }
 
 fn tensor(encoding: Encoding, dims: Vec<usize>, bytes: Vec<u8>) -> Tensor {
-    Tensor { name: "w".into(), dims, encoding, scale: None, factor: 1.0, affine: None, bytes: bytes.into() }
+    Tensor::new("w", dims, encoding, bytes)
 }
 
 fn decode(tensor: &Tensor) -> Matrix {

@@ -89,15 +89,7 @@ fn masters_become_the_trits_of_the_vectors() {
     let w: Vec<Vec<f32>> = golden["w"].as_array().unwrap().iter().map(floats).collect();
     let cols = w[0].len();
     let bytes: Vec<u8> = w.concat().iter().flat_map(|w| w.to_le_bytes()).collect();
-    let tensor = Tensor {
-        name: "w".to_owned(),
-        dims: vec![w.len(), cols],
-        encoding: Encoding::F32,
-        scale: None,
-        factor: 1.0,
-        affine: None,
-        bytes: bytes.into(),
-    };
+    let tensor = Tensor::new("w", [w.len(), cols], Encoding::F32, bytes);
     let trits = Trits::open(&tensor).unwrap();
     let mean = golden["mean_abs"].as_f64().unwrap() as f32;
     assert!((trits.scales().at(0, 0, cols) - mean).abs() <= mean * 1e-6);

@@ -27,15 +27,7 @@ fn trits(list: &Value) -> Vec<i8> {
 
 fn tensor(encoding: Encoding, dims: &[usize], bytes: Vec<u8>) -> Tensor {
     assert_eq!(encoding.bytes(dims), Some(bytes.len() as u64), "{encoding} {dims:?}");
-    Tensor {
-        name: "w".into(),
-        dims: dims.into(),
-        encoding,
-        scale: None,
-        factor: 1.0,
-        affine: None,
-        bytes: bytes.into(),
-    }
+    Tensor::new("w", dims, encoding, bytes)
 }
 
 fn all_floats(tensor: &Tensor) -> Vec<f32> {

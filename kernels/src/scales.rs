@@ -135,7 +135,7 @@ impl Lanes {
         }
     }
 
-    /// Asks for those of 16 rows, or what would lie there, to be brought near.
+    /// Prefetches those of 16 rows, which may lie past the end.
     #[inline(always)]
     pub(crate) fn prefetch<I: Isa>(&self, isa: I, lane: usize) {
         match self {

@@ -11,10 +11,10 @@
 //!
 //! The digits are stored as in TQ1_0, as ceil(256 v / 243), so the digit of weight `3^j` comes out after times `3^(4-j)`.
 
-use super::{Codec, Read, Write, blocks, check_scale};
+use super::{Codec, Read, Write, blocks, check_scale, f16};
 use crate::tensor::Tensor;
 use std::ops::Range;
-use tern_kernels::{Scales, half};
+use tern_kernels::Scales;
 
 const WEIGHTS: usize = 64;
 
@@ -102,7 +102,7 @@ fn four_rows(tensor: &Tensor, row: usize) -> &[u8] {
 
 fn iq1_scale(tensor: &Tensor, row: usize) -> f32 {
     let bytes = row_bytes(tensor, row);
-    half::f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
+    f16(bytes)
 }
 
 fn iq2_scale(tensor: &Tensor, row: usize) -> f32 {

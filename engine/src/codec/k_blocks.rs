@@ -17,8 +17,7 @@
 //! other four with their low bits in the nibbles of `scales[i + 4]` and their high ones in the upper two bits of
 //! `scales[i - 4]` and `scales[i]`. The fifth bit of a weight of Q5_K is bit `i` of `high[l]`. Read only.
 
-use super::{Codec, Read, Write, blocks};
-use tern_kernels::half;
+use super::{Codec, Read, Write, blocks, f16};
 
 const WEIGHTS: usize = 256;
 
@@ -68,10 +67,6 @@ fn each<const BYTES: usize>(
     for (block, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut().0) {
         decode(block, out);
     }
-}
-
-fn f16(bytes: &[u8]) -> f32 {
-    half::f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
 }
 
 fn q2_k(block: &[u8; 84], out: &mut [f32; WEIGHTS]) {

@@ -21,9 +21,6 @@ pub(super) static CODEC: Codec = Codec {
     write: Write::No,
 };
 
-/// Four codes of 1.
-const ZEROS: u8 = 0x55;
-
 fn affine(tensor: &Tensor) -> Result<(&Affine, usize), String> {
     let affine = tensor.affine.as_deref().ok_or("expected `scales` and `biases` beside it, found none")?;
     Ok((affine, tensor.cols() / affine.scales.cols()))
@@ -50,7 +47,7 @@ fn scales(tensor: &Tensor, rows: Range<usize>) -> Result<Scales, String> {
                     "expected a bias of minus the scale, as ternary weights have it, found {bias:?} beside {scale:?} in row {row}"
                 ));
             }
-            let is_zero = scale == 0.0 || codes.iter().all(|byte| *byte == ZEROS);
+            let is_zero = scale == 0.0 || codes.iter().all(|byte| *byte == q2_0::ZEROS);
             values.push(if is_zero { coarsest::ANY } else { check_scale(scale * tensor.factor)? });
         }
     }

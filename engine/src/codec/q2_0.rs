@@ -26,7 +26,7 @@ pub(super) static PQ2_0: Codec = Codec {
 };
 
 /// Four codes of 1.
-const ZEROS: u8 = 0x55;
+pub(super) const ZEROS: u8 = 0x55;
 
 /// The trits of bytes that hold four neighbours each, low bits first; if a code is 3, where the first is.
 pub(super) fn unpack(bytes: &[u8], trits: &mut [i8]) -> Result<(), usize> {

@@ -9,8 +9,7 @@
 //! The low four bits of weight `j` are the low nibble of `qs[j]`, those of weight `j + 16` the high one; the fifth bit
 //! of weight `j` is bit `j` of `qh`. Read only.
 
-use super::{Codec, Read, Write, blocks};
-use tern_kernels::half;
+use super::{Codec, Read, Write, blocks, f16};
 
 const WEIGHTS: usize = 32;
 
@@ -52,10 +51,6 @@ pub(super) static Q5_1: Codec = Codec {
     }),
     write: Write::No,
 };
-
-fn f16(bytes: &[u8]) -> f32 {
-    half::f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
-}
 
 fn word(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])

@@ -8,8 +8,7 @@
 //! `32k..32k+32`: low bits in the low (k < 2) or high nibble of `ql[32 * (k % 2) + l]`, high bits in bits `2k+1:2k` of
 //! `qh[l]`. value = d * scale * (q - 32). Read only.
 
-use super::{Codec, Read, Write, blocks};
-use tern_kernels::half;
+use super::{Codec, Read, Write, blocks, f16};
 
 const WEIGHTS: usize = 256;
 const BYTES: usize = 128 + 64 + 16 + 2;
@@ -27,7 +26,7 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
         let (ql, rest) = block.split_at(128);
         let (qh, rest) = rest.split_at(64);
         let (scales, d) = rest.split_at(16);
-        let d = half::f16_to_f32(u16::from_le_bytes([d[0], d[1]]));
+        let d = f16(d);
         // Quarter `q` of the block: half q / 4, quarter k = q % 4 of the half; it has two scales.
         for (q, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             let (h, k) = (q / 4, q % 4);

@@ -1,6 +1,6 @@
 //! Q8_0: 8.5 bits a weight. Blocks of 32: `d` f16, then 32 signed bytes `q`; value = d * q.
 
-use super::{Codec, Read, Write, blocks};
+use super::{Codec, Read, Write, blocks, f16};
 use tern_kernels::half;
 
 const WEIGHTS: usize = 32;
@@ -16,7 +16,7 @@ pub(super) static CODEC: Codec = Codec {
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
-        let d = half::f16_to_f32(u16::from_le_bytes([block[0], block[1]]));
+        let d = f16(block);
         for (value, &q) in out.iter_mut().zip(&block[2..]) {
             *value = d * f32::from(q as i8);
         }

@@ -328,15 +328,7 @@ fn place(
             return Err(wrong(what));
         }
         let bytes = room.slice(0..length as usize).expect("the length was compared with the room");
-        tensors[i] = Some(Tensor {
-            name: name.clone(),
-            dims,
-            encoding,
-            scale: None,
-            factor: 1.0,
-            affine: None,
-            bytes,
-        });
+        tensors[i] = Some(Tensor::new(name, dims, encoding, bytes));
     }
     Ok(tensors.into_iter().map(|tensor| tensor.expect("every index is in the order once")).collect())
 }

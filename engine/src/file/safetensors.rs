@@ -123,16 +123,8 @@ fn place(path: &Path, mut header: Header, data: &Bytes) -> Result<Vec<Tensor>> {
         };
         at = end;
         // The product fits the file, so each size fits this machine.
-        let dims = shape.iter().map(|&dim| dim as usize).collect();
-        tensors.push(Tensor {
-            name: name.clone(),
-            dims,
-            encoding,
-            scale: None,
-            factor: 1.0,
-            affine: None,
-            bytes,
-        });
+        let dims: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
+        tensors.push(Tensor::new(name, dims, encoding, bytes));
     }
     if at != data.len() as u64 {
         return Err(Error::file(path, format!("expected {at} bytes of tensors, found {}", data.len())));
