@@ -70,23 +70,26 @@ impl<'a> Masters<'a> {
         Ok(())
     }
 
-    /// The trits and the scale of a ternary matrix that holds nothing else; `None` where its floats are there.
-    pub fn trits(&self, canonical: &str, rows: usize, out: &mut [i8]) -> Result<Option<f32>> {
+    /// The trits and the scales of a ternary matrix that holds nothing else; `None` where its floats are there.
+    pub fn trits(&self, canonical: &str, rows: usize, out: &mut [i8]) -> Result<Option<Scales>> {
         let cols = out.len() / rows;
         let tensor = self.tensor(canonical, rows, cols)?;
         let trits = Trits::open(tensor).map_err(|what| self.wrong(tensor, what))?;
         if !trits.is_exact() {
             return Ok(None);
         }
-        let Scales::One(scale) = *trits.scales() else {
-            let what = "expected one scale to train from, found several in a matrix";
-            return Err(self.wrong(tensor, what.into()));
-        };
         let order = self.order(canonical);
         for (row, out) in out.chunks_exact_mut(cols).enumerate() {
             trits.row(order.source(row), out).map_err(|what| self.wrong(tensor, what))?;
         }
-        Ok(Some(scale))
+        Ok(Some(match trits.scales() {
+            Scales::One(scale) => Scales::One(*scale),
+            Scales::Groups { size, values } => {
+                let per_row = cols.div_ceil(*size);
+                let of = |row: usize| &values[order.source(row) * per_row..][..per_row];
+                Scales::Groups { size: *size, values: (0..rows).flat_map(of).copied().collect() }
+            }
+        }))
     }
 
     fn wrong(&self, tensor: &Tensor, what: String) -> Error {
@@ -125,11 +128,20 @@ pub struct Master<'a> {
     pub values: &'a [f32],
 }
 
-/// Writes a Hugging Face checkpoint of f32 masters, quantised when it is loaded (`autobitlinear`, online): a new
-/// directory, there when it is whole. `more` are further keys of `config.json`, `files` go beside it as they are.
+/// What the numbers of ternary matrices are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// To be rounded when they are loaded, with one scale a matrix (`autobitlinear`, online).
+    Masters,
+    /// Ternary already.
+    Ternary,
+}
+
+/// Writes a Hugging Face checkpoint in f32: a new directory, there when it is whole. `more` are further keys of `config.json`, `files` go beside it as they are.
 pub fn write_masters(
     dir: &Path,
     config: &Config,
+    weights: Weights,
     masters: &[Master<'_>],
     more: &[(&str, Json)],
     files: &[(&str, Vec<u8>)],
@@ -138,9 +150,11 @@ pub fn write_masters(
     let family = FAMILIES.iter().find(|family| family.hf.contains(&class)).expect("a family of ours");
     let tied = !masters.iter().any(|master| master.name == "output.weight");
     let mut json = keys::config_json(family, config, tied);
-    json["quantization_config"] = json!({
-        "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
-    });
+    if weights == Weights::Masters {
+        json["quantization_config"] = json!({
+            "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
+        });
+    }
     for (key, value) in more {
         json[*key] = value.clone();
     }

@@ -9,6 +9,7 @@ use tern_kernels::{Activation, Cpu, Pool};
 use tern_train::network::{Batch, Gradients, Network};
 use tern_train::ops::Machine;
 use tern_train::ops::loss::RowLoss;
+use tern_train::ops::quantiser::Quantiser;
 use tern_train::optimiser::{AdamW, Rates, squares};
 use tern_train::params::Layout;
 use tern_train::random::Random;
@@ -17,7 +18,11 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = |default: usize| args.next().and_then(|n| n.parse().ok()).unwrap_or(default);
     let (threads, steps) = (number(2), number(10));
-    let is_ternary = std::env::args().nth(3).is_none();
+    let quantiser = match std::env::args().nth(3).as_deref() {
+        None => Quantiser::Matrix,
+        Some("group") => Quantiser::Group(128),
+        Some(_) => Quantiser::Float,
+    };
     let config = Config {
         family: "BitNet b1.58",
         dim: 384,
@@ -42,7 +47,7 @@ fn main() {
     let (mut grads, mut m, mut v) = (vec![0.0; layout.len], vec![0.0; layout.len], vec![0.0; layout.len]);
     let pool = Pool::new(threads);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
-    let mut network = Network::new(&config, &layout, positions, is_ternary, false);
+    let mut network = Network::new(&config, &layout, positions, quantiser, false);
     let mut random = Random::new(1, 2);
     let tokens: Vec<u32> = (0..=rows).map(|_| random.below(4096) as u32).collect();
     let starts = vec![0; rows];

@@ -6,8 +6,10 @@
 use std::io::Write;
 use std::path::Path;
 
+use tern_kernels::{Cpu, Pool};
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
+use tern_train::ops::Machine;
 use tern_train::run::{Event, train};
 use tern_train::start::Start;
 use tern_train::{Result, export};
@@ -20,7 +22,16 @@ fn main() -> Result<()> {
     let out = Path::new(&out);
     std::fs::create_dir_all(out).expect("a directory to write");
     let Start { config, layout, params, tokenizer, files, .. } = &start;
-    export::masters(&run, config, layout, params, files, &out.join("masters"))?;
+    let pool = Pool::new(1);
+    export::masters(
+        Machine { cpu: Cpu::best(), pool: &pool },
+        &run,
+        config,
+        layout,
+        params,
+        files,
+        &out.join("masters"),
+    )?;
     let mut corpus = Corpus::open(&run, tokenizer, start.end()?, &mut |note| eprintln!("{note}"))?;
     let mut file = std::io::BufWriter::new(std::fs::File::create(out.join("tokens.bin")).expect("a file"));
     let (mut place, mut batch) = (Place::default(), Sequences::default());

@@ -9,7 +9,7 @@ use tern::Encoding;
 use tern::file::File;
 use tern::{Logits, Model, Row, Scratch, Sequence};
 use tern_convert::masters::Masters;
-use tern_kernels::{Cpu, Pool, default_threads};
+use tern_kernels::{Cpu, Pool, Scales, default_threads};
 
 use crate::config::Run;
 use crate::corpus::{Corpus, Sequences};
@@ -19,8 +19,8 @@ use crate::lock::Lock;
 use crate::metrics::{self, Line};
 use crate::network::{Batch, Network};
 use crate::ops::Machine;
-use crate::ops::linear::{absmean, trits};
 use crate::ops::loss::{NONE, RowLoss};
+use crate::ops::quantiser::Quantiser;
 use crate::params::{Kind, Slice};
 use crate::start::Start;
 
@@ -97,7 +97,7 @@ pub fn check(run: &Run, file: &File, model: &Model, note: &mut dyn FnMut(String)
     let pool = Pool::new(threads);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
     let unchanged = start.params.clone();
-    let embedding = take(file, &mut start, on)?;
+    let embedding = take(file, &mut start, run.quantiser()?, on)?;
     let rows = trainers(run, &start, &data, on)?;
     let is_rounded = start.params != unchanged;
     start.params = unchanged;
@@ -136,7 +136,7 @@ fn rounding(encoding: Encoding) -> Option<(f32, f32)> {
 
 /// Holds every weight of the file against the run's, and takes the embedding, and the head where it is another, as the file
 /// has them; the encoding of the embedding.
-fn take(file: &File, start: &mut Start, on: Machine) -> Result<Encoding> {
+fn take(file: &File, start: &mut Start, quantiser: Quantiser, on: Machine) -> Result<Encoding> {
     let masters = Masters::of(file)?;
     let Start { layout, params, .. } = start;
     let mut embedding = Encoding::F32;
@@ -147,7 +147,7 @@ fn take(file: &File, start: &mut Start, on: Machine) -> Result<Encoding> {
             Err(Error::file(&file.path, what))
         };
         let different = match slice.kind {
-            Kind::Matrix => matrix(&masters, slice, ours, on)?,
+            Kind::Matrix => matrix(&masters, slice, ours, quantiser, on)?,
             Kind::Norm => floats(&masters, slice, ours, None)?,
             Kind::Embedding => {
                 let encoding = masters.encoding(&slice.name).unwrap_or(Encoding::F32);
@@ -167,23 +167,35 @@ fn take(file: &File, start: &mut Start, on: Machine) -> Result<Encoding> {
     Ok(embedding)
 }
 
-/// What is different in a ternary matrix: trits and scale where the file has those, else its floats.
-fn matrix(masters: &Masters, slice: &Slice, ours: &mut [f32], on: Machine) -> Result<Option<String>> {
+/// What is different in a ternary matrix: trits and scales where the file has those, else its floats.
+fn matrix(
+    masters: &Masters,
+    slice: &Slice,
+    ours: &mut [f32],
+    quantiser: Quantiser,
+    on: Machine,
+) -> Result<Option<String>> {
     let mut theirs = vec![0i8; ours.len()];
-    let Some(scale) = masters.trits(&slice.name, slice.rows, &mut theirs)? else {
+    let Some(scales) = masters.trits(&slice.name, slice.rows, &mut theirs)? else {
         return floats(masters, slice, ours, None);
     };
-    let own_scale = absmean(on, ours);
     let mut own = vec![0i8; ours.len()];
-    trits(on, ours, own_scale, &mut own);
+    let own_scales = quantiser.trits(on, ours, slice.cols, &mut own);
     let others = own.iter().zip(&theirs).filter(|(a, b)| a != b).count();
-    Ok(if others > 0 {
-        Some(format!("{others} of {} weights are others than the run's", own.len()))
-    } else if scale != own_scale && own.iter().any(|trit| *trit != 0) {
-        Some(format!("the scale is {scale}, where the run has {own_scale}"))
-    } else {
-        None
-    })
+    if others > 0 {
+        return Ok(Some(format!("{others} of {} weights are others than the run's", own.len())));
+    }
+    // The file may have fewer scales that say the same, and one of zeros says nothing.
+    let weights = own.iter().enumerate().filter(|(_, trit)| **trit != 0);
+    let found = weights.map(|(at, _)| (at / slice.cols, at % slice.cols)).find_map(|(row, col)| {
+        let at = |scales: &Scales| scales.at(row, col, slice.cols);
+        let (theirs, ours) = (at(&scales), at(&own_scales));
+        (theirs != ours).then(|| match own_scales {
+            Scales::One(_) => format!("the scale is {theirs}, where the run has {ours}"),
+            _ => format!("the scale in row {row}, column {col} is {theirs}, where the run has {ours}"),
+        })
+    });
+    Ok(found)
 }
 
 /// What is different in a tensor of floats by more than rounding may do; takes those of the file.
@@ -220,7 +232,7 @@ fn floats(
 
 /// A row of losses for each held-out token.
 fn trainers(run: &Run, start: &Start, data: &Sequences, on: Machine) -> Result<Vec<RowLoss>> {
-    let mut network = Network::new(&start.config, &start.layout, run.length, run.ternary, false);
+    let mut network = Network::new(&start.config, &start.layout, run.length, run.quantiser()?, false);
     network.prepare(on, &start.params)?;
     let mut losses = vec![RowLoss::default(); data.tokens.len()];
     let size = run.length * run.sequences;

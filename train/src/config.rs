@@ -8,6 +8,7 @@ use tern::{Pairing, Rope};
 use tern_kernels::Activation;
 
 use crate::error::{Error, Result};
+use crate::ops::quantiser::Quantiser;
 use crate::schedule::{Kind, Schedule};
 
 /// The one list of keys: name, type, default as TOML (empty if it must be given or is absent), and what it means.
@@ -55,6 +56,8 @@ keys! {
     norm_eps: f32 = "1e-5", "Epsilon of the norms";
     context: usize = "512", "Most positions that the finished model says it can take";
     ternary: bool = "true", "false trains the float twin, for comparisons";
+    scales: String = "\"matrix\"", "Which weights share a scale: matrix (BitNet, activations in int8); row or group (activations stay floats)";
+    group: usize = "128", "Inputs that share a scale with scales = \"group\": 32, 64, 128 or 256";
     init_std: f32 = "0.02", "Deviation of fresh weights";
     length: usize = "256", "Tokens of a training sequence";
     sequences: usize = "8", "Sequences that go through the model together";
@@ -271,6 +274,7 @@ impl Run {
         }
         self.schedule()?;
         self.activation()?;
+        self.quantiser()?;
         Ok(())
     }
 
@@ -288,6 +292,34 @@ impl Run {
         };
         let Self { steps, warmup, rate, weight_decay: decay, .. } = *self;
         Ok(Schedule { kind, steps, warmup, rate, last: rate * self.final_rate, decay })
+    }
+
+    /// How weights become trits.
+    pub fn quantiser(&self) -> Result<Quantiser> {
+        if ![32, 64, 128, 256].contains(&self.group) {
+            return Err(Error::key("group", format!("{}: expected 32, 64, 128 or 256", self.group)));
+        }
+        let quantiser = match self.scales.as_str() {
+            "matrix" => Quantiser::Matrix,
+            "row" => Quantiser::Row,
+            "group" => Quantiser::Group(self.group),
+            other => {
+                return Err(Error::key("scales", format!("\"{other}\": expected matrix, row or group")));
+            }
+        };
+        Ok(if self.ternary { quantiser } else { Quantiser::Float })
+    }
+
+    /// Says which width of a model cannot be cut into groups.
+    pub(crate) fn check_groups(&self, config: &tern::Config) -> Result<()> {
+        let Quantiser::Group(size) = self.quantiser()? else { return Ok(()) };
+        let widths = [("dim", config.dim), ("heads × head_dim", config.q_dim()), ("hidden", config.hidden)];
+        match widths.into_iter().find(|(_, width)| !width.is_multiple_of(size)) {
+            Some((what, width)) => {
+                Err(Error::key("group", format!("{size} does not divide {what}, {width}")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn activation(&self) -> Result<Activation> {
@@ -448,6 +480,8 @@ mod tests {
             ("beta1 = 1.0", "key `beta1`"),
             ("rate = nan", "key `rate`"),
             ("rate = ", "line 4"),
+            ("scales = \"column\"", "key `scales`: \"column\""),
+            ("group = 100", "key `group`: 100"),
         ] {
             let error = Run::parse(&format!("{LEAST}{line}\n"), &[], Path::new("")).unwrap_err().to_string();
             assert!(error.contains(wanted), "{line}: {error}");

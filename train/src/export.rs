@@ -5,19 +5,23 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tern::{Generation, Model, Options, Sampling, Specials, Tokenizer};
 use tern_convert::Files;
-use tern_convert::masters::write_masters;
+use tern_convert::masters::{Weights, write_masters};
+use tern_kernels::{Cpu, Pool};
 
 use crate::checkpoint;
 use crate::config::Run;
 use crate::error::{Error, Result};
 use crate::folder::checkpoints;
 use crate::ops::Machine;
-use crate::ops::linear::{absmean, trits};
+use crate::ops::quantiser::Quantiser;
 use crate::params::{Kind, Layout};
 use crate::start::Start;
 
-/// Writes a Hugging Face directory of masters, in the place of an older one.
+/// Writes a Hugging Face directory in the place of an older one: of masters where a matrix has one scale, which the engine and
+/// `transformers` round as training did. Nobody rounds by row or group when a model is loaded, so such weights are
+/// written as what they are rounded to, floats that are ternary, as Bonsai's "unpacked" checkpoints are.
 pub fn masters(
+    on: Machine,
     run: &Run,
     config: &tern::Config,
     layout: &Layout,
@@ -33,7 +37,19 @@ pub fn masters(
     if out.join("config.json").exists() {
         std::fs::remove_dir_all(out).map_err(|e| Error::io(out, e))?;
     }
-    Ok(write_masters(out, config, &layout.masters(params), &more, files)?)
+    let quantiser = run.quantiser()?;
+    if !quantiser.is_weight_only() {
+        return Ok(write_masters(out, config, Weights::Masters, &layout.masters(params), &more, files)?);
+    }
+    let (mut values, mut room, mut trits) = (params.to_vec(), Vec::new(), Vec::new());
+    for slice in layout.slices.iter().filter(|slice| slice.kind == Kind::Matrix) {
+        let at = slice.range.clone();
+        if !quantiser.round(on, &params[at.clone()], slice.cols, &mut trits, &mut room) {
+            return Err(Error::Input(format!("{}: a weight is not a number", slice.name)));
+        }
+        values[at].copy_from_slice(&room);
+    }
+    Ok(write_masters(out, config, Weights::Ternary, &layout.masters(&values), &more, files)?)
 }
 
 /// A run's model with the parameters of its latest checkpoint, and the step they are from.
@@ -58,12 +74,14 @@ pub fn trained(run: &Run, note: &mut dyn FnMut(String)) -> Result<(Start, u64)> 
 /// Writes the masters of a run's latest checkpoint; the step they are from.
 pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64> {
     let (Start { config, layout, params, files, .. }, step) = trained(run, note)?;
-    masters(run, &config, &layout, &params, &files, out)?;
+    let pool = Pool::new(1);
+    masters(Machine { cpu: Cpu::best(), pool: &pool }, run, &config, &layout, &params, &files, out)?;
     Ok(step)
 }
 
 /// What the engine makes of the run's prompt with the present parameters.
 pub fn sample(
+    on: Machine,
     run: &Run,
     config: &tern::Config,
     layout: &Layout,
@@ -72,7 +90,7 @@ pub fn sample(
 ) -> Result<String> {
     const TOKENS: usize = 100;
     let dir: PathBuf = run.out.join("sample-model");
-    masters(run, config, layout, params, files, &dir)?;
+    masters(on, run, config, layout, params, files, &dir)?;
     let text = (|| {
         let model = Model::open(&dir, &Options::default())?;
         let tokenizer = model.tokenizer()?;
@@ -91,14 +109,14 @@ pub fn sample(
 }
 
 /// Shares of -1, 0 and 1 among the weights of each layer.
-pub fn shares(on: Machine, layout: &Layout, params: &[f32]) -> Vec<[f64; 3]> {
+pub fn shares(on: Machine, quantiser: Quantiser, layout: &Layout, params: &[f32]) -> Vec<[f64; 3]> {
     let mut counts = vec![[0u64; 3]; layout.blocks.len()];
     let mut room = Vec::new();
     for slice in layout.slices.iter().filter(|slice| slice.kind == Kind::Matrix) {
         let layer: usize = slice.name.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a block's name");
         let w = &params[slice.range.clone()];
         room.resize(w.len(), 0i8);
-        trits(on, w, absmean(on, w), &mut room);
+        quantiser.trits(on, w, slice.cols, &mut room);
         for &trit in &room {
             counts[layer][(trit + 1) as usize] += 1;
         }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::attention::{self, Saved, Shape};
 use crate::ops::linear::{self, Input, NotFinite, Weight};
 use crate::ops::loss::{self, RowLoss};
+use crate::ops::quantiser::Quantiser;
 use crate::ops::rope::{self, Angles, Heads};
 use crate::ops::{Machine, gate, norm};
 use crate::params::{Block, Layout};
@@ -52,8 +53,8 @@ struct State {
 }
 
 impl State {
-    fn new(is_ternary: bool) -> Self {
-        let input = || Input::new(is_ternary);
+    fn new(quantiser: Quantiser) -> Self {
+        let input = || Input::new(quantiser);
         let none = Vec::new;
         Self {
             attn_in: input(),
@@ -126,16 +127,16 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 impl Network {
-    /// For sequences of `positions` tokens. Without `is_ternary` it is the float twin; with `recompute`, layers keep only
-    /// their input and are computed again for the backward pass.
+    /// For sequences of `positions` tokens. With `recompute`, layers keep only their input and are computed again for the
+    /// backward pass.
     pub fn new(
         config: &Config,
         layout: &Layout,
         positions: usize,
-        is_ternary: bool,
+        quantiser: Quantiser,
         recompute: bool,
     ) -> Self {
-        let weight = || Weight::new(is_ternary);
+        let weight = || Weight::new(quantiser);
         let weights = |_| Weights {
             q: weight(),
             k: weight(),
@@ -153,7 +154,7 @@ impl Network {
             recompute,
             angles: Angles::new(&config.rope, config.head_dim, positions),
             weights: (0..config.layers).map(weights).collect(),
-            states: (0..kept).map(|_| State::new(is_ternary)).collect(),
+            states: (0..kept).map(|_| State::new(quantiser)).collect(),
             stream: vec![Vec::new(); config.layers + 1],
             normed: Vec::new(),
             room: Room::default(),

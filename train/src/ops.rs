@@ -9,6 +9,7 @@ pub mod gate;
 pub mod linear;
 pub mod loss;
 pub mod norm;
+pub mod quantiser;
 pub mod rope;
 
 use tern_kernels::{Cpu, Pool};

@@ -6,6 +6,7 @@ use std::ops::Range;
 use tern::Config;
 
 use crate::error::{Error, Result};
+use crate::ops::quantiser::Quantiser;
 use crate::random::Random;
 use crate::rebuilt;
 
@@ -152,15 +153,19 @@ impl Layout {
     }
 
     /// The numbers of a model, and how many matrices had only their trits, of which masters were [made
-    /// again](crate::rebuilt).
-    pub fn read(&self, from: &tern_convert::masters::Masters) -> Result<(Vec<f32>, usize)> {
+    /// again](crate::rebuilt) for this quantiser.
+    pub fn read(
+        &self,
+        from: &tern_convert::masters::Masters,
+        quantiser: Quantiser,
+    ) -> Result<(Vec<f32>, usize)> {
         let (mut values, mut rebuilt, mut trits) = (vec![0f32; self.len], 0, Vec::new());
         for slice in &self.slices {
             let out = &mut values[slice.range.clone()];
             if slice.kind == Kind::Matrix {
                 trits.resize(out.len(), 0i8);
-                if let Some(scale) = from.trits(&slice.name, slice.rows, &mut trits)? {
-                    rebuilt::masters(&trits, scale, out)
+                if let Some(scales) = from.trits(&slice.name, slice.rows, &mut trits)? {
+                    rebuilt::matrix(&trits, &scales, slice.cols, quantiser, out)
                         .map_err(|what| Error::Input(format!("tensor {}: {what}", slice.name)))?;
                     rebuilt += 1;
                     continue;

@@ -5,10 +5,45 @@
 //! drawn from their place: where the zeros of a bell curve lie on average. The others get what makes the mean `m` again,
 //! which is more than `m`, as in trained masters. Rounding to f32 is made up for by moving a few of them to the next float.
 
+use tern_kernels::Scales;
+
+use crate::ops::quantiser::{Quantiser, to_f16};
 use crate::random::scramble;
 
-/// Masters of a matrix with these trits and this scale.
-pub fn masters(trits: &[i8], scale: f32, out: &mut [f32]) -> Result<(), String> {
+/// Masters of a matrix in whose rows `cols` weights lie, with these trits and these scales; where the quantiser has f16s, as these
+/// hold the scales.
+pub fn matrix(
+    trits: &[i8],
+    scales: &Scales,
+    cols: usize,
+    quantiser: Quantiser,
+    out: &mut [f32],
+) -> Result<(), String> {
+    let size = match (quantiser, scales) {
+        (Quantiser::Float | Quantiser::Matrix, Scales::One(scale)) => return masters(trits, *scale, out),
+        (Quantiser::Float | Quantiser::Matrix, Scales::Groups { size, .. }) => {
+            let how = if *size == cols { "`scales = \"row\"`" } else { "`scales = \"group\"`" };
+            return Err(format!("has a scale for every {size} weights of a row, and {how} trains with such"));
+        }
+        (Quantiser::Row, _) => cols,
+        (Quantiser::Group(size), _) => size,
+    };
+    if let Scales::Groups { size: theirs, .. } = scales
+        && (!theirs.is_multiple_of(size) || size > *theirs)
+    {
+        return Err(format!(
+            "has a scale for every {theirs} weights of a row, which one for every {size} cannot say; `group` sets that"
+        ));
+    }
+    for (nth, (trits, out)) in trits.chunks(size).zip(out.chunks_mut(size)).enumerate() {
+        let first = nth * size;
+        masters(trits, to_f16(scales.at(first / cols, first % cols, cols)), out)?;
+    }
+    Ok(())
+}
+
+/// Masters of weights that share a scale.
+fn masters(trits: &[i8], scale: f32, out: &mut [f32]) -> Result<(), String> {
     let kept = trits.iter().filter(|trit| **trit != 0).count();
     if kept == 0 {
         // Nothing is multiplied, so no scale matters.
@@ -47,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::ops::Machine;
-    use crate::ops::linear;
+    use crate::ops::quantiser::absmean;
     use crate::random::Random;
 
     #[test]
@@ -71,13 +106,13 @@ mod tests {
                     trits[nth % count] = 1;
                     let (mut w, mut again) = (vec![0f32; count], vec![0i8; count]);
                     masters(&trits, scale, &mut w).unwrap();
-                    let found = linear::absmean(on, &w);
+                    let found = absmean(on, &w);
                     assert_eq!(
                         found.to_bits(),
                         scale.to_bits(),
                         "{count} weights, {share}, {scale}: {found}"
                     );
-                    linear::trits(on, &w, found, &mut again);
+                    Quantiser::Matrix.trits(on, &w, count, &mut again);
                     assert!(again == trits, "{count} weights, {share}, {scale}");
                 }
             }

@@ -85,7 +85,8 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
     let mut metrics = Metrics::open(&run.out, state.step)?;
     let mut events = Events::begin(&run.out.join("tensorboard"), state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
-    let mut network = Network::new(&config, &layout, run.length, run.ternary, run.recompute);
+    let quantiser = run.quantiser()?;
+    let mut network = Network::new(&config, &layout, run.length, quantiser, run.recompute);
     let schedule = run.schedule()?;
     let adam = AdamW { beta1: run.beta1, beta2: run.beta2, eps: run.eps };
     let mut batches = vec![Sequences::default(); run.accumulate];
@@ -175,14 +176,14 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
             let bits = found.nats / std::f64::consts::LN_2 / chars.max(1) as f64;
             let loss = found.nats / found.targets.max(1) as f64;
             state.best = Some(state.best.map_or(loss, |best| best.min(loss)));
-            let trits = export::shares(on, &layout, &params);
+            let trits = export::shares(on, quantiser, &layout, &params);
             let validation = Validation { step: state.step, loss, bits_per_char: bits, trits };
             metrics.validation(&validation)?;
             events.scalars(state.step, &[("loss/held_out", loss), ("bits_per_char", bits)])?;
             watch(Event::Validation(validation));
         }
         if run.ternary && due(run.sample_every) {
-            let text = export::sample(run, &config, &layout, &params, &files)?;
+            let text = export::sample(on, run, &config, &layout, &params, &files)?;
             metrics.sample(state.step, &text)?;
             watch(Event::Sample { step: state.step, text });
         }
@@ -202,7 +203,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         }
     }
     let model = finished(run);
-    export::masters(run, &config, &layout, &params, &files, &model)?;
+    export::masters(on, run, &config, &layout, &params, &files, &model)?;
     report::write(run)?;
     Ok(End::Done(model))
 }

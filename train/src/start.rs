@@ -47,6 +47,7 @@ impl Start {
             Some(from) => Self::from(run, from)?,
             None => Self::fresh(run)?,
         };
+        run.check_groups(&start.config)?;
         // Without its ids, transformers writes on behind the end of a text.
         if !start.files.iter().any(|(name, _)| *name == GENERATION) {
             let end = start.end()?;
@@ -90,7 +91,7 @@ impl Start {
             return Err(Error::key("tokenizer", what));
         }
         let layout = Layout::new(&config, !masters.has_head());
-        let (params, rebuilt) = layout.read(&masters)?;
+        let (params, rebuilt) = layout.read(&masters, run.quantiser()?)?;
         if rebuilt > 0 {
             notes.push(format!(
                 "{} holds trits and no masters: those of {rebuilt} matrices were made again, to the same trits and scales",

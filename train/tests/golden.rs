@@ -10,6 +10,7 @@ use tern_kernels::{Cpu, Pool};
 use tern_train::network::{Batch, Gradients, Network};
 use tern_train::ops::Machine;
 use tern_train::ops::loss::{NONE, RowLoss};
+use tern_train::ops::quantiser::Quantiser;
 use tern_train::optimiser::{AdamW, Rates};
 use tern_train::params::Layout;
 
@@ -35,7 +36,7 @@ fn golden() -> Golden {
     let masters = Masters::of(&file).unwrap();
     let config = masters.config().clone();
     let layout = Layout::new(&config, true);
-    let params = layout.read(&masters).unwrap().0;
+    let params = layout.read(&masters, Quantiser::Matrix).unwrap().0;
     let ids = std::fs::read(folder().join("golden.safetensors")).unwrap();
     let ids = SafeTensors::deserialize(&ids).unwrap();
     let ids = ids.tensor("input_ids").unwrap();
@@ -92,8 +93,13 @@ fn loss_and_every_gradient_equal_the_reference() {
         for (threads, recompute) in [(1, false), (3, true)] {
             let pool = Pool::new(threads);
             let on = Machine { cpu, pool: &pool };
-            let mut network =
-                Network::new(&golden.config, &golden.layout, golden.tokens.len(), true, recompute);
+            let mut network = Network::new(
+                &golden.config,
+                &golden.layout,
+                golden.tokens.len(),
+                Quantiser::Matrix,
+                recompute,
+            );
             let (loss, grads) = pass(&mut network, on, &golden.params, &golden.tokens);
             assert!((loss - want_loss).abs() < 1e-4, "{loss} {want_loss}");
             let mut seen = 0;
@@ -120,7 +126,7 @@ fn five_steps_of_adamw_give_the_reference_losses() {
     let Golden { config, layout, mut params, tokens, known, .. } = golden();
     let pool = Pool::new(2);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
-    let mut network = Network::new(&config, &layout, tokens.len(), true, false);
+    let mut network = Network::new(&config, &layout, tokens.len(), Quantiser::Matrix, false);
     let (mut m, mut v) = (vec![0.0; params.len()], vec![0.0; params.len()]);
     let adam = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
     let want: Vec<f64> =

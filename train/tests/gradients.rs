@@ -6,6 +6,7 @@ use tern_kernels::{Activation, Cpu, Pairing, Pool};
 use tern_train::ops::attention::{self, Saved, Shape};
 use tern_train::ops::linear::{self, Input, Room, Weight};
 use tern_train::ops::loss::{self, Back, NONE, RowLoss};
+use tern_train::ops::quantiser::{Quantiser, to_f16};
 use tern_train::ops::rope::{self, Angles, Heads};
 use tern_train::ops::{Machine, gate, norm};
 use tern_train::random::Random;
@@ -228,7 +229,7 @@ fn linear_of_the_float_twin() {
     let by_x = differences(&x, |x| forward(x, &wide(&w)));
     let by_w = differences(&w, |w| forward(&wide(&x), w));
     everywhere(|on| {
-        let (mut input, mut weight) = (Input::new(false), Weight::new(false));
+        let (mut input, mut weight) = (Input::new(Quantiser::Float), Weight::new(Quantiser::Float));
         input.set(on, &x, inputs, None).unwrap();
         weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; rows * outputs];
@@ -240,6 +241,65 @@ fn linear_of_the_float_twin() {
         assert_close("dx", &dx, &by_x);
         assert_close("dw", &dw, &by_w);
     });
+}
+
+/// `W~` by the rule, in plain words.
+fn rounded(w: &[f32], size: usize) -> Vec<f32> {
+    let one = |group: &[f32]| {
+        let mean = group.iter().map(|w| f64::from(w.abs())).sum::<f64>() / size as f64;
+        let scale = to_f16((mean as f32).max(1e-5));
+        group.iter().map(|w| (w / scale).round_ties_even().clamp(-1.0, 1.0) * scale).collect::<Vec<f32>>()
+    };
+    w.chunks(size).flat_map(one).collect()
+}
+
+#[test]
+fn scales_by_group_and_row_are_straight_through_with_float_activations() {
+    let (rows, inputs, outputs) = (5, 96, 17);
+    let (x, mut w, g) = (values(1, rows * inputs), values(2, outputs * inputs), values(3, rows * outputs));
+    // Groups of very different size, and one of zeros.
+    w.chunks_mut(32).enumerate().for_each(|(nth, w)| w.iter_mut().for_each(|w| *w *= 0.1 * (nth % 7) as f32));
+    for (quantiser, size) in [(Quantiser::Group(32), 32), (Quantiser::Row, inputs)] {
+        let taken = rounded(&w, size);
+        assert!(taken.iter().any(|w| *w == 0.0) && taken.iter().any(|w| *w < 0.0));
+        let forward = |x: &[f64], w: &[f64]| {
+            let y = x
+                .chunks(inputs)
+                .flat_map(|x| w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(x, w)| x * w).sum()));
+            dot(&y.collect::<Vec<f64>>(), &g)
+        };
+        // Straight through: the gradients are those at the rounded weights.
+        let by_x = differences(&x, |x| forward(x, &wide(&taken)));
+        let by_w = differences(&taken, |w| forward(&wide(&x), w));
+        everywhere(|on| {
+            let (mut trits, mut again) = (vec![0; w.len()], Vec::new());
+            let scales = quantiser.trits(on, &w, inputs, &mut trits);
+            for (at, (trit, want)) in trits.iter().zip(&taken).enumerate() {
+                let scale = scales.at(at / inputs, at % inputs, inputs);
+                assert_eq!(f32::from(*trit) * scale, *want, "{quantiser:?}, weight {at}");
+            }
+            assert!(quantiser.round(on, &w, inputs, &mut trits, &mut again) && again == taken);
+            let (mut input, mut weight) = (Input::new(quantiser), Weight::new(quantiser));
+            input.set(on, &x, inputs, None).unwrap();
+            weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
+            let mut y = vec![0.0; rows * outputs];
+            linear::forward(on, &mut input, [(&weight, &mut y)]);
+            assert!((dot(&wide(&y), &g) - forward(&wide(&x), &wide(&taken))).abs() < 1e-3);
+            let (mut dx, mut dw, mut room) =
+                (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()], Room::default());
+            room.begin(on, &input);
+            room.backward(on, &input, &weight, &w, &g, &mut dw, false, &mut dx, false);
+            assert_close("dx", &dx, &by_x);
+            assert_close("dw", &dw, &by_w);
+        });
+    }
+    // A weight that is none is seen.
+    w[40] = f32::NAN;
+    let on = Machine { cpu: Cpu::best(), pool: &Pool::new(1) };
+    for quantiser in [Quantiser::Matrix, Quantiser::Row, Quantiser::Group(32)] {
+        let mut weight = Weight::new(quantiser);
+        assert!(weight.prepare(on, &w, inputs, &mut Vec::new()).is_err(), "{quantiser:?}");
+    }
 }
 
 #[test]
@@ -254,7 +314,7 @@ fn bitlinear_is_straight_through_as_the_reference_has_it() {
     let ((rows, x), (_, w), (_, g)) = (matrix("x"), matrix("w"), matrix("gy"));
     let inputs = x.len() / rows;
     everywhere(|on| {
-        let (mut input, mut weight) = (Input::new(true), Weight::new(true));
+        let (mut input, mut weight) = (Input::new(Quantiser::Matrix), Weight::new(Quantiser::Matrix));
         input.set(on, &x, inputs, None).unwrap();
         weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; g.len()];

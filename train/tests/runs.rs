@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tern::file::OpenOptions;
 use tern::{Head, Model, Options};
 use tern_convert::{ConvertOptions, Floats, Target};
-use tern_kernels::KvFormat;
+use tern_kernels::{KvFormat, Rounding};
 use tern_train::check::{Check, check};
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
@@ -133,7 +133,14 @@ fn convert_from(model: &Path, dir: &Path, name: &str, options: &ConvertOptions) 
 
 /// `tern train check`.
 fn compare(run: &Run, path: &Path) -> tern_train::Result<Check> {
-    let options = Options { head: Head::Stored, kv: KvFormat::F32, threads: Some(1), ..Options::default() };
+    let activations = run.quantiser().unwrap().is_weight_only().then_some(Rounding::None);
+    let options = Options {
+        head: Head::Stored,
+        kv: KvFormat::F32,
+        threads: Some(1),
+        activations,
+        ..Options::default()
+    };
     let file = tern::file::open(path, OpenOptions::default()).unwrap();
     check(run, &file, &Model::from_file(&file, &options).unwrap(), &mut |_| {})
 }
@@ -191,6 +198,71 @@ fn the_exported_model_says_what_the_trainer_says() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/models/page/page.gguf");
     let error = compare(&run, page.as_ref()).unwrap_err().to_string();
     assert!(error.starts_with("the model has 736 tokens, 256 wide, 3 layers, the run "), "{error}");
+}
+
+/// Sizes that groups divide.
+const GROUPS: &str =
+    "sub_norms = false\nactivation = \"silu\"\ndim = 64\nhidden = 128\nhead_dim = 32\nsteps = 8";
+
+#[test]
+fn scales_by_group_run_as_they_were_trained_and_go_on_exactly() {
+    let dir = folder();
+    for (name, more) in [("group", "scales = \"group\"\ngroup = 32"), ("row", "scales = \"row\"")] {
+        let whole = run(dir.path(), name, &format!("{GROUPS}\n{more}"));
+        let End::Done(model) = train(&whole, &|| false, &mut |_| {}).unwrap() else { panic!() };
+        let losses = losses_of(&whole.out);
+        assert!(losses[7] < losses[0] - 0.3, "{losses:?}");
+        // Stopped, and on another number of threads.
+        let again = run(dir.path(), &format!("{name}-again"), &format!("{GROUPS}\n{more}\nthreads = 1"));
+        let seen = Cell::new(0);
+        let mut count = |event: Event| {
+            if let Event::Step(step) = event {
+                seen.set(step.step);
+            }
+        };
+        assert!(matches!(train(&again, &|| seen.get() >= 3, &mut count).unwrap(), End::Stopped(_)));
+        train(&again, &|| false, &mut |_| {}).unwrap();
+        assert_eq!(numbers(&again.out), numbers(&whole.out), "{name}");
+
+        // The engine takes it for a weight-only model, and with float activations says what the trainer says.
+        let opened = Model::open(&model, &Options::default()).unwrap();
+        assert_eq!(opened.activations(), Rounding::Group);
+        let convert = |to: Target| {
+            convert_from(&model, dir.path(), &format!("{name}-{}", to.name()), &ConvertOptions::new(to))
+        };
+        let mut files = vec![model.clone(), convert(Target::I2), convert(Target::T5)];
+        if name == "row" {
+            files.push(convert(Target::Q2_0));
+        }
+        for path in &files {
+            let found = compare(&whole, path).unwrap();
+            assert_eq!(found.recorded, Some(found.unrounded), "{found:?}");
+            assert!((found.engine - found.trainer).abs() < 1e-6 && found.others == 0, "{found:?}");
+        }
+        // int8 is another arithmetic: the comparison above can fail.
+        let file = tern::file::open(&files[1], OpenOptions::default()).unwrap();
+        let options = Options { head: Head::Stored, kv: KvFormat::F32, ..Options::default() };
+        let found = check(&whole, &file, &Model::from_file(&file, &options).unwrap(), &mut |_| {}).unwrap();
+        assert!((found.engine - found.trainer).abs() > 1e-6, "{found:?}");
+
+        // Fine-tuning begins with the same trits and scales, and so with the same loss.
+        for (nth, from) in [&model, &files[1]].into_iter().enumerate() {
+            let text =
+                format!("{GROUPS}\n{more}\nfrom = \"{}\"\nrate = 0.0\nsteps = 1\nwarmup = 0", from.display());
+            let tuned = run(dir.path(), &format!("{name}-tuned-{nth}"), &text);
+            train(&tuned, &|| false, &mut |_| {}).unwrap();
+            let found = compare(&tuned, from).unwrap();
+            assert!(found.is_equal() && found.others == 0, "{found:?}");
+        }
+        let text = format!("from = \"{}\"", model.display());
+        let error = train(&run(dir.path(), &format!("{name}-matrix"), &text), &|| false, &mut |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(&format!("`scales = \"{name}\"` trains with such")), "{error}");
+    }
+    let odd = run(dir.path(), "odd", "scales = \"group\"");
+    let error = train(&odd, &|| false, &mut |_| {}).unwrap_err().to_string();
+    assert_eq!(error, "key `group`: 128 does not divide dim, 32");
 }
 
 #[test]

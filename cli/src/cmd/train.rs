@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tern::file::OpenOptions;
 use tern::{Head, Model, Options};
-use tern_kernels::KvFormat;
+use tern_kernels::{KvFormat, Rounding};
 use tern_train::config::{self, KEYS, Run};
 use tern_train::data::Rules;
 use tern_train::metrics::{self, Validation};
@@ -288,7 +288,9 @@ impl Check {
         let run = Run::kept(&self.run, &[])?;
         // As exact as the engine is: what the trainer computed with.
         let threads = (run.threads > 0).then_some(run.threads);
-        let options = Options { head: Head::Stored, kv: KvFormat::F32, threads, ..Options::default() };
+        let activations = run.quantiser()?.is_weight_only().then_some(Rounding::None);
+        let options =
+            Options { head: Head::Stored, kv: KvFormat::F32, activations, threads, ..Options::default() };
         let model = self.model.unwrap_or_else(|| folder::finished(&run));
         let file = model::find(&model)?.file(OpenOptions::default())?;
         let model = Model::from_file(&file, &options)?;

@@ -2,7 +2,8 @@
 //! estimator takes both quantisers for the identity: `dx = g W~`, `dW = gᵀ x~`.
 //!
 //! Forward products are the engine's, exact. Backward products are of gradients in 15-bit fixed point
-//! (`tern_kernels::Digits`) with the same trits and codes. The float twin has plain float products.
+//! (`tern_kernels::Digits`) with the same trits and codes. Where activations stay floats (scales by row or group, and the float
+//! twin) all products are of floats, `W~` being trits times scales or `W` itself.
 
 use tern_kernels::{
     Activations, ByteMatrix, Digits, Matrix, Norm, Packing, Product, Scales, Ternary, dense_product,
@@ -10,11 +11,12 @@ use tern_kernels::{
 };
 
 use super::Machine;
+use super::quantiser::Quantiser;
 
 /// A matrix `(outputs, inputs)` as the products of a step want it.
 #[derive(Debug)]
 pub enum Weight {
-    /// Quantised.
+    /// Quantised, for activations that are too.
     Ternary {
         /// For the forward product.
         packed: Ternary,
@@ -23,8 +25,15 @@ pub enum Weight {
         /// `m`.
         scale: f32,
     },
-    /// The float twin's: `(inputs, outputs)`.
-    Float(Vec<f32>),
+    /// For activations that are floats.
+    Float {
+        /// How weights are rounded.
+        quantiser: Quantiser,
+        /// `W~ (outputs, inputs)`; nothing in the float twin, whose it is itself.
+        rounded: Vec<f32>,
+        /// The same as `(inputs, outputs)`.
+        turned: Vec<f32>,
+    },
 }
 
 /// What a step counts about a ternary matrix.
@@ -32,47 +41,6 @@ pub enum Weight {
 pub struct Counts {
     /// Weights of -1, 0 and 1.
     pub trits: [u64; 3],
-}
-
-/// The scale of a matrix, `max(mean |w|, 1e-5)`: the engine's rule for masters (`tern::codec`), summed in f64.
-pub fn absmean(on: Machine, w: &[f32]) -> f32 {
-    /// Numbers that are summed by one thread.
-    const PIECE: usize = 4096;
-    let mut sums = vec![0f64; w.len().div_ceil(PIECE)];
-    on.pool.for_chunks(&mut sums, 1, |index, sum| {
-        let w = &w[index * PIECE..((index + 1) * PIECE).min(w.len())];
-        sum[0] = on.cpu.vectorised(
-            #[inline(always)]
-            || {
-                let mut lanes = [0f64; 8];
-                let (whole, rest) = w.as_chunks::<8>();
-                for eight in whole {
-                    for i in 0..8 {
-                        lanes[i] += f64::from(eight[i].abs());
-                    }
-                }
-                lanes.iter().sum::<f64>() + rest.iter().map(|w| f64::from(w.abs())).sum::<f64>()
-            },
-        );
-    });
-    ((sums.iter().sum::<f64>() / w.len() as f64) as f32).max(1e-5)
-}
-
-/// Trits of `w`: -1 below `-m/2`, 1 above `m/2`, as the engine rounds masters.
-pub fn trits(on: Machine, w: &[f32], scale: f32, out: &mut [i8]) {
-    let inverse = 1.0 / scale;
-    on.pool.for_chunks(out, super::PIECE, |index, out| {
-        let w = &w[index * super::PIECE..][..out.len()];
-        on.cpu.vectorised(
-            #[inline(always)]
-            || {
-                for (trit, w) in out.iter_mut().zip(w) {
-                    let ratio = w * inverse;
-                    *trit = i8::from(ratio > 0.5) - i8::from(ratio < -0.5);
-                }
-            },
-        );
-    });
 }
 
 impl Weight {
@@ -87,12 +55,14 @@ impl Weight {
         let outputs = w.len() / inputs;
         match self {
             Weight::Ternary { packed, bytes, scale } => {
-                *scale = absmean(on, w);
+                room.resize(w.len(), 0);
+                let Scales::One(found) = Quantiser::Matrix.trits(on, w, inputs, room) else {
+                    unreachable!("a matrix has one scale")
+                };
+                *scale = found;
                 if !scale.is_finite() {
                     return Err(NotFinite);
                 }
-                room.resize(w.len(), 0);
-                trits(on, w, *scale, room);
                 let row = |row: usize| &room[row * inputs..][..inputs];
                 let copy = |r: usize, out: &mut [i8]| {
                     out.copy_from_slice(row(r));
@@ -102,7 +72,11 @@ impl Weight {
                 *packed = new;
                 bytes.set(on.cpu, on.pool, outputs, inputs, row);
             }
-            Weight::Float(turned) => {
+            Weight::Float { quantiser, rounded, turned } => {
+                if quantiser.is_weight_only() && !quantiser.round(on, w, inputs, room, rounded) {
+                    return Err(NotFinite);
+                }
+                let w = if quantiser.is_weight_only() { &rounded[..] } else { w };
                 turned.resize(w.len(), 0.0);
                 // A strip of 16 inputs a thread.
                 on.pool.for_chunks(turned, 16 * outputs, |strip, out| {
@@ -115,9 +89,9 @@ impl Weight {
     }
 
     /// Without its matrix, to be prepared.
-    pub fn new(is_ternary: bool) -> Self {
-        if !is_ternary {
-            return Weight::Float(Vec::new());
+    pub fn new(quantiser: Quantiser) -> Self {
+        if quantiser.floats() {
+            return Weight::Float { quantiser, rounded: Vec::new(), turned: Vec::new() };
         }
         let empty =
             Ternary::pack(Packing::I2, 0, 4, Scales::One(1.0), &tern_kernels::Pool::new(1), |_, _| {
@@ -133,7 +107,7 @@ impl Weight {
 pub enum Input {
     /// Quantised.
     Codes(Activations),
-    /// The float twin's: `(rows, inputs)`.
+    /// As they are: `(rows, inputs)`.
     Floats {
         /// The numbers.
         x: Vec<f32>,
@@ -148,11 +122,11 @@ pub struct NotFinite;
 
 impl Input {
     /// Empty.
-    pub fn new(is_ternary: bool) -> Self {
-        if is_ternary {
-            Input::Codes(Activations::default())
-        } else {
+    pub fn new(quantiser: Quantiser) -> Self {
+        if quantiser.floats() {
             Input::Floats { x: Vec::new(), cols: 0 }
+        } else {
+            Input::Codes(Activations::default())
         }
     }
 
@@ -190,13 +164,13 @@ pub fn forward<const N: usize>(on: Machine, input: &mut Input, list: [(&Weight, 
         Input::Codes(codes) => {
             let list = list.map(|(weight, out)| match weight {
                 Weight::Ternary { packed, .. } => Product { matrix: packed, out },
-                Weight::Float(_) => unreachable!("codes meet trits only"),
+                Weight::Float { .. } => unreachable!("codes meet trits only"),
             });
             products(on.cpu, on.pool, codes, list);
         }
         Input::Floats { x, cols } => {
             for (weight, out) in list {
-                let Weight::Float(turned) = weight else { unreachable!("floats meet floats only") };
+                let Weight::Float { turned, .. } = weight else { unreachable!("floats meet floats only") };
                 let outputs = turned.len() / *cols;
                 let (x, turned) = (Matrix::new(x, *cols), Matrix::new(turned, outputs));
                 dense_product(on.cpu, on.pool, x, turned, out, outputs, false);
@@ -246,7 +220,8 @@ impl Room {
                 self.digits.set_rows(cpu, pool, g, outputs);
                 digit_product(cpu, pool, &self.digits, bytes, *scale, dx, add_dx);
             }
-            (Input::Floats { x, cols }, _) => {
+            (Input::Floats { x, cols }, Weight::Float { quantiser, rounded, .. }) => {
+                let w = if quantiser.is_weight_only() { &rounded[..] } else { w };
                 let (g, x) = (Matrix::new(g, dw.len() / cols), Matrix::new(x, *cols));
                 dense_product(cpu, pool, g.transposed(), x, dw, *cols, add_dw);
                 dense_product(cpu, pool, g, Matrix::new(w, *cols), dx, *cols, add_dx);
