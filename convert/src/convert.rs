@@ -67,7 +67,8 @@ pub fn convert_file(
     if let Some(what) = keys::scaling_misfit(&detected.config.rope.scaling, from_gguf, options.to) {
         return Err(Error::key(&file.path, "rope_scaling", what));
     }
-    let items = plan::items(file, &detected, options)?;
+    let factors = plan::factors(file, &detected, options.to);
+    let items = plan::items(file, &factors, &detected, options)?;
     let mut meter = Meter::new(&items, progress);
     let mut measured: Vec<Measured> = Vec::with_capacity(items.len());
     for item in items {

@@ -126,8 +126,14 @@ pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Conf
                 put("rope.scaling.attn_factor", Value::F32(yarn.attention / usual));
             }
         }
+        // Its factors are tensors (`plan`).
+        Scaling::Long { attention, .. } => {
+            put("rope.scaling.type", word("longrope"));
+            put("rope.scaling.original_context_length", size(config.context));
+            put("rope.scaling.attn_factor", Value::F32(*attention));
+        }
         // What has no keys was refused before.
-        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) | Scaling::Long { .. } => {}
+        Scaling::None | Scaling::Llama3 { .. } | Scaling::Divisors(_) => {}
     }
 }
 
@@ -137,9 +143,9 @@ pub(crate) fn scaling_misfit(scaling: &Scaling, from_gguf: bool, to: Target) -> 
         (Scaling::Divisors(_), Target::Hf) => {
             Some("divides frequencies one by one, and `config.json` has no word for that")
         }
-        (Scaling::Long { .. } | Scaling::Divisors(_), to) if from_gguf && to != Target::Hf => None,
-        (Scaling::Long { .. }, _) => Some("asks for LongRoPE, which cannot be written again yet"),
-        (Scaling::Divisors(_), _) => Some("cannot be written again yet"),
+        (Scaling::Long { long, .. }, Target::Hf) if long.is_empty() => Some(
+            "asks for LongRoPE without the factors beyond the first context, which `config.json` must have",
+        ),
         (Scaling::Llama3 { .. }, to) if to != Target::Hf && !from_gguf => Some(
             "asks for Llama 3's scaling, which cannot be written to a GGUF yet; use the checkpoint as it is",
         ),
@@ -284,7 +290,17 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
                 "original_max_position_embeddings": original,
             });
         }
-        Scaling::None | Scaling::Divisors(_) | Scaling::Long { .. } => {}
+        Scaling::Long { short, long, attention } => {
+            let numbers = |factors: &[f32]| factors.iter().map(|&factor| number(factor)).collect::<Vec<_>>();
+            json["rope_scaling"] = json!({
+                "rope_type": "longrope",
+                "short_factor": numbers(short),
+                "long_factor": numbers(long),
+                "original_max_position_embeddings": config.context,
+                "attention_factor": number(*attention),
+            });
+        }
+        Scaling::None | Scaling::Divisors(_) => {}
     }
     json
 }

@@ -5,7 +5,7 @@ use crate::options::{ConvertOptions, Engine, Floats, Target};
 use tern::codec;
 use tern::family::{self, Detected, FAMILIES, Family, PROJECTIONS};
 use tern::file::{File, Metadata};
-use tern::{Config, Encoding, Error, Result, Tensor};
+use tern::{Config, Encoding, Error, Result, Scaling, Tensor};
 
 /// One tensor of the output.
 #[derive(Debug)]
@@ -115,9 +115,24 @@ pub(crate) fn other_graph(
     })
 }
 
-/// Every tensor that the output holds.
+/// The tensors of a GGUF that a Hugging Face directory has as keys: LongRoPE's factors.
+pub(crate) fn factors(file: &File, detected: &Detected, to: Target) -> Vec<Tensor> {
+    let Scaling::Long { short, long, .. } = &detected.config.rope.scaling else { return Vec::new() };
+    if to == Target::Hf || matches!(file.metadata, Metadata::Gguf(_)) {
+        return Vec::new();
+    }
+    let tensor = |name: &str, factors: &[f32]| {
+        let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
+        Tensor::new(name, [factors.len()], Encoding::F32, bytes)
+    };
+    let both = [tensor(SHORT, short), tensor(LONG, long)];
+    both.into_iter().filter(|tensor| !tensor.bytes.is_empty()).collect()
+}
+
+/// Every tensor that the output holds; `factors` are those of [`factors`].
 pub(crate) fn items<'a>(
     file: &'a File,
+    factors: &'a [Tensor],
     detected: &Detected,
     options: &ConvertOptions,
 ) -> Result<Vec<Item<'a>>> {
@@ -149,12 +164,24 @@ pub(crate) fn items<'a>(
     for tensor in file.tensors().iter().filter(|tensor| to_gguf && from_gguf && is_factor(&tensor.name)) {
         plan.floats(&tensor.name, &tensor.dims, Floats::F32)?;
     }
+    let kind = Kind::Floats(Encoding::F32);
+    plan.items.extend(factors.iter().map(|tensor| Item {
+        tensor,
+        name: tensor.name.clone(),
+        kind,
+        order: Order::Same,
+        less_one: false,
+    }));
     Ok(plan.items)
 }
 
+/// LongRoPE's factors within the first context, and beyond it.
+const SHORT: &str = "rope_factors_short.weight";
+const LONG: &str = "rope_factors_long.weight";
+
 /// Whether a GGUF's tensor holds what frequencies are divided by.
 fn is_factor(name: &str) -> bool {
-    ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].contains(&name)
+    ["rope_freqs.weight", SHORT, LONG].contains(&name)
 }
 
 /// The canonical name of the output head.

@@ -134,6 +134,7 @@ fn shapes_have_their_sizes() {
         ("falcon3-10b", 10.3),
         ("70b", 70.6),
         ("100b", 100.4),
+        ("bitcpm-1b", 1.6),
         ("bitcpm-8b", 8.2),
     ] {
         assert!((parameters(name) - billions).abs() < 0.06, "{name}: {}", parameters(name));
@@ -154,7 +155,7 @@ fn a_format_that_cannot_hold_a_shape_is_refused_by_name() {
 #[test]
 fn dummies_of_the_families_of_2026_can_be_run() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["bonsai-1.7b", "bitcpm-8b", "vibevoice-1.5b-lm", "embed-0.6b", "embed-270m"] {
+    for name in ["bonsai-1.7b", "bitcpm-1b", "bitcpm-8b", "vibevoice-1.5b-lm", "embed-0.6b", "embed-270m"] {
         let mut shape = Shape::from_name(name).unwrap();
         // The same graph, small.
         let config = &mut shape.config;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tern::{Head, KvFormat, Logits, Model, Options, Row, Scratch, Sequence};
+use serde_json::{Value, json};
+use tern::file::{File, OpenOptions};
+use tern::{Config, Head, KvFormat, Logits, Model, Options, Row, Scratch, Sequence};
 use tern_convert::{ConvertOptions, Target, convert};
 
 fn golden(name: &str) -> PathBuf {
@@ -56,11 +58,54 @@ fn scales_of_rows_follow_them_into_another_order() {
 }
 
 #[test]
+fn longrope_is_tensors_in_a_gguf_and_keys_in_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, twin) = (golden("minicpm_bitcpm"), golden("gguf/minicpm_bitcpm_f16.gguf"));
+    let out = dir.path().join("minicpm.gguf");
+    convert(&from, &out, &ConvertOptions::new(Target::I2), &mut |_, _| {}).unwrap();
+    let open = |path: &Path| tern::file::open(path, OpenOptions::default()).unwrap();
+    let (ours, theirs) = (open(&out), open(&twin));
+    for name in ["rope_factors_short.weight", "rope_factors_long.weight"] {
+        let bytes = |file: &File| file.tensor(name).expect("factors").bytes.to_vec();
+        assert!(bytes(&ours) == bytes(&theirs), "{name}, as the twin that was written by others");
+    }
+    assert_eq!(Config::of(&ours).unwrap(), Config::of(&theirs).unwrap());
+    assert!(states(&out) == states(&twin));
+
+    // A Llama with it (the BitCPM of a billion is one), whose weights have a scale each, may go back and forth.
+    let llama = dir.path().join("llama");
+    std::fs::create_dir(&llama).unwrap();
+    let source = golden("bitnet_online_bf16");
+    std::fs::copy(source.join("model.safetensors"), llama.join("model.safetensors")).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(source.join("config.json")).unwrap()).unwrap();
+    let pairs = config["head_dim"].as_u64().map_or_else(
+        || config["hidden_size"].as_u64().unwrap() / config["num_attention_heads"].as_u64().unwrap(),
+        |head_dim| head_dim,
+    ) / 2;
+    let factors = |step: f64| (0..pairs).map(|pair| 1.0 + step * pair as f64).collect::<Vec<f64>>();
+    config["rope_scaling"] = json!({
+        "rope_type": "longrope", "short_factor": factors(0.125), "long_factor": factors(0.5),
+        "original_max_position_embeddings": 32, "factor": 4.0,
+    });
+    std::fs::write(llama.join("config.json"), config.to_string()).unwrap();
+    let want = states(&llama);
+    assert!(want != states(&source), "the factors count");
+    let (gguf, back) = (dir.path().join("llama.gguf"), dir.path().join("back"));
+    convert(&llama, &gguf, &ConvertOptions::new(Target::I2), &mut |_, _| {}).unwrap();
+    convert(&gguf, &back, &ConvertOptions::new(Target::Hf), &mut |_, _| {}).unwrap();
+    for path in [&gguf, &back] {
+        assert!(states(path) == want, "{}", path.display());
+        assert_eq!(Config::of(&open(path)).unwrap().rope, Config::of(&open(&llama)).unwrap().rope);
+    }
+}
+
+#[test]
 fn what_a_format_has_no_word_for_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (name, to, what) in [
         ("qwen2_vibevoice", Target::Hf, "a Qwen2 model, which can be written to a GGUF only"),
-        ("minicpm_bitcpm", Target::I2, "asks for LongRoPE"),
+        ("minicpm_bitcpm", Target::Hf, "a MiniCPM model, which can be written to a GGUF only"),
     ] {
         let out = dir.path().join(if to == Target::Hf { "out" } else { "out.gguf" });
         let error = convert(&golden(name), &out, &ConvertOptions::new(to), &mut |_, _| {}).unwrap_err();

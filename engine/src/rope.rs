@@ -47,6 +47,8 @@ pub enum Scaling {
     Long {
         /// What each pair's frequency is divided by.
         short: Vec<f32>,
+        /// The same beyond that context, where no model is run; kept for those who write the file again. None if it has none.
+        long: Vec<f32>,
         /// What cosines and sines are multiplied by.
         attention: f32,
     },
@@ -164,10 +166,13 @@ impl Rope {
                 (yarn.factor, yarn.original)
             }
             Scaling::Divisors(by) => return check_divisors("rope_freqs.weight", by, head_dim),
-            Scaling::Long { short, attention } => {
+            Scaling::Long { short, long, attention } => {
                 if !(*attention > 0.0 && *attention <= 100.0) {
                     let what = format!("{attention}: expected a number above 0, up to 100");
                     return Err(("rope_scaling.attention_factor", what));
+                }
+                if !long.is_empty() {
+                    check_divisors("rope_scaling.long_factor", long, head_dim)?;
                 }
                 return check_divisors("rope_scaling.short_factor", short, head_dim);
             }

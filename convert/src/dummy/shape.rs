@@ -36,6 +36,7 @@ impl Shape {
             bonsai("bonsai-1.7b", [2048, 6144, 28, 16, 8, 151_936, 32_768], true),
             bonsai("bonsai-4b", [2560, 9728, 36, 32, 8, 151_936, 32_768], true),
             bonsai("bonsai-8b", [4096, 12_288, 36, 32, 8, 151_936, 65_536], false),
+            bitcpm_llama("bitcpm-1b", [2048, 6144, 28, 16, 2, 73_448, 32_768]),
             bitcpm("bitcpm-8b", [4096, 16_384, 32, 32, 2, 73_448, 32_768]),
             vibevoice("vibevoice-1.5b-lm", [1536, 8960, 28, 12, 2, 151_936, 65_536]),
             embed_qwen("embed-0.6b", [1024, 3072, 28, 16, 8, 151_936, 32_768]),
@@ -135,6 +136,15 @@ fn bitcpm(name: &'static str, sizes: Sizes) -> Shape {
     shape.config.graph.embedding_scale = 12.0;
     shape.config.graph.residual_scale = 1.4 / (shape.config.layers as f32).sqrt();
     shape.config.graph.logit_scale = 16.0;
+    shape
+}
+
+/// BitCPM of a billion, a plain Llama. Widths and heads are those of its published file; the number of layers is inferred from the
+/// size of a conversion, and nothing is known to confirm it.
+fn bitcpm_llama(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = bitcpm(name, sizes);
+    shape.config.family = "Llama";
+    shape.config.graph = Graph::default();
     shape
 }
 

@@ -34,7 +34,8 @@ pub(super) fn scaling(file: &File, pairs: &Pairs, keys: &str, context: Option<us
             return wrong("type", what);
         }
         let attention = number("attn_factor")?.unwrap_or(1.0);
-        return Ok(Scaling::Long { short: numbers(file, tensor)?, attention });
+        let long = file.tensor(LONG).map_or(Ok(Vec::new()), |tensor| numbers(file, tensor))?;
+        return Ok(Scaling::Long { short: numbers(file, tensor)?, long, attention });
     }
     let needed =
         || factor.ok_or_else(|| Error::key(&file.path, &key("factor"), "missing, and never guessed"));

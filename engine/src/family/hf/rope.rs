@@ -204,14 +204,16 @@ fn yarn(keys: &Keys) -> Result<Yarn> {
     })
 }
 
-/// The short factors, and what cosines and sines are multiplied by: more, the further the long ones reach.
+/// The factors, and what cosines and sines are multiplied by: more, the further the long ones reach.
 fn long(keys: &Keys) -> Result<Scaling> {
-    let expected = "a list of numbers";
-    let value = keys.get("short_factor").unwrap_or(&Value::Null);
-    let list = value.as_array().ok_or_else(|| keys.wrong("short_factor", expected, value))?;
-    let number =
-        |n: &Value| n.as_f64().map(|n| n as f32).ok_or_else(|| keys.wrong("short_factor", expected, n));
-    let short = list.iter().map(number).collect::<Result<_>>()?;
+    let list = |key: &str, value: &Value| {
+        let expected = "a list of numbers";
+        let list = value.as_array().ok_or_else(|| keys.wrong(key, expected, value))?;
+        let number = |n: &Value| n.as_f64().map(|n| n as f32).ok_or_else(|| keys.wrong(key, expected, n));
+        list.iter().map(number).collect::<Result<Vec<f32>>>()
+    };
+    let short = list("short_factor", keys.get("short_factor").unwrap_or(&Value::Null))?;
+    let long = keys.get("long_factor").map_or(Ok(Vec::new()), |value| list("long_factor", value))?;
     let original = keys.original()?;
     let factor = match keys.number("factor")? {
         Some(factor) => f64::from(factor),
@@ -222,5 +224,5 @@ fn long(keys: &Keys) -> Result<Scaling> {
         None if factor <= 1.0 => 1.0,
         None => (1.0 + factor.ln() / (original as f64).ln()).sqrt() as f32,
     };
-    Ok(Scaling::Long { short, attention })
+    Ok(Scaling::Long { short, long, attention })
 }
