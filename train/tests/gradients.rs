@@ -261,7 +261,7 @@ fn scales_by_group_and_row_are_straight_through_with_float_activations() {
     w.chunks_mut(32).enumerate().for_each(|(nth, w)| w.iter_mut().for_each(|w| *w *= 0.1 * (nth % 7) as f32));
     for (quantiser, size) in [(Quantiser::Group(32), 32), (Quantiser::Row, inputs)] {
         let taken = rounded(&w, size);
-        assert!(taken.iter().any(|w| *w == 0.0) && taken.iter().any(|w| *w < 0.0));
+        assert!(taken.contains(&0.0) && taken.iter().any(|w| *w < 0.0));
         let forward = |x: &[f64], w: &[f64]| {
             let y = x
                 .chunks(inputs)
