@@ -54,6 +54,33 @@ fn the_table_has_a_row_for_every_test_and_one_for_every_ceiling() {
 }
 
 #[test]
+fn an_embedding_model_is_measured_by_the_texts_that_become_vectors() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/golden/qwen3_embedding_norm_bitlinear");
+    let quick = |more: &[&str]| {
+        let args = ["bench", model, "-p", "8,24", "-b", "1,3", "-r", "1", "-t", "1", "--probe", "1"];
+        run(&[&args[..], more].concat())
+    };
+    let text = quick(&[]).ok();
+    for test in ["emb8", "emb8 x3", "emb24", "emb24 x3"] {
+        assert!(text.contains(&format!("\n| {test} | 1 | ")), "{test} is missing in\n{text}");
+    }
+    assert!(text.contains("\nTexts a second: emb8 "), "{text}");
+    assert!(quick(&["-o", "table"]).ok().contains("\nTexts a second: emb8 "));
+    let json = quick(&["--json"]).json();
+    let test = &json["tests"][3];
+    assert_eq!((test["test"].as_str(), test["n_prompt"].as_u64()), (Some("emb24 x3"), Some(24)));
+    let (tokens, texts) = (test["avg_ts"].as_f64().unwrap(), test["texts_per_s"].as_f64().unwrap());
+    assert!((tokens / texts - 24.0).abs() < 0.01, "{test}");
+    let refused = |more: &[&str], what: &str| {
+        let done = quick(more);
+        assert!(done.code == Some(2) && done.stderr.contains(what), "{}", done.stderr);
+    };
+    refused(&["-d", "4"], "expected a -p above 0 and no -d");
+    refused(&["--plot", "vectors.svg"], "an embedding model has neither");
+    assert!(!std::path::Path::new("vectors.svg").exists());
+}
+
+#[test]
 fn a_terminal_gets_a_table_of_80_columns() {
     let text =
         quick(&["-d", "0,5", "-b", "1,3", "--note", "at night", "-o", "table", "--vs", &printing("rival")])

@@ -12,8 +12,8 @@ use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::tokenizer::Specials;
 
-/// Rows that go through the model together.
-const ROWS: usize = 512;
+/// Tokens, of one text or of many, that go through the model together.
+pub const ROWS: usize = 512;
 /// Bytes of keys and values that the texts under way may take.
 const CACHE: usize = 512 << 20;
 /// Most texts under way at once.

@@ -30,7 +30,8 @@ use test::{Test, Work};
 
 const EXAMPLES: &str = "\
 A test is a prompt of -p tokens (pp) or a text of -n tokens (tg), after -d others, on -t threads; a text also as -b texts \
-at once, whose tokens count together. Every combination of the lists is measured.
+at once, whose tokens count together. Every combination of the lists is measured. An embedding model makes vectors of -b \
+texts of -p tokens (emb).
 
 A terminal gets a table of 80 columns: the speed, how far it moved, and how much of the lowest ceiling it is. A file or a \
 pipe gets all columns in Markdown, as -o md does.
@@ -112,7 +113,7 @@ impl Bench {
         signal::listen()?;
         model::find(&self.model)?;
         let threads = if self.threads.is_empty() { vec![default_threads()] } else { self.threads.clone() };
-        let tests = Test::all(&self.prompt, &self.tokens, &self.depth, &self.batch, &threads);
+        let mut tests = Test::all(&self.prompt, &self.tokens, &self.depth, &self.batch, &threads);
         if tests.is_empty() {
             return Err(Failure::misused("-p 0 -n 0: expected something to measure"));
         }
@@ -120,6 +121,19 @@ impl Bench {
         let plot = self.plot.as_deref().map(Whole::begin).transpose()?;
         let most = *threads.iter().max().expect("there is a number of threads");
         let loaded = model::open(&self.model, &self.machine, Some(most))?;
+        if measure::embeds(&loaded.model) {
+            tests = Test::vectors(&self.prompt, &self.batch, &threads);
+            if self.plot.is_some() {
+                return Err(Failure::misused(
+                    "--plot draws prompts and texts: an embedding model has neither",
+                ));
+            }
+            if tests.is_empty() || self.depth != [0] {
+                return Err(Failure::misused(
+                    "an embedding model writes nothing and begins with every text: expected a -p above 0 and no -d",
+                ));
+            }
+        }
         let start = Start::measure(&loaded)?;
         let context = loaded.model.config().context;
         if let Some(test) = tests.iter().find(|test| test.positions() > context) {
@@ -188,6 +202,7 @@ fn too_long(test: &Test, context: usize) -> Failure {
     let (flag, tokens) = match test.work {
         Work::Prompt(tokens) => ("-p", tokens),
         Work::Text { tokens, .. } => ("-n", tokens),
+        Work::Vectors { tokens, .. } => ("-p", tokens),
     };
     let failure = Failure::misused(format!(
         "{test}: expected at most {context} tokens, the context of this model, found {}",

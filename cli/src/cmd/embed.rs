@@ -45,7 +45,7 @@ pub(crate) struct Embed {
     /// Write to this file and not to standard output: JSON lines, or NumPy's format where its name ends in `.npy`
     #[arg(long, value_name = "FILE", conflicts_with = "query")]
     out: Option<PathBuf>,
-    /// Print the texts that are nearest to this one, by the cosine of their vectors
+    /// Print the texts that are nearest to this one, by the cosine of their vectors; its own is floats, whatever `--bits` says
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     /// How many of them
@@ -77,28 +77,21 @@ enum Vector {
 
 impl Vector {
     fn new(floats: Vec<f32>, dimensions: Option<usize>, bits: u32) -> Outcome<Self> {
-        let floats = match dimensions {
-            Some(dimensions) => shortened(floats, dimensions)?,
-            None => floats,
-        };
+        let floats = shorter(floats, dimensions)?;
         Ok(if bits == 32 { Self::Floats(floats) } else { Self::Codes(codes(&floats, bits)) })
     }
 
-    /// The cosine of two vectors.
-    fn cosine(&self, other: &Self) -> f64 {
-        let product = |a: &Self, b: &Self| -> f64 {
-            match (a, b) {
-                (Self::Floats(a), Self::Floats(b)) => {
-                    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-                }
-                (Self::Codes(a), Self::Codes(b)) => {
-                    a.iter().zip(b).map(|(a, b)| f64::from(i32::from(*a) * i32::from(*b))).sum()
-                }
-                _ => unreachable!("all vectors of a run have one width"),
-            }
+    /// The cosine of this vector, as it is kept, and a query, which is kept nowhere and loses nothing.
+    fn cosine(&self, query: &[f32]) -> f64 {
+        let numbers: Vec<f64> = match self {
+            Self::Floats(floats) => floats.iter().map(|x| f64::from(*x)).collect(),
+            Self::Codes(codes) => codes.iter().map(|code| f64::from(*code)).collect(),
         };
-        let lengths = (product(self, self) * product(other, other)).sqrt();
-        if lengths > 0.0 { product(self, other) / lengths } else { 0.0 }
+        let square = |x: f64| x * x;
+        let product: f64 = numbers.iter().zip(query).map(|(x, query)| x * f64::from(*query)).sum();
+        let lengths = numbers.iter().copied().map(square).sum::<f64>()
+            * query.iter().map(|x| square(f64::from(*x))).sum::<f64>();
+        if lengths > 0.0 { product / lengths.sqrt() } else { 0.0 }
     }
 
     /// As JSON; floats in as few digits as tell them apart.
@@ -117,6 +110,14 @@ impl Vector {
             Self::Codes(codes) => pack(codes, bits),
         }
     }
+}
+
+/// The first `dimensions` numbers of a vector, all of them if none is asked for.
+fn shorter(floats: Vec<f32>, dimensions: Option<usize>) -> Outcome<Vec<f32>> {
+    Ok(match dimensions {
+        Some(dimensions) => shortened(floats, dimensions)?,
+        None => floats,
+    })
 }
 
 impl Embed {
@@ -152,8 +153,7 @@ impl Embed {
             (Some(query), _) => {
                 let query = Embedder::tokens(model, query)?;
                 let floats = embedder.embed(&[query], |_| {})?.pop().expect("a vector for each text");
-                let query = Vector::new(floats, self.dimensions, self.bits)?;
-                self.neighbours(&query, &texts, &vectors)
+                self.neighbours(&shorter(floats, self.dimensions)?, &texts, &vectors)
             }
             (None, Some(path)) => self.write(path, &texts, &vectors),
             (None, None) => {
@@ -181,9 +181,9 @@ impl Embed {
         read::lines(&terminal::read_text(file, &name)?, jsonl, &format!("{name}, line"))
     }
 
-    fn neighbours(&self, query: &Vector, texts: &[Text], vectors: &[Vector]) -> Outcome {
+    fn neighbours(&self, query: &[f32], texts: &[Text], vectors: &[Vector]) -> Outcome {
         let mut ranked: Vec<(usize, f64)> =
-            vectors.iter().map(|vector| query.cosine(vector)).enumerate().collect();
+            vectors.iter().map(|vector| vector.cosine(query)).enumerate().collect();
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let mut page = String::new();
         for (rank, (index, score)) in ranked.into_iter().take(self.top).enumerate() {

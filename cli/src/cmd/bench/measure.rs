@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tern::{CHUNK, Config, Cost, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence};
+use tern::{CHUNK, Config, Cost, Embedder, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence};
 use tern_eval::Meter;
 use tern_kernels::ceiling::{Cached, Region, dot_peak};
 
@@ -69,8 +69,12 @@ impl Start {
     pub(super) fn measure(loaded: &Loaded) -> Outcome<Self> {
         let (model, load) = (&loaded.model, loaded.load_time);
         let before = Instant::now();
-        let mut sequence = [Sequence::new(model, 1)];
-        read(model, &mut Scratch::default(), &mut sequence, &[token(model.config(), 0)], true)?;
+        let first = token(model.config(), 0);
+        if embeds(model) {
+            Embedder::new(model, None)?.embed(&[vec![first]], |_| {})?;
+        } else {
+            read(model, &mut Scratch::default(), &mut [Sequence::new(model, 1)], &[first], true)?;
+        }
         Ok(Self { load, first_token: load + before.elapsed(), memory: machine::peak_memory() })
     }
 }
@@ -145,7 +149,9 @@ impl Bench {
         let work = match test.work {
             Work::Prompt(tokens) => Work::Prompt(tokens.min(CHUNK)),
             Work::Text { tokens, sequences } => Work::Text { tokens: tokens.min(2), sequences },
+            Work::Vectors { tokens, .. } => Work::Vectors { tokens: tokens.min(CHUNK), texts: 1 },
         };
+        self.use_threads(test.threads);
         self.ceilings(test);
         self.time(&Test { work, ..*test }).map(drop)
     }
@@ -223,6 +229,14 @@ impl Bench {
                     })
                 })?
             }
+            Work::Vectors { tokens, texts } => {
+                let text = |nth: usize| (0..tokens).map(|at| token(config, nth * tokens + at)).collect();
+                let texts: Vec<Vec<u32>> = (0..texts).map(text).collect();
+                let mut embedder = Embedder::new(model, None)?;
+                // The caches are given their room.
+                embedder.embed(&texts[..1], |_| {})?;
+                timed(meter, || Ok(embedder.embed(&texts, |_| {}).map(drop)?))?
+            }
         };
         if let Some(Err(why)) = &joules {
             self.meter = Err(why.clone());
@@ -260,6 +274,11 @@ fn timed(
 /// Tokens to read: all of the vocabulary, in no order that a model could know.
 fn token(config: &Config, at: usize) -> u32 {
     (at.wrapping_mul(7919).wrapping_add(11) % config.vocab) as u32
+}
+
+/// Whether it makes vectors and no texts.
+pub(super) fn embeds(model: &Model) -> bool {
+    model.config().pooling.is_some()
 }
 
 /// Takes tokens through the model in chunks, as a prompt is.
@@ -324,7 +343,7 @@ impl Measured {
         let (bytes, macs) = self.cost(cost);
         let Ceilings { read, dots, cached } = round.ceilings;
         match self.test.work {
-            Work::Prompt(_) => (dots / macs, "int8"),
+            Work::Prompt(_) | Work::Vectors { .. } => (dots / macs, "int8"),
             Work::Text { .. } if read / bytes <= cached / macs => (read / bytes, "memory"),
             Work::Text { .. } => (cached / macs, "kernels"),
         }

@@ -114,7 +114,7 @@ fn chosen(report: &Report) -> (Option<usize>, Option<usize>) {
 fn panels(report: &Report) -> [Panel; 3] {
     let sequences = |test: &Test| match test.work {
         Work::Text { sequences, .. } => sequences,
-        Work::Prompt(_) => 1,
+        Work::Prompt(_) | Work::Vectors { .. } => 1,
     };
     let tests = || report.tests.iter().map(|measured| measured.test);
     let (mut threads, mut depths, mut batches): (Vec<_>, Vec<_>, Vec<_>) = (

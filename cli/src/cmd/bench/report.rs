@@ -9,7 +9,7 @@ use tern_kernels::Packing;
 
 use super::measure::{Bench, Measured, Start};
 use super::rival::{Rival, RivalTest};
-use super::test::{Spread, Work};
+use super::test::{Spread, Test, Work};
 use crate::answer::ms;
 use crate::cmd::inspect::short;
 use crate::machine::{self, Machine};
@@ -64,7 +64,7 @@ impl Row {
         let memory =
             measured.rounds.iter().filter(|round| measured.ceiling(cost, round).1 == "memory").count();
         let limit = match measured.test.work {
-            Work::Prompt(_) => "int8",
+            Work::Prompt(_) | Work::Vectors { .. } => "int8",
             Work::Text { .. } if 2 * memory >= measured.rounds.len() => "memory",
             Work::Text { .. } => "kernels",
         };
@@ -86,7 +86,27 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Texts a second, of a test that makes vectors.
+    fn texts(&self, test: &Test) -> Option<f64> {
+        match test.work {
+            Work::Vectors { tokens, .. } => Some(self.speed.median / tokens as f64),
+            _ => None,
+        }
+    }
+}
+
 impl Report {
+    /// `Texts a second: emb128 x64 31.0`; nothing where none became vectors.
+    pub(super) fn texts_line(&self) -> Option<String> {
+        let texts = self.tests.iter().filter_map(|measured| {
+            let found = Row::of(measured, &self.cost).texts(&measured.test)?;
+            Some(format!("{} {}", measured.test, speed(found)))
+        });
+        let texts: Vec<String> = texts.collect();
+        (!texts.is_empty()).then(|| format!("Texts a second: {}", texts.join(", ")))
+    }
+
     /// All that was found out.
     pub(super) fn of(bench: Bench, path: &Path, note: Option<&str>, rivals: Vec<Rival>) -> Self {
         let Start { memory, .. } = bench.start;
@@ -170,6 +190,9 @@ impl Report {
                 percent(row.of_ceiling.median),
                 row.joules.map_or("–".to_owned(), |joules| format!("{joules:.3}")),
             );
+        }
+        if let Some(line) = self.texts_line() {
+            let _ = writeln!(text, "\n{line}");
         }
         text.push_str("\nCeilings, measured before and after every repetition:\n\n");
         text.push_str("| threads | rows | memory GB/s | int8 GMAC/s | kernels in cache GMAC/s |\n|--:|--:|--:|--:|--:|\n");
@@ -260,6 +283,7 @@ impl Report {
         let (prompt, text, sequences) = match test.work {
             Work::Prompt(tokens) => (tokens, 0, 1),
             Work::Text { tokens, sequences } => (0, tokens, sequences),
+            Work::Vectors { tokens, texts } => (tokens, 0, texts),
         };
         json!({
             "test": test.to_string(),
@@ -272,6 +296,7 @@ impl Report {
             "min_ts": digits(row.speed.least),
             "max_ts": digits(row.speed.most),
             "samples_ts": measured.rounds.iter().map(|round| digits(round.speed)).collect::<Vec<_>>(),
+            "texts_per_s": row.texts(test).map(digits),
             "bytes_per_token": digits(row.bytes),
             "head_bytes_per_step": digits(measured.each(|round| round.head.bytes).median),
             "head_rows_per_step": digits(measured.each(|round| round.head.rows).median),

@@ -41,7 +41,12 @@ pub(super) struct RivalTest {
 impl RivalTest {
     /// Whether it measures the same.
     pub(super) fn is(&self, test: &Test) -> bool {
-        self.work == Some(test.work)
+        // Other programs call the reading of a text a prompt, vector or not.
+        let work = match test.work {
+            Work::Vectors { tokens, texts: 1 } => Work::Prompt(tokens),
+            work => work,
+        };
+        self.work == Some(work)
             && self.depth == test.depth
             && self.threads.is_none_or(|threads| threads == test.threads)
     }

@@ -42,6 +42,9 @@ pub(super) fn text(report: &Report) -> String {
         ]);
     }
     columns(&rows, &mut text);
+    if let Some(line) = report.texts_line() {
+        text.push_str(&terminal::wrapped(&format!("\n{line}\n"), COLUMNS));
+    }
     for rival in &report.rivals {
         text.push_str(&terminal::wrapped(&format!("\nagainst {}\n\n", rival.command()), COLUMNS));
         let mut rows =

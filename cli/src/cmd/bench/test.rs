@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use tern::{CHUNK, Cost};
+use tern::embed::ROWS as EMBEDDED;
+use tern::{CHUNK, Cost, Step};
 
 /// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(super) enum Work {
     Prompt(usize),
     /// So many tokens are written, in each of so many sequences at once.
     Text { tokens: usize, sequences: usize },
+    /// So many texts of so many tokens become vectors.
+    Vectors { tokens: usize, texts: usize },
 }
 
 impl Test {
@@ -45,10 +48,22 @@ impl Test {
         all
     }
 
+    /// Those of an embedding model: texts of each length, in each number of them.
+    pub(super) fn vectors(lengths: &[usize], texts: &[usize], threads: &[usize]) -> Vec<Test> {
+        let mut all = Vec::new();
+        for threads in distinct(threads) {
+            for tokens in distinct(lengths).filter(|&tokens| tokens > 0) {
+                let work = distinct(texts).map(|texts| Work::Vectors { tokens, texts });
+                all.extend(work.map(|work| Test { work, depth: 0, threads }));
+            }
+        }
+        all
+    }
+
     /// The longest that a sequence becomes.
     pub(super) fn positions(&self) -> usize {
         self.depth.saturating_add(match self.work {
-            Work::Prompt(tokens) | Work::Text { tokens, .. } => tokens,
+            Work::Prompt(tokens) | Work::Text { tokens, .. } | Work::Vectors { tokens, .. } => tokens,
         })
     }
 
@@ -57,6 +72,7 @@ impl Test {
         match self.work {
             Work::Prompt(tokens) => tokens.min(CHUNK),
             Work::Text { sequences, .. } => sequences,
+            Work::Vectors { tokens, texts } => tokens.saturating_mul(texts).min(EMBEDDED),
         }
     }
 
@@ -64,7 +80,9 @@ impl Test {
     pub(super) fn tokens(&self) -> usize {
         match self.work {
             Work::Prompt(tokens) => tokens,
-            Work::Text { tokens, sequences } => tokens * sequences,
+            Work::Text { tokens, sequences: times } | Work::Vectors { tokens, texts: times } => {
+                tokens.saturating_mul(times)
+            }
         }
     }
 
@@ -77,6 +95,13 @@ impl Test {
                 let middle = self.depth as f64 + (tokens as f64 - 1.0) / 2.0;
                 (cost.decode(sequences, middle, head), sequences)
             }
+            // Weights are read once for all rows of a pass, which may be of many texts.
+            Work::Vectors { tokens, .. } => {
+                let one = cost.prefill(tokens, 0, self.rows().max(tokens), 0.0);
+                let weights = (cost.trits + cost.scales) as f64;
+                let shared = weights * tokens as f64 / self.rows() as f64;
+                (Step { bytes: one.bytes - weights + shared, ..one }, tokens)
+            }
         };
         (step.bytes / tokens as f64, step.ternary_macs / tokens as f64)
     }
@@ -87,13 +112,15 @@ fn distinct(list: &[usize]) -> impl Iterator<Item = usize> + '_ {
     list.iter().enumerate().filter(|(at, n)| !list[..*at].contains(n)).map(|(_, &n)| n)
 }
 
-/// `pp512`, `tg128`, `tg128 x4`, `tg128 @ d4096`.
+/// `pp512`, `tg128`, `tg128 x4`, `tg128 @ d4096`, `emb128 x512`.
 impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.work {
             Work::Prompt(tokens) => write!(f, "pp{tokens}")?,
             Work::Text { tokens, sequences: 1 } => write!(f, "tg{tokens}")?,
             Work::Text { tokens, sequences } => write!(f, "tg{tokens} x{sequences}")?,
+            Work::Vectors { tokens, texts: 1 } => write!(f, "emb{tokens}")?,
+            Work::Vectors { tokens, texts } => write!(f, "emb{tokens} x{texts}")?,
         }
         if self.depth > 0 { write!(f, " @ d{}", self.depth) } else { Ok(()) }
     }
@@ -130,6 +157,10 @@ mod tests {
         assert_eq!(names, [one, one].concat());
         assert_eq!((all[5].threads, all[6].threads, all[5].positions()), (1, 2, 192));
         assert!(Test::all(&[0], &[0], &[0], &[1], &[1]).is_empty());
+        let vectors = Test::vectors(&[128, 0, 8], &[1, 512], &[2]);
+        let names: Vec<String> = vectors.iter().map(Test::to_string).collect();
+        assert_eq!(names, ["emb128", "emb128 x512", "emb8", "emb8 x512"]);
+        assert_eq!((vectors[1].tokens(), vectors[1].rows(), vectors[2].rows()), (65_536, 512, 8));
     }
 
     #[test]
