@@ -135,6 +135,50 @@ const rare = async () => {
   }
   await shot(page, "thoughts");
 
+  // A template may begin the thinking itself (Qwen's does), or close it before it began, as it does where none is wanted.
+  for (const [text, thought] of [["Let me\n</think>\n\nYes.", "Let me"], ["<think>\n\n</think>\n\nYes.", null]]) {
+    await page.keyboard.press("Control+Shift+O");
+    await once(events(piece({ content: text }), piece({}, "stop"), "[DONE]"));
+    await ask(page, "Really?");
+    assert.equal(await page.locator(".answer").innerText(), "Yes.");
+    assert.equal(await page.locator(".think").count(), thought ? 1 : 0);
+    if (thought) assert.equal(await page.locator(".thought").evaluate((node) => node.textContent), thought);
+  }
+
+  // While it thinks, the fold says so, closed or open; it stays as the reader left it.
+  await page.keyboard.press("Control+Shift+O");
+  await page.evaluate(() => {
+    const real = window.fetch;
+    window.fetch = (to, options) => {
+      if (!String(to).includes("chat/completions")) return real(to, options);
+      window.fetch = real;
+      const start = (stream) => {
+        window.put = (text) => stream.enqueue(new TextEncoder().encode(text));
+        window.done = () => stream.close();
+      };
+      return Promise.resolve(new Response(new ReadableStream({ start }), { headers: { "content-type": "text/event-stream" } }));
+    };
+  });
+  const put = (...list) => page.evaluate((text) => window.put(text), list.map((item) => `data: ${JSON.stringify(item)}\n\n`).join(""));
+  const fold = (summary) => page.waitForFunction((summary) => document.querySelector(".think summary")?.textContent === summary, summary);
+  await send(page, "Really?");
+  await page.waitForFunction(() => window.put);
+  await put(piece({ content: "<think>Let" }));
+  await fold("Thinking …");
+  assert(!(await page.isVisible(".thought")));
+  assert.equal(await page.locator(".answer").innerText(), "");
+  await page.click(".think summary");
+  await put(piece({ content: " me think." }));
+  await page.waitForFunction(() => document.querySelector(".thought").textContent === "Let me think.");
+  assert(await page.isVisible(".thought"));
+  await put(piece({ content: "</think>\n\nYes" }));
+  await fold("Thoughts");
+  await put(piece({ content: "." }), piece({}, "stop"));
+  await page.evaluate(() => window.done());
+  await idle(page);
+  assert(await page.isVisible(".thought"));
+  assert.equal(await page.locator(".answer").innerText(), "Yes.");
+
   // More than the model holds.
   await page.keyboard.press("Control+Shift+O");
   await send(page, `Hello! ${"again and ".repeat(400)}`);
