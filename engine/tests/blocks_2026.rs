@@ -27,6 +27,10 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 fn encoding(name: &str) -> Encoding {
     let all = [
+        (2, "Q4_0"),
+        (8, "Q8_0"),
+        (14, "Q6_K"),
+        (34, "TQ1_0"),
         (3, "Q4_1"),
         (6, "Q5_0"),
         (7, "Q5_1"),
@@ -86,7 +90,10 @@ fn float_blocks_are_those_of_the_gguf_package_to_the_bit() {
     for case in golden("float_blocks.json")["cases"].as_array().unwrap() {
         let name = case["type"].as_str().unwrap();
         let cols = case["weights"].as_u64().unwrap() as usize;
-        let found = numbers(&tensor(encoding(name), &[1, cols], hex(&case["bytes_hex"])));
+        let bytes = hex(&case["bytes_hex"]);
+        let every = bytes.iter().collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(every, 256, "{name}: every byte value occurs");
+        let found = numbers(&tensor(encoding(name), &[1, cols], bytes));
         for (at, (found, expected)) in found.iter().zip(floats(&hex(&case["f32_hex"]))).enumerate() {
             assert_eq!(found.to_bits(), expected.to_bits(), "{name} at {at}: {found} for {expected}");
         }
@@ -95,6 +102,7 @@ fn float_blocks_are_those_of_the_gguf_package_to_the_bit() {
 
 #[test]
 fn trit_blocks_are_those_of_their_formulas() {
+    let mut seen: std::collections::HashMap<String, std::collections::HashSet<u8>> = Default::default();
     for case in golden("trit_blocks.json")["cases"].as_array().unwrap() {
         let name = case["type"].as_str().unwrap();
         let (cols, bytes) = (case["cols"].as_u64().unwrap() as usize, hex(&case["bytes_hex"]));
@@ -121,6 +129,11 @@ fn trit_blocks_are_those_of_their_formulas() {
             // PTQ1_0 is written, but not with bytes that no encoder makes.
             false => assert_eq!(written.is_ok(), name == "PTQ1_0"),
         }
+        seen.entry(name.to_owned()).or_default().extend(bytes);
+    }
+    // In Q2_0 and PQ2_0 those with a 3 are codes of nothing ternary: see below.
+    for name in ["PTQ1_0", "Q1_0", "STQ1_0"] {
+        assert_eq!(seen[name].len(), 256, "{name}: every byte value occurs");
     }
 }
 

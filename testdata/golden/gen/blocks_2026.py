@@ -1,6 +1,6 @@
 """Golden vectors of the block encodings that joined in 2026: `blocks_2026.py OUT [MLX]`.
 
-Float blocks (Q4_1, Q5_0, Q5_1, Q2_K to Q5_K) are random bytes in which every byte value occurs, decoded by the `gguf` package.
+Float blocks (Q4_1, Q5_0, Q5_1, Q2_K to Q5_K, and Q4_0, Q8_0, Q6_K and TQ1_0 again) are random bytes in which every byte value occurs, decoded by the `gguf` package.
 Trit blocks (Q2_0, PQ2_0, PTQ1_0, Q1_0, STQ1_0), which it does not know, follow the formulas of the formats, in NumPy; blocks are made
 from trits by one formula and read back by another. With MLX given (a Python that has `mlx`), it decodes the 2-bit matrix."""
 import json, os, subprocess, sys
@@ -25,20 +25,30 @@ KINDS = {  # bytes of a block, weights, where the f16 numbers are
     "Q4_1": (20, 32, (0, 2)), "Q5_0": (22, 32, (0,)), "Q5_1": (24, 32, (0, 2)),
     "Q2_K": (84, 256, (80, 82)), "Q3_K": (110, 256, (108,)), "Q4_K": (144, 256, (0, 2)), "Q5_K": (176, 256, (0, 2)),
 }
+# Older ones, whose first goldens do not have every byte. In TQ1_0 there are bytes that no encoder writes.
+MORE = {"Q4_0": (18, 32, (0,)), "Q8_0": (34, 32, (0,)), "Q6_K": (210, 256, (208,)), "TQ1_0": (54, 256, (52,))}
 cases = []
-for name, (size, weights, halves) in KINDS.items():
-    keep = np.delete(np.arange(size), [at + i for at in halves for i in (0, 1)])
-    count = -(-256 // len(keep)) + 1
-    codes = np.concatenate([rng.permutation(256), rng.integers(0, 256, count * len(keep) - 256)])
-    blocks = np.zeros((count, size), np.uint8)
-    blocks[:, keep] = codes.reshape(count, -1)
-    for nth in range(count):
-        for at in halves:
-            value = rng.standard_normal() * [1e-3, 0.1, 30.0][nth % 3]
-            blocks[nth, at : at + 2] = f16(value)
-    values = quants.dequantize(blocks.reshape(-1), T[name]).astype(np.float32)
-    assert values.size == count * weights and np.isfinite(values).all()
-    cases.append({"type": name, "weights": count * weights, "bytes_hex": hx(blocks), "f32_hex": hx(values)})
+
+
+def floats(kinds, rng):
+    for name, (size, weights, halves) in kinds.items():
+        keep = np.delete(np.arange(size), [at + i for at in halves for i in (0, 1)])
+        count = -(-256 // len(keep)) + 1
+        codes = np.concatenate([rng.permutation(256), rng.integers(0, 256, count * len(keep) - 256)])
+        blocks = np.zeros((count, size), np.uint8)
+        blocks[:, keep] = codes.reshape(count, -1)
+        for nth in range(count):
+            for at in halves:
+                value = rng.standard_normal() * [1e-3, 0.1, 30.0][nth % 3]
+                # Trits have no scale below 0.
+                blocks[nth, at : at + 2] = f16(abs(value) if name == "TQ1_0" else value)
+        values = quants.dequantize(blocks.reshape(-1), T[name]).astype(np.float32)
+        assert values.size == count * weights and np.isfinite(values).all()
+        cases.append({"type": name, "weights": count * weights, "bytes_hex": hx(blocks), "f32_hex": hx(values)})
+
+
+floats(KINDS, rng)
+floats(MORE, np.random.default_rng(42))
 dump("float_blocks.json", {"decoded_by": "the gguf package", "cases": cases})
 
 
@@ -131,19 +141,19 @@ data = ptq1_0(trits, d)
 assert (ptq1_0_back(data) == trits).all()
 case("PTQ1_0", 11 * 128, data, trits, d, True)
 blocks = np.zeros((11, 28), np.uint8)  # every byte, those that no encoder writes too
-blocks[:, :24].reshape(-1)[:] = np.arange(264) % 256
+blocks[:, :24] = (np.arange(264) % 256).reshape(11, 24)
 blocks[:, 24:26] = rng.integers(0, 256, (11, 2))
 for block, scale in zip(blocks, d):
     block[26:] = f16(scale)
 case("PTQ1_0", 11 * 128, blocks, ptq1_0_back(blocks), d, False)
 blocks = np.zeros((16, 18), np.uint8)
-blocks[:, 2:].reshape(-1)[:] = rng.permutation(256)
+blocks[:, 2:] = rng.permutation(256).reshape(16, 16)
 d = scales(16)
 for block, scale in zip(blocks, d):
     block[:2] = f16(scale)
 case("Q1_0", 16 * 128, blocks, q1_0_back(blocks), d, False)
 blocks = np.zeros((8, 42), np.uint8)
-blocks[:, :32].reshape(-1)[:] = rng.permutation(256)
+blocks[:, :32] = rng.permutation(256).reshape(8, 32)
 blocks[:, 32:40] = rng.integers(0, 256, (8, 8))
 d = scales(8)
 for block, scale in zip(blocks, d):
