@@ -39,7 +39,7 @@ pub(super) struct Compare {
     /// FILE holds token ids, as `tern tokenize` prints them, and not text; for models without a tokenizer
     #[arg(long)]
     ids: bool,
-    /// Settings of the second: `cpu`, `packing`, `head`, `kv` and `threads`, as NAME=VALUE with commas between
+    /// Settings of the second: `cpu`, `packing`, `head`, `kv`, `activations` and `threads`, as NAME=VALUE with commas between
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     with: Vec<String>,
     /// Tokens in a window [default: 512, or the models' context where that is less]
