@@ -79,10 +79,9 @@ fn longrope_is_tensors_in_a_gguf_and_keys_in_a_directory() {
     std::fs::copy(source.join("model.safetensors"), llama.join("model.safetensors")).unwrap();
     let mut config: Value =
         serde_json::from_slice(&std::fs::read(source.join("config.json")).unwrap()).unwrap();
-    let pairs = config["head_dim"].as_u64().map_or_else(
-        || config["hidden_size"].as_u64().unwrap() / config["num_attention_heads"].as_u64().unwrap(),
-        |head_dim| head_dim,
-    ) / 2;
+    let heads = config["num_attention_heads"].as_u64().unwrap();
+    let head_dim = config["head_dim"].as_u64();
+    let pairs = head_dim.unwrap_or(config["hidden_size"].as_u64().unwrap() / heads) / 2;
     let factors = |step: f64| (0..pairs).map(|pair| 1.0 + step * pair as f64).collect::<Vec<f64>>();
     config["rope_scaling"] = json!({
         "rope_type": "longrope", "short_factor": factors(0.125), "long_factor": factors(0.5),
