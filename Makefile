@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm clients exports hub shells miri fuzz
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells miri fuzz
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm clients exports hub shells test
+ci: lint doc fuzz-check arm wasm browser clients exports hub shells test
 
 check: lint doc fuzz-check test
 
@@ -31,6 +31,14 @@ arm:
 
 wasm:
 	.ci/cross-wasm
+
+# The page that runs by itself, with the engine in the browser: target/web/site, and its package target/web/npm.
+web:
+	web/build
+
+# The same in headless Chromium.
+browser: tests web
+	.ci/web
 
 # Other people's programs: clients of the server, what loads Tern's exports, the Hub's own client.
 clients: tests

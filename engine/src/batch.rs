@@ -11,12 +11,13 @@ mod shares;
 mod step;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tern_kernels::{Cache, ChunkCount};
 
 use self::prefixes::Prefixes;
 use self::shares::Shares;
+use crate::clock::Instant;
 use crate::error::{Error, Result};
 use crate::forward::Scratch;
 use crate::head::Logits;

@@ -1,6 +1,6 @@
 //! Dates of the calendar, in UTC: Rust's library knows seconds only.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::clock::{SystemTime, UNIX_EPOCH};
 
 /// Returns the seconds since 1970.
 pub fn now() -> u64 {

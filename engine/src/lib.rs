@@ -36,6 +36,7 @@
 //! [`family`](mod@family), [`keys`] and [`tokenizer`](mod@tokenizer) say what files call things.
 
 mod batch;
+mod clock;
 pub mod codec;
 mod config;
 mod cost;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tern_kernels::{Cpu, KvFormat, Memory, Packing, Pool, Rounding, default_threads};
 
+use crate::clock::Instant;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::family;

@@ -31,8 +31,6 @@ pub(crate) const BITNET_2B4T: &str = "{% for message in messages %}\
 const MAX_SOURCE: usize = 1 << 16;
 /// Real templates need about 50 instructions for a message.
 const FUEL: u64 = 1_000_000;
-/// The stack that a template renders on: enough for the deepest syntax tree and recursion that the limits allow.
-const STACK: usize = 32 << 20;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,13 +133,23 @@ impl Template {
 
 /// Runs this on a stack of its own: how much the caller has left does not matter, and a panic in the template engine,
 /// which is not ours, is an error.
+#[cfg(not(target_family = "wasm"))]
 fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    /// Enough for the deepest syntax tree and recursion that the limits allow.
+    const STACK: usize = 32 << 20;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("template".to_owned()).stack_size(STACK);
         let running =
             thread.spawn_scoped(scope, work).map_err(|e| Error::Template(format!("no thread: {e}")))?;
         running.join().unwrap_or_else(|_| Err(Error::Template("it made the template engine fail".to_owned())))
     })
+}
+
+/// WebAssembly starts no threads by itself: `web/build` links it with a stack as large, and a panic ends the worker, which is
+/// what the page tells.
+#[cfg(target_family = "wasm")]
+fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    work()
 }
 
 /// transformers marks what the assistant said by `{% generation %}` for training; it changes nothing in the text.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Every folder with a crate; on which of ours it depends; and on which only its tests do. Calls go down only.
-const CRATES: [(&str, &[&str], &[&str]); 9] = [
+const CRATES: [(&str, &[&str], &[&str]); 10] = [
     ("kernels", &[], &[]),
     ("engine", &["tern-kernels"], &[]),
     ("convert", &["tern", "tern-kernels"], &[]),
@@ -17,6 +17,7 @@ const CRATES: [(&str, &[&str], &[&str]); 9] = [
         &["tern", "tern-convert", "tern-eval", "tern-hub", "tern-kernels", "tern-serve", "tern-train"],
         &[],
     ),
+    ("wasm", &["tern", "tern-kernels"], &[]),
     ("fuzz", &["tern", "tern-serve"], &[]),
 ];
 

@@ -58,6 +58,7 @@ pub(crate) struct Strided<'a> {
 
 impl Strided<'_> {
     /// Whether element `(i, j)` lies in the data, and with it all those before.
+    #[allow(dead_code)] // where no set has a float tile of its own
     #[inline(always)]
     pub(crate) fn has(self, i: usize, j: usize) -> bool {
         let (row, col) = (i.checked_mul(self.row), j.checked_mul(self.col));

@@ -57,7 +57,7 @@ pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm,
 pub use head::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
 pub use matmul::{Product, products};
 pub use packing::Packing;
-pub use pool::{Pool, default_threads};
+pub use pool::{Pool, default_threads, help};
 pub use random::{Random, scramble};
 pub use scales::Scales;
 pub use ternary::Ternary;

@@ -2,15 +2,18 @@
 
 mod disjoint;
 mod round;
+mod spawn;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 pub(crate) use self::disjoint::Disjoint;
 use self::round::{MOST_WORKERS, Round, Within};
+pub use self::spawn::help;
+use self::spawn::{Worker, spawn};
 
 /// The number of threads to use unless told: physical cores, no more than this process may use (affinity, cgroup).
 pub fn default_threads() -> usize {
@@ -36,7 +39,7 @@ fn physical_cores() -> Option<usize> {
 /// free: a worker that the scheduler has preempted is not waited for, only a piece that it has begun.
 pub struct Pool {
     round: Arc<Round>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Worker>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -49,11 +52,11 @@ impl Pool {
     /// A pool of `threads` threads, the caller's counted in. Where the system gives fewer, it is smaller.
     pub fn new(threads: usize) -> Self {
         let round = Arc::new(Round::default());
-        let spawn = |worker| {
+        let begin = |worker| {
             let round = round.clone();
-            thread::Builder::new().name(format!("tern-{worker}")).spawn(move || round.work(worker))
+            spawn(format!("tern-{worker}"), move || round.work(worker))
         };
-        let workers = (1..threads.clamp(1, MOST_WORKERS)).map_while(|worker| spawn(worker).ok()).collect();
+        let workers = (1..threads.clamp(1, MOST_WORKERS)).map_while(begin).collect();
         Self { round, workers }
     }
 
@@ -79,7 +82,7 @@ impl Pool {
             let _within = Within::of(&self.round);
             return job(0);
         }
-        self.round.run(&job, || self.workers.iter().for_each(|worker| worker.thread().unpark()));
+        self.round.run(&job, || self.workers.iter().for_each(Worker::unpark));
     }
 
     /// Calls `f` with each of `0..count`, on whichever thread is free; a single one on the caller's.
@@ -162,9 +165,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.round.stop();
         for worker in self.workers.drain(..) {
-            worker.thread().unpark();
-            // A worker catches the panics of its jobs; there is nothing to be learned from its end.
-            let _ = worker.join();
+            worker.unpark();
+            worker.join();
         }
     }
 }

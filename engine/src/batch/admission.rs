@@ -1,11 +1,12 @@
 //! Who comes in: which job that waits runs next, and whether the KV cache has room for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tern_kernels::{Cache, Chunk};
 
 use super::prefixes::common;
 use super::{Batch, Text, Ticket};
+use crate::clock::Instant;
 use crate::model::Model;
 use crate::sequence::Sequence;
 

@@ -1,8 +1,9 @@
 //! One step: which tokens of which texts go through the model together, and what their logits say.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Batch, Finish, Output, Scored, Text, Ticket};
+use crate::clock::Instant;
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
 use crate::model::Model;

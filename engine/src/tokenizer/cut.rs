@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fancy_regex::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
 use super::pre::GPT2;
+use crate::clock::Instant;
 use crate::error::quoted;
 
 const MAX_STEPS: usize = 64;

@@ -2,7 +2,7 @@
 import { $, button } from "./dom.js";
 import { drawList, fresh, lost } from "./list.js";
 import { keyField, notice } from "./notice.js";
-import { ask as get, beginWatch, watch } from "./server.js";
+import { ask as get, beginWatch, watch, words } from "./server.js";
 import { beginSettings, fill, openSettings, reread, serverSays } from "./settings.js";
 import { begin, chats, opened, save } from "./store.js";
 import { ask, beginTalk, draw, editLast, isBusy, now, show, stop } from "./talk.js";
@@ -17,7 +17,7 @@ const meet = async () => {
     const model = models.data[0];
     $("model").textContent = `${model.id} · ${model.max_model_len} tokens`;
     document.title = `${model.id} · Tern`;
-    serverSays(props.default_generation_settings?.params);
+    serverSays(props.default_generation_settings?.params, words.owner);
     if ($("notice").querySelector(".key")) notice("");
   } catch (error) {
     if (error.status === 401) notice("This server asks for a key.", [keyField()]);
@@ -27,10 +27,10 @@ const meet = async () => {
 
 const health = (state, before) => {
   if (state === "ok") {
-    if (before) notice("The server is back.", [], 5000);
+    if (before) notice(words.back, [], 5000);
     meet();
   } else if (state === "gone") {
-    notice("The server cannot be reached. This page looks for it again and again.", [button("Look now", "Look for the server now", watch)]);
+    notice(words.gone, [button(words.look, words.look, watch)]);
   } else {
     notice(`${state[0].toUpperCase()}${state.slice(1)} …`);
   }
@@ -102,6 +102,9 @@ begin((changed) => {
   notice("This browser's storage is full or closed: new messages will be lost with this page. Save chats as files, and delete some.");
 });
 listen();
+$("whose").textContent = `What is not changed here is ${words.owner} to choose.`;
+$("reset").textContent = `Use ${words.owner} settings`;
+$("key").closest(".field").hidden = !words.keys;
 fill();
 const open = opened();
 show(open && isAlive(open) ? open : newChat());

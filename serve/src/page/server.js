@@ -1,6 +1,17 @@
-// Talking to the server: a streamed answer, and whether it is there at all.
+// Talking to the server: a streamed answer, and whether it is there at all. Where the page comes from no server, `web/page/server.js`
+// takes this file's place, with the engine in a worker behind the same calls.
 import { failure } from "./failure.js";
 import { setting } from "./settings.js";
+
+// What the page says of who answers.
+export const words = {
+  back: "The server is back.",
+  gone: "The server cannot be reached. This page looks for it again and again.",
+  look: "Look now",
+  runs: "The model runs on this server's CPU.",
+  owner: "the server's",
+  keys: true,
+};
 
 const headers = () => {
   const key = setting("key");

@@ -23,6 +23,7 @@ const readAll = () => {
 
 let settings = readAll();
 let server = {}; // the server's own, by the page's names
+let owner = "the server's";
 
 export const setting = (name) => settings[name];
 
@@ -57,17 +58,18 @@ export const fill = () => {
     if (field.type === "range") field.value = mine ?? server[name] ?? field.value;
     // A field that is being typed in is left alone.
     else if (field !== document.activeElement) field.value = mine ?? "";
-    if (field.type === "number" && server[name] !== undefined) field.placeholder = `${shown(server[name])} (the server's)`;
-    row.querySelector("output").textContent = mine === undefined ? (field.type === "range" && server[name] !== undefined ? `${shown(server[name])} (the server's)` : "") : shown(mine);
+    if (field.type === "number" && server[name] !== undefined) field.placeholder = `${shown(server[name])} (${owner})`;
+    row.querySelector("output").textContent = mine === undefined ? (field.type === "range" && server[name] !== undefined ? `${shown(server[name])} (${owner})` : "") : shown(mine);
     row.querySelector("button").hidden = mine === undefined;
   }
   for (const name of ["system", "key"]) if ($(name) !== document.activeElement) $(name).value = settings[name] ?? "";
   $("probabilities").checked = settings.probabilities === true;
 };
 
-// The server's settings, as /props tells them.
-export const serverSays = (params) => {
+// The server's settings, as /props tells them, and whose the page calls them.
+export const serverSays = (params, whose) => {
   server = {};
+  owner = whose;
   for (const [name, theirs] of Object.entries(SENT)) {
     if (theirs && Number.isFinite(params?.[theirs])) server[name] = params[theirs];
   }

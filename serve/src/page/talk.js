@@ -4,7 +4,7 @@ import { $, beside, button, copy, home, make, sign } from "./dom.js";
 import { explain, figures } from "./failure.js";
 import { keyField, say, tell } from "./notice.js";
 import { drawAnswer } from "./render.js";
-import { watch } from "./server.js";
+import { watch, words } from "./server.js";
 import { openSettings } from "./settings.js";
 import { keepOpened, save } from "./store.js";
 import { grow, newChat, path, pick } from "./tree.js";
@@ -151,7 +151,7 @@ export const drawJump = () => { $("jump").hidden = atEnd(); };
 
 const drawEmpty = () => {
   const empty = make("div", "empty");
-  empty.append(make("h2", "", "What shall we talk about?"), make("p", "", "The model runs on this server's CPU. Enter sends, Shift+Enter begins a line, Esc stops an answer."));
+  empty.append(make("h2", "", "What shall we talk about?"), make("p", "", `${words.runs} Enter sends, Shift+Enter begins a line, Esc stops an answer.`));
   const tries = make("div", "tries");
   for (const text of ["Hello!", "Tell me a story.", "What can you do?"]) tries.append(button(text, "Ask this", () => ask(text)));
   empty.append(tries);
