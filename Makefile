@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells miri fuzz
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book miri fuzz release release-check package-check
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm browser clients exports hub shells test
+ci: lint doc fuzz-check arm wasm browser clients exports hub shells book test
 
 check: lint doc fuzz-check test
 
@@ -53,6 +53,21 @@ hub: tests
 # Completion in the shells themselves.
 shells: tests
 	.ci/shells
+
+# The pages as a site, in target/book.
+book:
+	.ci/book
+
+# Archives, packages, image, lists of parts and checksums in target/dist; then all of it tried in a bare system.
+release:
+	deploy/release
+
+release-check:
+	.ci/release
+
+# Every crate's tarball, built from itself in order: minutes. Their contents are looked at by engine/tests/house.rs.
+package-check:
+	cargo package --workspace --locked
 
 # What shares memory between threads, in Miri, with some orders of the threads: the pool, parts of arrays, buffers, and the
 # smallest run of every kernel that uses them. Needs a nightly tool chain with miri and rust-src (`rustup component add`).

@@ -1,6 +1,7 @@
-//! Every shell block of the README and of the manuals, run as it stands on small data: a command in a document that does
-//! not work fails here. Lines are commands for `sh` with this build's `tern` on its path, one folder for a document, one
-//! after another. What is different from a person's run is in the tables below, and nowhere else.
+//! Every shell block of the README and of every page in docs/, run as it stands on small data: a command in a document that
+//! does not work fails here. Lines are commands for `sh` with this build's `tern` on its path, one folder for a document, one
+//! after another. What is different from a person's run is in the tables below. A block that cannot be run here has a line
+//! before it that says why: `<!-- not run: it needs the network -->`.
 
 #![cfg(unix)]
 
@@ -13,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::{PAGE, run, testdata};
@@ -52,51 +53,57 @@ const QUICKER: [(&str, &str); 11] = [
     ("tern eval needle", "--lengths 64 --repeat 1"),
 ];
 
-/// Lines that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 2] = [
-    ("cargo test --workspace", "it is what runs this test"),
-    (
-        "cargo install --path cli",
-        "it builds for minutes what CI has built; the binary is the one tested here",
-    ),
-];
+/// Languages of blocks that are no commands. A language that is in neither list is a mistake.
+const TEXTS: [&str; 11] =
+    ["text", "json", "toml", "python", "rust", "js", "ts", "html", "yaml", "ini", "markdown"];
+
+/// Languages of blocks with commands; one without a language is one.
+const SHELLS: [&str; 4] = ["", "sh", "bash", "console"];
 
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// The documents and how many commands each has at least: a parser that finds none must not pass.
-const DOCUMENTS: [(&str, usize); 6] = [
-    ("README.md", 20),
-    ("docs/serve.md", 2),
-    ("docs/train.md", 8),
-    ("docs/eval.md", 4),
-    ("docs/models.md", 7),
-    ("docs/embed.md", 6),
-];
+/// The README and every page, without the folder of the clone.
+fn documents() -> Vec<String> {
+    let pages = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let pages = pages.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".md"));
+    let mut pages: Vec<String> = pages.map(|name| format!("docs/{name}")).collect();
+    pages.sort();
+    pages.insert(0, "README.md".to_owned());
+    pages
+}
 
-#[test]
-fn every_command_of_the_readme_works() {
-    document(DOCUMENTS[0]);
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 #[test]
-fn every_command_of_the_manual_of_serving_works() {
-    document(DOCUMENTS[1]);
-}
-
-#[test]
-fn every_command_of_the_manual_of_training_works() {
-    document(DOCUMENTS[2]);
-}
-
-#[test]
-fn every_command_of_the_manual_of_evaluation_works() {
-    document(DOCUMENTS[3]);
-}
-
-#[test]
-fn every_command_of_the_page_about_models_works() {
-    document(DOCUMENTS[4]);
+fn every_shell_block_of_the_readme_and_of_every_page_works() {
+    let read = |name: &String| {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        blocks(&text).unwrap_or_else(|wrong| panic!("{name}: {wrong}"))
+    };
+    let pages: Vec<(String, Vec<Block>)> =
+        documents().into_iter().map(|name| (name.clone(), read(&name))).collect();
+    // A parser that finds nothing must not pass.
+    let commands = |blocks: &[Block]| -> usize {
+        blocks.iter().filter(|block| block.why_not.is_none()).map(|block| block.lines.len()).sum()
+    };
+    assert!(commands(&pages[0].1) >= 20, "README.md: {} commands", commands(&pages[0].1));
+    let all: usize = pages.iter().map(|(_, blocks)| commands(blocks)).sum();
+    assert!(all >= 50, "{all} commands in {} documents", pages.len());
+    // Several at a time: most of each is the start of programs.
+    let queue = Mutex::new(pages.iter().filter(|(_, blocks)| !blocks.is_empty()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    let Some((name, blocks)) = queue.lock().unwrap().next() else { break };
+                    document(name, blocks);
+                }
+            });
+        }
+    });
 }
 
 /// A Hub with the repositories that the documents name, each with a small model in place of its own.
@@ -112,11 +119,6 @@ fn hub() -> &'static str {
         fake
     });
     &fake.endpoint
-}
-
-#[test]
-fn every_command_of_the_manual_of_embedding_works() {
-    document(DOCUMENTS[5]);
 }
 
 /// The files that a reader of the documents has.
@@ -158,28 +160,58 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// The lines of the shell blocks of a document: those without a language, or with `sh`.
-fn commands(text: &str) -> Vec<String> {
-    let (mut found, mut block) = (Vec::new(), None);
-    for line in text.lines() {
-        if let Some(language) = line.trim_start().strip_prefix("```") {
-            block = if block.is_some() { None } else { Some(["", "sh"].contains(&language.trim())) };
-        } else if block == Some(true) && !line.trim().is_empty() {
-            found.push(line.to_owned());
-        }
-    }
-    assert!(block.is_none(), "a block without an end");
-    found
+/// A block of commands; what ends in a backslash is one line with the next.
+struct Block {
+    lines: Vec<String>,
+    why_not: Option<String>,
 }
 
-/// A line as it is run here; `None` where it is run elsewhere.
-fn prepared(line: &str) -> Option<String> {
+/// The shell blocks of a document.
+fn blocks(text: &str) -> Result<Vec<Block>, String> {
+    let (mut found, mut reason, mut lines) = (Vec::new(), None, text.lines().enumerate());
+    while let Some((number, line)) = lines.next() {
+        let line = line.trim();
+        if let Some(why) = line.strip_prefix("<!-- not run: ") {
+            let why = why.strip_suffix("-->").unwrap_or_default().trim();
+            if why.len() < 10 {
+                return Err(format!("line {}: no reason on one line", number + 1));
+            }
+            reason = Some(why.to_owned());
+        } else if let Some(language) = line.strip_prefix("```") {
+            let (language, mut commands, mut whole) = (language.trim(), Vec::new(), String::new());
+            loop {
+                let Some((_, line)) = lines.next() else {
+                    return Err(format!("line {}: a block without an end", number + 1));
+                };
+                let line = line.trim();
+                if line == "```" {
+                    break;
+                }
+                whole.push_str(line.strip_suffix('\\').unwrap_or(line));
+                if !line.ends_with('\\') && !whole.trim().is_empty() {
+                    commands.push(std::mem::take(&mut whole));
+                }
+            }
+            let why_not = reason.take();
+            if SHELLS.contains(&language) {
+                found.push(Block { lines: commands, why_not });
+            } else if !TEXTS.contains(&language) || why_not.is_some() {
+                return Err(format!(
+                    "line {}: a block of `{language}` is neither commands nor known as text",
+                    number + 1
+                ));
+            }
+        } else if !line.is_empty() && reason.is_some() {
+            return Err(format!("line {}: `not run` stands before no block", number + 1));
+        }
+    }
+    Ok(found)
+}
+
+/// A line as it is run here.
+fn prepared(line: &str) -> String {
     // What stands behind a ` #` is for the reader.
     let line = line.split(" #").next().unwrap().trim();
-    if let Some((_, why)) = ELSEWHERE.iter().find(|(command, _)| *command == line) {
-        println!("not run: {line}: {why}");
-        return None;
-    }
     let mut line =
         line.strip_prefix("cargo run --release -- ").map_or(line.to_owned(), |rest| format!("tern {rest}"));
     for (word, file) in PLACEHOLDERS {
@@ -192,7 +224,7 @@ fn prepared(line: &str) -> Option<String> {
     if let Some((_, more)) = QUICKER.iter().find(|(begin, _)| line.starts_with(begin)) {
         line = format!("{line} {more}").trim_end().to_owned();
     }
-    Some(line)
+    line
 }
 
 /// A server that is killed when the next one starts or the document ends.
@@ -277,51 +309,60 @@ fn finish(dir: &Path, line: &str) -> (bool, String) {
     (status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-fn document((name, least): (&str, usize)) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    let lines = commands(&fs::read_to_string(path).unwrap());
-    assert!(lines.len() >= least, "{name}: {} commands", lines.len());
+fn document(name: &str, blocks: &[Block]) {
     let dir = folder();
     let mut server: Option<Server> = None;
-    for line in &lines {
-        let Some(line) = prepared(line) else { continue };
-        if line.starts_with("tern serve ") {
-            drop(server.take());
-            server = Some(serve(dir.path(), &line));
-        } else if line.starts_with("curl ") {
-            let running = server.as_ref().unwrap_or_else(|| panic!("{name}: {line}: no server runs"));
-            let line = line.replace("http://127.0.0.1:8080", &running.url).replacen("curl ", "curl -sSf ", 1);
-            let (success, text) = finish(dir.path(), &line);
-            let answers = ["\"content\"", "\"embedding\"", "\"embeddings\""];
-            let answered = answers.iter().any(|field| text.contains(field));
-            assert!(success && answered, "{name}: {line}\n{text}");
-        } else {
-            assert!(line.starts_with("tern "), "{name}: nobody knows how to run `{line}` here");
-            // Whoever chats says something.
-            let said = if line.starts_with("tern chat ") { "echo 'Hello!' | " } else { "" };
-            let (success, text) = finish(dir.path(), &format!("{said}{line}"));
-            assert!(success, "{name}: {line}\n{text}");
-            assert!(!text.trim().is_empty(), "{name}: {line}: it showed nothing");
+    for block in blocks {
+        if let Some(why) = &block.why_not {
+            println!("{name}: not run: {}: {why}", block.lines.join("; "));
+            continue;
+        }
+        for line in &block.lines {
+            let line = prepared(line);
+            if line.starts_with("tern serve ") {
+                drop(server.take());
+                server = Some(serve(dir.path(), &line));
+            } else if line.contains("http://127.0.0.1:8080") {
+                let running = server.as_ref().unwrap_or_else(|| panic!("{name}: {line}: no server runs"));
+                let line =
+                    line.replace("http://127.0.0.1:8080", &running.url).replacen("curl ", "curl -sSf ", 1);
+                let (success, text) = finish(dir.path(), &line);
+                assert!(success && !text.trim().is_empty(), "{name}: {line}\n{text}");
+                let answers = ["\"content\"", "\"embedding\"", "\"embeddings\"", "\"response\"", "\"text\""];
+                let answered = answers.iter().any(|field| text.contains(field));
+                assert!(!line.contains(" -d ") || answered, "{name}: {line}\n{text}");
+            } else {
+                // Whoever chats says something.
+                let said = if line.starts_with("tern chat ") { "echo 'Hello!' | " } else { "" };
+                let (success, text) = finish(dir.path(), &format!("{said}{line}"));
+                assert!(success, "{name}: {line}\n{text}");
+                let silent = !line.starts_with("tern ") || line.contains(" > ");
+                assert!(silent || !text.trim().is_empty(), "{name}: {line}: it showed nothing");
+            }
         }
     }
 }
 
 #[test]
-fn a_line_that_is_not_understood_is_seen() {
-    let text = "a\n```\ntern doctor   # checks\n\ncargo test --workspace\n```\n```json\n{}\n```\n```sh\nmake it\n```\n";
-    let lines = commands(text);
-    assert_eq!(lines, ["tern doctor   # checks", "cargo test --workspace", "make it"]);
-    let lines: Vec<_> = lines.iter().map(|line| prepared(line)).collect();
-    assert_eq!(lines, [Some("tern doctor".to_owned()), None, Some("make it".to_owned())]);
-    let line = prepared("cargo run --release -- eval ppl MODEL FILE").unwrap();
-    assert_eq!(line, "tern eval ppl model.gguf wiki.test.raw");
-    let failed = std::panic::catch_unwind(|| run_line("tern convert nothing.gguf out.gguf"));
-    assert!(failed.is_err(), "a command that fails is a failure");
-}
-
-/// One command in an empty folder.
-fn run_line(line: &str) {
+fn a_block_that_is_not_understood_is_seen() {
+    let text = "a\n```\ntern doctor   # checks\n\nmake \\\n  it\n```\n```json\n{}\n```\n\
+                <!-- not run: it needs the network -->\n\n```sh\ncurl x\n```\n";
+    let found = blocks(text).unwrap();
+    assert_eq!(found[0].lines, ["tern doctor   # checks", "make it"]);
+    assert_eq!((found.len(), found[1].why_not.as_deref()), (2, Some("it needs the network")));
+    assert_eq!(prepared(&found[0].lines[0]), "tern doctor");
+    assert_eq!(
+        prepared("cargo run --release -- eval ppl MODEL FILE"),
+        "tern eval ppl model.gguf wiki.test.raw"
+    );
+    for wrong in [
+        "```zsh\nls\n```\n",
+        "```\nls\n",
+        "<!-- not run: -->\n```\nls\n```\n",
+        "<!-- not run: it needs the network -->\nwords\n```\nls\n```\n",
+    ] {
+        assert!(blocks(wrong).is_err(), "{wrong}");
+    }
     let dir = tempfile::tempdir().unwrap();
-    let (success, text) = finish(dir.path(), line);
-    assert!(success, "{line}\n{text}");
+    assert!(!finish(dir.path(), "tern convert nothing.gguf out.gguf").0, "a command that fails is a failure");
 }

@@ -120,6 +120,36 @@ fn a_served_name_tells_its_file_and_its_size() {
     assert!(tags.contains(&format!("\"size\":{}", STORY.len())), "{tags}");
 }
 
+/// What a terminal shows, by util-linux's `script`, which is one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_shows_bytes_speed_and_time_left_while_a_model_comes() {
+    let place = Place::story();
+    // Slow enough that the bar is drawn a few times.
+    place.fake.with(REPO, |repo| repo.speed = 2_000_000);
+    let mut command = Command::new("script");
+    let call =
+        format!("stty cols 100; '{}' run {REPO} 'Once upon a time' -n 8 --yes", env!("CARGO_BIN_EXE_tern"));
+    command
+        .args(["-qec", &call, "/dev/null"])
+        .current_dir(place.home.path())
+        .env("HOME", place.home.path())
+        .env("TERM", "xterm")
+        .env("HF_HUB_CACHE", place.cache())
+        .env("HF_ENDPOINT", &place.fake.endpoint)
+        .stdin(std::process::Stdio::null());
+    let (code, out, _) = told(&command.output().unwrap());
+    assert_eq!(code, Some(0), "{out}");
+    let bar = |shot: &&str| {
+        let has = |part: &str| shot.contains(part);
+        has("downloading [") && has("MB of 5.56 MB, ") && has("MB/s, ") && has("s left")
+    };
+    assert!(out.split('\r').any(|shot| bar(&shot)), "{out}");
+    assert!(out.contains("Once upon a time"), "{out}");
+    let (code, again, _) = told(&command.output().unwrap());
+    assert!(code == Some(0) && !again.contains("downloading"), "{again}");
+}
+
 #[test]
 fn pull_list_show_and_rm_tell_the_same_story() {
     let place = Place::story();

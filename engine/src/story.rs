@@ -13,7 +13,7 @@ use crate::model::{Model, Options};
 pub const STORY: &str = "story";
 
 /// A GGUF, as `tern convert` wrote it. Any good model can take its place: what tests compare with is `testdata/models/page`.
-static GGUF: &[u8] = include_bytes!("../../models/story/story.gguf");
+static GGUF: &[u8] = include_bytes!("story.gguf");
 
 /// Bytes of the built-in model's file.
 pub fn story_bytes() -> u64 {

@@ -70,6 +70,31 @@ fn no_file_is_over_800_lines() {
     }
 }
 
+/// A crate's package has the crate's folder and nothing else.
+#[test]
+fn what_a_crate_is_built_from_lies_in_its_folder() {
+    let mut count = 0;
+    for (folder, ..) in CRATES.iter().filter(|(folder, ..)| *folder != "fuzz") {
+        let source = root().join(folder).join("src");
+        for path in sources_of(&source) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+            for included in text.split("include_").skip(1).filter_map(|rest| rest.split('"').nth(1)) {
+                if !included.starts_with(['.', '/']) && !included.contains(['.', '/']) {
+                    continue;
+                }
+                count += 1;
+                let target = path.parent().unwrap().join(included);
+                let real =
+                    target.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", target.display()));
+                let within = real.starts_with(source.canonicalize().unwrap()) && !target.is_symlink();
+                assert!(within, "{} includes {included}, which no package would have", path.display());
+            }
+        }
+    }
+    assert!(count >= 5, "{count} files are included");
+}
+
 #[test]
 fn crates_depend_on_each_other_as_the_table_says() {
     for (folder, usual, of_tests) in CRATES {

@@ -9,9 +9,9 @@ use tern::file::{self, OpenOptions};
 use tern::{Generation, Model, Options, Sampling, Specials, Stop};
 use tern_kernels::{Bytes, Cpu};
 
-static ANSWERS: &str = include_str!("../../../../testdata/models/page/answers.json");
+static ANSWERS: &str = include_str!("answers.json");
 /// Not the built-in model: that one may change, these answers may not.
-static MODEL: &[u8] = include_bytes!("../../../../testdata/models/page/page.gguf");
+static MODEL: &[u8] = include_bytes!("page.gguf");
 
 /// Answers up to this many tokens are checked with more than the usual way to run.
 const SHORT: usize = 64;
