@@ -19,7 +19,7 @@ use crate::options::Options;
 use crate::patience::Patience;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
-use crate::turns::{Turns, at_low_priority};
+use crate::turns::{REST, Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Place, Work};
 
@@ -105,8 +105,8 @@ impl App {
             ready: OnceLock::new(),
             places,
             shares,
-            preparing: Turns::new(PREPARING, PREPARING / 2),
-            compiling: Turns::new(COMPILING, COMPILING / 2),
+            preparing: Turns::new(PREPARING, PREPARING / 2, REST),
+            compiling: Turns::new(COMPILING, COMPILING / 2, REST),
             patience: Patience::default(),
             connections: Arc::default(),
             responses: Store::default(),

@@ -1,11 +1,21 @@
 //! Work that takes its time, such as reading a large body or a long prompt: so much of it at once, of one owner no more than a
-//! part of that, and the client that came less often is next. It runs at low priority: the model's threads, and
+//! part of that, and the client that came less often is next. Beside others, an owner whose work took a second rests for a second for
+//! each of them: nobody has more than an equal part of the time. It runs at low priority: the model's threads, and
 //! those that write answers, do not share the processor with it in equal parts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The longest rest.
+pub(crate) const REST: Duration = Duration::from_secs(2);
+/// How long an owner without work is still one of those who share.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often those who wait look whether a rest is over.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// Places for such work.
 #[derive(Debug)]
@@ -16,19 +26,46 @@ struct State {
     free: usize,
     /// Places that one owner may have.
     each: usize,
-    running: HashMap<u64, usize>,
+    /// The longest rest.
+    rest: Duration,
+    owners: HashMap<u64, Owner>,
     /// Owners in the order in which they are next, and who waits for each.
     waiting: VecDeque<(u64, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
+/// One who had work a moment ago.
+#[derive(Debug)]
+struct Owner {
+    running: usize,
+    /// Until when it has no further turn.
+    rests: Instant,
+    last: Instant,
+}
+
 impl State {
     fn may(&self, owner: u64) -> bool {
-        self.free > 0 && self.running.get(&owner).copied().unwrap_or(0) < self.each
+        let may = |known: &Owner| known.running < self.each && known.rests <= Instant::now();
+        self.free > 0 && self.owners.get(&owner).is_none_or(may)
     }
 
     fn begin(&mut self, owner: u64) {
         self.free -= 1;
-        *self.running.entry(owner).or_default() += 1;
+        let now = Instant::now();
+        let known = self.owners.entry(owner).or_insert(Owner { running: 0, rests: now, last: now });
+        known.running += 1;
+    }
+
+    fn end(&mut self, owner: u64, took: Duration) {
+        self.free += 1;
+        let now = Instant::now();
+        self.owners.retain(|_, known| known.running > 0 || now.max(known.rests) < known.last + LINGER);
+        let others = self.owners.len() as u32 - 1;
+        if let Some(known) = self.owners.get_mut(&owner) {
+            known.running -= 1;
+            known.last = now;
+            known.rests = known.rests.max(now) + (took * others);
+            known.rests = known.rests.min(now + self.rest);
+        }
     }
 
     /// The next one that may begin, and still waits.
@@ -53,21 +90,22 @@ impl State {
 pub(crate) struct Turn {
     turns: Arc<Turns>,
     owner: u64,
+    began: Instant,
 }
 
 impl Turns {
-    pub(crate) fn new(places: usize, each: usize) -> Arc<Self> {
-        let (running, waiting) = (HashMap::new(), VecDeque::new());
-        Arc::new(Self(Mutex::new(State { free: places, each, running, waiting })))
+    pub(crate) fn new(places: usize, each: usize, rest: Duration) -> Arc<Self> {
+        let (owners, waiting) = (HashMap::new(), VecDeque::new());
+        Arc::new(Self(Mutex::new(State { free: places, each, rest, owners, waiting })))
     }
 
     /// Waits for a place.
     pub(crate) async fn take(self: &Arc<Self>, owner: u64) -> Turn {
-        let waiting = {
+        let mut waiting = {
             let mut state = self.state();
             if state.may(owner) {
                 state.begin(owner);
-                return Turn { turns: self.clone(), owner };
+                return self.turn(owner);
             }
             let (sender, waiting) = oneshot::channel();
             match state.waiting.iter_mut().find(|(other, _)| *other == owner) {
@@ -76,9 +114,26 @@ impl Turns {
             }
             waiting
         };
-        match waiting.await {
-            Ok(turn) => turn,
-            Err(_) => unreachable!("a sender is dropped only where its receiver was"),
+        loop {
+            match timeout(LOOK, &mut waiting).await {
+                Ok(Ok(turn)) => return turn,
+                Ok(Err(_)) => unreachable!("a sender is dropped only where its receiver was"),
+                Err(_) => self.hand_out(),
+            }
+        }
+    }
+
+    fn turn(self: &Arc<Self>, owner: u64) -> Turn {
+        Turn { turns: self.clone(), owner, began: Instant::now() }
+    }
+
+    /// Gives free places to those who wait for one and may have it.
+    fn hand_out(self: &Arc<Self>) {
+        loop {
+            let next = self.state().next();
+            let Some((owner, sender)) = next else { return };
+            // If it has left in this moment, the turn comes back, and is dropped for the one after it.
+            drop(sender.send(self.turn(owner)));
         }
     }
 
@@ -89,21 +144,8 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let next = {
-            let mut state = self.turns.state();
-            state.free += 1;
-            if let Some(count) = state.running.get_mut(&self.owner) {
-                *count -= 1;
-                if *count == 0 {
-                    state.running.remove(&self.owner);
-                }
-            }
-            state.next()
-        };
-        if let Some((owner, sender)) = next {
-            // If it has left in this moment, the turn comes back, and is dropped for the one after it.
-            drop(sender.send(Self { turns: self.turns.clone(), owner }));
-        }
+        self.turns.state().end(self.owner, self.began.elapsed());
+        self.turns.hand_out();
     }
 }
 
@@ -140,9 +182,16 @@ mod tests {
         }
     }
 
+    /// One who waits looks at the clock.
+    fn clock() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    }
+
     #[test]
     fn nobody_gets_all_and_owners_take_turns() {
-        let turns = Turns::new(3, 2);
+        let clock = clock();
+        let _clock = clock.enter();
+        let turns = Turns::new(3, 2, Duration::ZERO);
         let (mut one, mut two) = (pin!(turns.take(7)), pin!(turns.take(7)));
         let (one, two) = (ready(one.as_mut()).unwrap(), ready(two.as_mut()).unwrap());
         let mut third = pin!(turns.take(7));
@@ -166,6 +215,32 @@ mod tests {
         let fifth = ready(fifth.as_mut()).unwrap();
         drop((third, fifth, waits));
         let state = turns.state();
-        assert_eq!((state.free, state.running.len(), state.waiting.len()), (3, 0, 0));
+        let running: usize = state.owners.values().map(|owner| owner.running).sum();
+        assert_eq!((state.free, running, state.waiting.len()), (3, 0, 0));
+    }
+
+    #[test]
+    fn who_worked_long_rests_where_others_are() {
+        clock().block_on(async {
+            let turns = Turns::new(3, 2, REST);
+            let begin = Instant::now();
+            let work = Duration::from_millis(60);
+            let long = async |owner: u64| {
+                let turn = turns.take(owner).await;
+                std::thread::sleep(work);
+                drop(turn);
+            };
+            for _ in 0..2 {
+                long(1).await;
+            }
+            assert!(begin.elapsed() < work * 3, "alone it goes on at once");
+            drop((turns.take(2).await, turns.take(3).await));
+            long(1).await;
+            let rests = Instant::now();
+            drop(turns.take(2).await);
+            assert!(rests.elapsed() < work, "others need not wait for it");
+            drop(turns.take(1).await);
+            assert!(rests.elapsed() >= work * 2, "a rest for each of the two others");
+        });
     }
 }

@@ -52,10 +52,13 @@ impl Batch {
     }
 
     /// Those that wait and could go on, in the order in which they come in: who gave its pages up, then the
-    /// owner who got least.
-    fn order(&self, ready: &impl Fn(Ticket) -> bool) -> Vec<usize> {
-        let mut order: Vec<usize> =
-            (0..self.waiting.len()).filter(|&at| self.waiting[at].can_go_on(ready)).collect();
+    /// owner who got least. No owner has more than an equal part of the slots beside others, also where some are free: each
+    /// row slows all others down, and who only reads its answer finds its slot again.
+    fn order(&mut self, ready: &impl Fn(Ticket) -> bool) -> Vec<usize> {
+        let part = self.bounds.parallel.div_ceil(self.shares.forget().max(1));
+        let running = |owner| self.running.iter().filter(|text| text.job.owner == owner).count();
+        let may = |text: &Text| text.can_go_on(ready) && running(text.job.owner) < part;
+        let mut order: Vec<usize> = (0..self.waiting.len()).filter(|&at| may(&self.waiting[at])).collect();
         order.sort_by_key(|&at| {
             let text = &self.waiting[at];
             (!text.read || text.aside, self.shares.of(text.job.owner), text.ticket)

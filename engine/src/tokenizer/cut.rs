@@ -19,6 +19,8 @@ use crate::error::quoted;
 
 const MAX_STEPS: usize = 64;
 const MAX_PATTERN: usize = 4096;
+/// Bytes of a text that is worth an expression of its own.
+const LONG: usize = 64 << 10;
 
 /// The steps of a tokenizer, in order.
 #[derive(Default)]
@@ -159,6 +161,9 @@ impl Cut {
             let mut cut = Vec::with_capacity(pieces.len());
             match step {
                 Step::Pattern { regex, behavior, invert } => {
+                    // Threads that search with one expression wait for each other; a copy costs as much as a short text.
+                    let own = (text.len() > LONG).then(|| regex.clone());
+                    let regex = own.as_ref().unwrap_or(regex);
                     for piece in pieces {
                         let matches = matches(regex, &text[piece.clone()], *invert, clock)?;
                         gather(*behavior, piece.start, matches, &mut cut);
