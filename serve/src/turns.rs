@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// The longest rest.
-pub(crate) const REST: Duration = Duration::from_secs(2);
+pub(crate) const REST: Duration = Duration::from_secs(5);
 /// How long an owner without work is still one of those who share.
 const LINGER: Duration = Duration::from_secs(1);
 /// How often those who wait look whether a rest is over.

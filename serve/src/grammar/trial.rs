@@ -29,21 +29,33 @@ pub(super) enum Verdict {
 
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(5);
+/// How long it waits for the next grammar.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// The life of the process: reads what the model's tokens spell, then grammar after grammar, and tells of each what
-/// became of it; until its input ends.
+/// became of it; until its input ends, or nothing comes for a while.
 pub(super) fn serve() -> io::Result<()> {
     at_low_priority();
     let wrong =
         || io::Error::new(io::ErrorKind::InvalidData, "expected grammars of `tern serve` on standard input");
-    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
-    let words = read(&mut input).and_then(|bytes| Words::read(&bytes));
+    let mut output = io::stdout().lock();
+    let (sender, input) = sync_channel(1);
+    std::thread::Builder::new().spawn(move || {
+        let mut input = io::stdin().lock();
+        while let Some(bytes) = read(&mut input) {
+            if sender.send(bytes).is_err() {
+                return;
+            }
+        }
+    })?;
+    let words = input.recv().ok().and_then(|bytes| Words::read(&bytes));
     let compiler = Arc::new(words.and_then(|words| Compiler::new(&words)).ok_or_else(wrong)?);
     // The crate makes a backtrace of each of its panics, which takes more than any grammar; its hook is there after the
     // first one, and nobody reads it.
     let _ = compiler.compile(&Grammar::Regex("a".to_owned()));
     std::panic::set_hook(Box::new(|_| {}));
-    while let Some(bytes) = read(&mut input) {
+    // Its memory goes with it when nothing comes: starting another takes a moment.
+    while let Ok(bytes) = input.recv_timeout(IDLE) {
         let grammar = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
         let verdict = judge(compiler.clone(), grammar)?;
         write(&mut output, &serde_json::to_vec(&verdict)?)?;
