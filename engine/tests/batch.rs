@@ -227,6 +227,35 @@ fn who_got_least_is_next() {
 }
 
 #[test]
+fn nobody_has_more_than_an_equal_part_of_the_slots_beside_others() {
+    let model = model();
+    let prompt = &prompts(&model)[0];
+    let job = |owner| Job { owner, ignore_stops: true, ..Job::new(prompt.clone(), Sampling::greedy(), 24) };
+    let mut batch = Batch::new(&model, Bounds { parallel: 4, pages: 32, ..bounds() }).unwrap();
+    // The first step reads what the others then share.
+    let mut run = |batch: &mut Batch| (0..3).for_each(|_| drop(batch.step(&model, |_| true)));
+    let many: Vec<_> = (0..6).map(|_| batch.add(&model, job(1)).unwrap()).collect();
+    run(&mut batch);
+    assert_eq!((batch.load().running, batch.load().waiting), (4, 2), "alone it has all");
+    many[..4].iter().for_each(|ticket| batch.cancel(*ticket));
+    let one = batch.add(&model, job(2)).unwrap();
+    (0..3).for_each(|_| drop(batch.add(&model, job(1)).unwrap()));
+    run(&mut batch);
+    assert_eq!(
+        (batch.load().running, batch.load().waiting),
+        (3, 3),
+        "one slot is free, and not for the first"
+    );
+    // Who has just had an answer has not left.
+    batch.cancel(one);
+    run(&mut batch);
+    assert_eq!((batch.load().running, batch.load().waiting), (2, 3));
+    std::thread::sleep(Duration::from_millis(1050));
+    run(&mut batch);
+    assert_eq!(batch.load().running, 4);
+}
+
+#[test]
 fn whoever_held_a_seat_without_a_word_is_not_ahead_of_others() {
     let model = model();
     let prompt = &prompts(&model)[0];
