@@ -239,7 +239,9 @@ fn nobody_has_more_than_an_equal_part_of_the_slots_beside_others() {
     assert_eq!((batch.load().running, batch.load().waiting), (4, 2), "alone it has all");
     many[..4].iter().for_each(|ticket| batch.cancel(*ticket));
     let one = batch.add(&model, job(2)).unwrap();
-    (0..3).for_each(|_| drop(batch.add(&model, job(1)).unwrap()));
+    for _ in 0..3 {
+        batch.add(&model, job(1)).unwrap();
+    }
     run(&mut batch);
     assert_eq!(
         (batch.load().running, batch.load().waiting),
