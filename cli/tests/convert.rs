@@ -111,7 +111,6 @@ fn refusals_name_the_thing_and_leave_nothing() {
         vec!["convert", &copy, &folder.path("dir.gguf"), "--to", "i2"],
         vec!["convert", &copy, &folder.path("missing/out.gguf")],
         vec!["convert", &copy, &format!("{copy}/out.gguf")],
-        vec!["convert", &testdata("golden/minicpm_bitcpm"), &folder.path("out.gguf")],
         vec!["convert", &testdata("golden/gguf/types_v3.gguf"), &folder.path("out.gguf")],
     ] {
         let done = run(&args);

@@ -233,7 +233,7 @@ fn nobody_has_more_than_an_equal_part_of_the_slots_beside_others() {
     let job = |owner| Job { owner, ignore_stops: true, ..Job::new(prompt.clone(), Sampling::greedy(), 24) };
     let mut batch = Batch::new(&model, Bounds { parallel: 4, pages: 32, ..bounds() }).unwrap();
     // The first step reads what the others then share.
-    let mut run = |batch: &mut Batch| (0..3).for_each(|_| drop(batch.step(&model, |_| true)));
+    let run = |batch: &mut Batch| (0..3).for_each(|_| drop(batch.step(&model, |_| true)));
     let many: Vec<_> = (0..6).map(|_| batch.add(&model, job(1)).unwrap()).collect();
     run(&mut batch);
     assert_eq!((batch.load().running, batch.load().waiting), (4, 2), "alone it has all");
