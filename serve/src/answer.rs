@@ -8,6 +8,7 @@ use tern::{Model, Scored};
 
 use crate::app::App;
 use crate::prepare::Shape;
+use crate::ready::Ready;
 use crate::worker::{Reason, Times};
 use tern::date::now;
 
@@ -21,9 +22,9 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    pub(crate) fn new(app: &App, model: &Arc<Model>, prefix: &str) -> Self {
-        let (id, name) = (app.id(prefix), app.options.name.clone());
-        Self { id, created: now(), name, model: model.clone() }
+    pub(crate) fn new(app: &App, ready: &Ready, prefix: &str) -> Self {
+        let (id, name) = (app.id(prefix), ready.served.name.clone());
+        Self { id, created: now(), name, model: ready.model.clone() }
     }
 
     pub(crate) fn object(&self, object: &str, choices: Vec<Value>) -> Value {

@@ -1,7 +1,9 @@
 //! What all requests share, and how one of them becomes events.
 
+pub(crate) mod load;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Receiver;
@@ -10,15 +12,18 @@ use tokio::sync::{Semaphore, watch};
 use crate::budget::Budget;
 use crate::dialect::openai::responses::store::Store;
 use crate::error::Refusal;
-use crate::grammar::Found;
+use crate::grammar::Found as Known;
 use crate::limits::{COMPILING, EVENTS, PREPARING, PROMPTS};
 use crate::metrics::Metrics;
+use crate::models::{Found, Keep, Models};
 use crate::names;
 use crate::note::Note;
 use crate::options::Options;
 use crate::patience::Patience;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
+use crate::served::Served;
+use crate::system;
 use crate::turns::{REST, Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Place, Work};
@@ -48,7 +53,7 @@ pub(crate) struct App {
     pub(crate) options: Options,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) phase: watch::Sender<Phase>,
-    pub(crate) ready: OnceLock<Ready>,
+    pub(crate) models: Models,
     /// Answers that may run or wait.
     places: Arc<Semaphore>,
     /// Those of each key, where there are several: no key may take all of them.
@@ -86,12 +91,19 @@ fn gives_system(request: &Request) -> bool {
 pub(crate) struct Running {
     pub(crate) events: Receiver<(usize, Event)>,
     pub(crate) shape: Shape,
+    /// The model that answers; it stays loaded while this is held.
+    pub(crate) ready: Arc<Ready>,
     /// The request's line in the log, which also holds its memory.
     pub(crate) note: Arc<Note>,
 }
 
 impl App {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, served: Vec<Served>) -> Self {
+        // One model is loaded at the start and stays, whatever it takes.
+        let most = match served.iter().any(|served| served.load.is_some()) {
+            true => options.model_memory.or(system::available().map(|free| free / 4 * 3)).unwrap_or(u64::MAX),
+            false => u64::MAX,
+        };
         let all = options.parallel + options.queue;
         let places = Arc::new(Semaphore::new(all));
         let keys = if options.keys.len() > 1 { options.keys.len() } else { 0 };
@@ -99,10 +111,10 @@ impl App {
         let shares = (0..keys).map(|_| share()).collect();
         Self {
             budget: Budget::new(options.request_memory),
+            models: Models::new(served, most, options.keep_alive),
             options,
             metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),
-            ready: OnceLock::new(),
             places,
             shares,
             preparing: Turns::new(PREPARING, PREPARING / 2, REST),
@@ -114,12 +126,45 @@ impl App {
         }
     }
 
-    /// The model, if it is there and new requests are still taken.
-    pub(crate) fn ready(&self) -> Result<&Ready, Refusal> {
-        match (*self.phase.borrow(), self.ready.get()) {
-            (Phase::Draining, _) => Err(Refusal::unavailable("the server is shutting down")),
-            (_, Some(ready)) => Ok(ready),
-            (_, None) => Err(Refusal::unavailable("the model is being loaded")),
+    /// Whether new requests are still taken.
+    pub(crate) fn open(&self) -> Result<(), Refusal> {
+        match *self.phase.borrow() {
+            Phase::Draining => Err(Refusal::unavailable("the server is shutting down")),
+            Phase::Loading | Phase::Serving => Ok(()),
+        }
+    }
+
+    /// Whether the only model is loaded, or there are several, of which each is loaded when it is used.
+    pub(crate) fn there(&self) -> Result<(), Refusal> {
+        self.open()?;
+        match *self.phase.borrow() {
+            Phase::Loading => Err(Refusal::unavailable("the model is being loaded")),
+            Phase::Serving | Phase::Draining => Ok(()),
+        }
+    }
+
+    /// The model of this name; without one, the first. It is loaded first where it is not loaded.
+    pub(crate) async fn model(self: &Arc<Self>, asked: Option<&str>) -> Result<Arc<Ready>, Refusal> {
+        self.model_for(asked, None).await
+    }
+
+    /// The same, to stay for so long after its last request.
+    pub(crate) async fn model_for(
+        self: &Arc<Self>,
+        asked: Option<&str>,
+        keep: Keep,
+    ) -> Result<Arc<Ready>, Refusal> {
+        loop {
+            self.open()?;
+            let mut wait = match self.models.find(asked, keep)? {
+                Found::Ready(ready) => return Ok(ready),
+                Found::Wait(wait) => wait,
+                Found::Load(at, served, gone) => {
+                    load::begin(self, at, served, gone);
+                    continue;
+                }
+            };
+            let _ = wait.changed().await;
         }
     }
 
@@ -161,9 +206,10 @@ impl App {
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         owner: u64,
+        ready: &Arc<Ready>,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.blocking_with(&self.preparing, owner, job).await
+        self.blocking_with(&self.preparing, owner, ready, job).await
     }
 
     /// Reads what came, which can be large, the same way.
@@ -179,28 +225,46 @@ impl App {
         self: &Arc<Self>,
         turns: &Arc<Turns>,
         owner: u64,
+        ready: &Arc<Ready>,
         job: impl FnOnce(&Ready) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.ready()?;
-        let app = self.clone();
-        in_turn(turns, owner, move || job(app.ready()?)).await
+        self.open()?;
+        let (app, ready) = (self.clone(), ready.clone());
+        let job = move || {
+            app.open()?;
+            job(&ready)
+        };
+        in_turn(turns, owner, job).await
     }
 
     /// Queues a request for the worker. It runs until it ends or its receiver of events is dropped.
     pub(crate) async fn start(
         self: &Arc<Self>,
-        mut request: Request,
+        request: Request,
         kind: Kind,
         caller: &Caller,
     ) -> Result<Running, Refusal> {
+        self.start_for(request, kind, caller, None).await
+    }
+
+    /// The same; the model is to stay for so long afterwards.
+    pub(crate) async fn start_for(
+        self: &Arc<Self>,
+        mut request: Request,
+        kind: Kind,
+        caller: &Caller,
+        keep: Keep,
+    ) -> Result<Running, Refusal> {
         let received = Instant::now();
-        self.ready()?.model.writes()?;
-        names::unify(&mut request)?;
-        // The place comes first: a full server does no work for those it turns away.
+        // The place comes first: a full server does no work for those it turns away, and loads nothing for them.
         let Some(place) = self.place(caller, answers(&request)) else {
             self.metrics.refused_busy.add(1);
             return Err(Refusal::busy(self.active()));
         };
+        let ready = self.model_for(request.model.as_deref(), keep).await?;
+        ready.model.writes()?;
+        names::unify(&mut request)?;
+        caller.note.answered_by(&ready.served.name);
         let (salt, owner, note) = (caller.salt, caller.owner, caller.note.clone());
         // Whoever leaves, the place is taken until the work for it has ended: each job hands it on.
         let (request, place, grammar) = match has_grammar(&request) {
@@ -210,15 +274,15 @@ impl App {
                     let found = grammar(&request, kind)?.map(|grammar| ready.grammars()?.find(grammar));
                     Ok((request, place, found.transpose()?))
                 };
-                match self.blocking(owner, find).await? {
+                match self.blocking(owner, &ready, find).await? {
                     (request, place, None) => (request, place, None),
-                    (request, place, Some(Found::Known(compiled))) => (request, place, Some(compiled)),
-                    (request, place, Some(Found::New(grammar))) => {
+                    (request, place, Some(Known::Known(compiled))) => (request, place, Some(compiled)),
+                    (request, place, Some(Known::New(grammar))) => {
                         // Those who bring new grammars wait for each other, and nobody for them.
                         let compile = move |ready: &Ready| {
                             Ok((request, place, Some(ready.grammars()?.compile(grammar)?)))
                         };
-                        let compiled = self.blocking_with(&self.compiling, owner, compile).await;
+                        let compiled = self.blocking_with(&self.compiling, owner, &ready, compile).await;
                         // It may have taken much for a moment, good or bad.
                         self.budget.freed.notify_one();
                         compiled?
@@ -245,15 +309,16 @@ impl App {
                 Ok((prepared, place))
             }
         };
-        let (Prepared { jobs, shape }, place) = self.blocking(owner, prepare).await?;
+        let (Prepared { jobs, shape }, place) = self.blocking(owner, &ready, prepare).await?;
         note.asked(shape.prompt_tokens.iter().sum());
         let (sender, events) = tokio::sync::mpsc::channel(EVENTS + Event::PER_STEP * jobs.len());
         let deadline = received + self.options.request_time;
         let work =
             Work { jobs, shared: shape.n, events: sender, place, note: note.clone(), received, deadline };
-        let sent = self.ready()?.worker.send(Message::Work(Box::new(work)));
+        self.open()?;
+        let sent = ready.worker.send(Message::Work(Box::new(work)));
         sent.map_err(|_| Refusal::unavailable("the model has stopped"))?;
-        Ok(Running { events, shape, note })
+        Ok(Running { events, shape, ready, note })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::limits::INPUTS;
 use crate::metrics::Metrics;
+use crate::models::Keep;
 use crate::note::End;
 use crate::ready::Ready;
 use crate::wire::{Prompt, PromptItem};
@@ -23,6 +24,9 @@ const TOGETHER: usize = 2048;
 
 /// What a request asks for.
 pub(crate) struct Asked {
+    pub(crate) model: Option<String>,
+    /// How long the model is to stay loaded afterwards.
+    pub(crate) keep: Keep,
     /// The field that holds the texts, for messages.
     pub(crate) field: &'static str,
     pub(crate) input: Option<Prompt>,
@@ -36,6 +40,8 @@ pub(crate) struct Asked {
 pub(crate) struct Vectors {
     pub(crate) vectors: Vec<Vec<f32>>,
     pub(crate) tokens: usize,
+    /// The name of the model that made them.
+    pub(crate) model: String,
 }
 
 /// The texts of a request as token ids.
@@ -81,7 +87,7 @@ fn tokens(ready: &Ready, asked: Asked) -> Result<Vec<Vec<u32>>, Refusal> {
 pub(crate) fn embeds(ready: &Ready) -> Result<(), Refusal> {
     match ready.model.config().pooling {
         Some(_) => Ok(()),
-        None => Err(Refusal::not_supported("this server's model writes text; it makes no vectors")),
+        None => Err(Refusal::not_supported("this model writes text; it makes no vectors")),
     }
 }
 
@@ -89,8 +95,10 @@ impl App {
     /// Makes the vectors of a request.
     pub(crate) async fn vectors(self: &Arc<Self>, asked: Asked, caller: &Caller) -> Result<Vectors, Refusal> {
         let received = Instant::now();
-        embeds(self.ready()?)?;
         let place = self.room(caller)?;
+        let ready = self.model_for(asked.model.as_deref(), asked.keep).await?;
+        embeds(&ready)?;
+        caller.note.answered_by(&ready.served.name);
         let (note, dimensions) = (caller.note.clone(), asked.dimensions);
         let prepare = {
             let note = note.clone();
@@ -110,13 +118,14 @@ impl App {
                 Ok((texts, place))
             }
         };
-        let (texts, place) = self.blocking(caller.owner, prepare).await?;
+        let (texts, place) = self.blocking(caller.owner, &ready, prepare).await?;
         let tokens = texts.iter().map(Vec::len).sum();
         note.asked(tokens);
         let (reply, vectors) = oneshot::channel();
         let deadline = received + self.options.request_time;
         let texts = Texts { texts, reply, note, deadline, _place: place };
-        let sent = self.ready()?.worker.send(Message::Texts(texts));
+        self.open()?;
+        let sent = ready.worker.send(Message::Texts(texts));
         let gone = || Refusal::unavailable("the model has stopped");
         sent.map_err(|_| gone())?;
         let mut vectors = vectors.await.map_err(|_| gone())??;
@@ -124,7 +133,7 @@ impl App {
             let short = vectors.into_iter().map(|vector| tern::embed::shortened(vector, dimensions));
             vectors = short.collect::<tern::Result<_>>()?;
         }
-        Ok(Vectors { vectors, tokens })
+        Ok(Vectors { vectors, tokens, model: ready.served.name.clone() })
     }
 }
 

@@ -78,6 +78,11 @@ impl Refusal {
         }
     }
 
+    pub(crate) fn no_model(name: &str, names: &str) -> Self {
+        let message = format!("there is no model `{name}` here: this server has {names}");
+        Self { message, code: Some("model_not_found"), ..Self::not_found("") }
+    }
+
     pub(crate) fn method(method: &str, path: &str) -> Self {
         let path: String = path.chars().take(100).collect();
         let message = format!("`{path}` does not know the method {method}");

@@ -5,9 +5,13 @@ use tern::{Batch, Model};
 use crate::options::Options;
 use crate::system::available;
 
-/// Tokens of a sequence and pages for all of them together.
-pub(crate) fn plan(model: &Model, options: &Options) -> Result<(usize, usize), String> {
-    sized(model.config().context, Batch::page_bytes(model), available(), options)
+/// Tokens of a sequence and pages for all of them together, where there are no more than so many bytes for this model.
+pub(crate) fn plan(model: &Model, options: &Options, most: u64) -> Result<(usize, usize), String> {
+    let free = match available() {
+        Some(free) => Some(free.min(most)),
+        None => Some(most).filter(|most| *most < u64::MAX),
+    };
+    sized(model.config().context, Batch::page_bytes(model), free, options)
 }
 
 fn sized(most: usize, page: usize, free: Option<u64>, options: &Options) -> Result<(usize, usize), String> {

@@ -1,8 +1,9 @@
 //! What the server counts, in Prometheus' text format.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tern::Load;
@@ -92,7 +93,8 @@ pub(crate) struct Metrics {
     pub(crate) next_token: Histogram,
     /// From a request's head to the last byte of its answer.
     pub(crate) request: Histogram,
-    load: Mutex<Load>,
+    /// Of each loaded model.
+    loads: Mutex<BTreeMap<String, Load>>,
 }
 
 impl Metrics {
@@ -111,18 +113,44 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn set_load(&self, load: Load) {
-        *self.load.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = load;
+    pub(crate) fn set_load(&self, model: &str, load: Load) {
+        let mut loads = self.loads();
+        match loads.get_mut(model) {
+            Some(place) => *place = load,
+            None => drop(loads.insert(model.to_owned(), load)),
+        }
     }
 
-    pub(crate) fn load(&self) -> Load {
-        *self.load.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// A model was unloaded.
+    pub(crate) fn unloaded(&self, model: &str) {
+        self.loads().remove(model);
+    }
+
+    fn loads(&self) -> MutexGuard<'_, BTreeMap<String, Load>> {
+        self.loads.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn load(&self, model: &str) -> Load {
+        self.loads().get(model).copied().unwrap_or_default()
+    }
+
+    /// Of all models together.
+    fn whole_load(&self) -> Load {
+        self.loads().values().fold(Load::default(), |all, one| Load {
+            running: all.running + one.running,
+            waiting: all.waiting + one.waiting,
+            pages_used: all.pages_used + one.pages_used,
+            pages_kept: all.pages_kept + one.pages_kept,
+            pages: all.pages + one.pages,
+            preempted: all.preempted + one.preempted,
+            set_aside: all.set_aside + one.set_aside,
+        })
     }
 
     /// The whole page.
     pub(crate) fn text(&self, moment: &Moment) -> String {
         let mut out = String::new();
-        let load = self.load();
+        let load = self.whole_load();
         head(&mut out, "tern_responses_total", "HTTP answers by the class of their status", "counter");
         for (counter, class) in self.responses.iter().zip(["2xx", "4xx", "5xx"]) {
             let _ = writeln!(out, "tern_responses_total{{status=\"{class}\"}} {}", counter.get());
@@ -175,6 +203,17 @@ impl Metrics {
         }
         head(&mut out, "tern_kv_used_ratio", "Share of the pages that running sequences hold", "gauge");
         let _ = writeln!(out, "tern_kv_used_ratio {}", load.pages_used as f64 / load.pages.max(1) as f64);
+        let loads = self.loads();
+        if loads.len() > 1 {
+            let help = "Sequences in the batch of each loaded model";
+            head(&mut out, "tern_model_sequences_running", help, "gauge");
+            for (model, load) in loads.iter() {
+                // A label's value has these three escaped.
+                let model = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let _ = writeln!(out, "tern_model_sequences_running{{model=\"{model}\"}} {}", load.running);
+            }
+        }
+        drop(loads);
         head(&mut out, "process_start_time_seconds", "When the server was started, since 1970", "gauge");
         let _ = writeln!(out, "process_start_time_seconds {}", moment.started);
         if let Some(bytes) = system::resident() {

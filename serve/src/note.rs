@@ -18,6 +18,8 @@ pub(crate) struct Known {
     body: usize,
     /// Whether a text was asked for; only then are there tokens.
     pub(crate) text: bool,
+    /// The model that was asked.
+    pub(crate) model: Option<String>,
     pub(crate) prompt: usize,
     pub(crate) cached: usize,
     pub(crate) tokens: usize,
@@ -56,6 +58,7 @@ impl Note {
             memory,
             body,
             text,
+            model: None,
             prompt,
             cached,
             tokens,
@@ -103,6 +106,11 @@ impl Note {
     /// All that is known.
     pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// This model answers.
+    pub(crate) fn answered_by(&self, model: &str) {
+        self.known().model = Some(model.to_owned());
     }
 
     /// A text was asked for, whose prompts have so many tokens.

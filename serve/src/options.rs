@@ -30,6 +30,11 @@ pub struct Options {
     pub pooling: Option<Pooling>,
     /// Bytes for keys and values; what suits the model and the machine if `None`.
     pub kv_memory: Option<u64>,
+    /// Bytes for all loaded models together, their keys and values included; most of what is free if `None`. Where there
+    /// is but one model it has no part in it.
+    pub model_memory: Option<u64>,
+    /// How long a model of several stays loaded after its last request; for good if `None`.
+    pub keep_alive: Option<Duration>,
     /// Bytes for all requests together: bodies, what they are read into, answers that wait.
     pub request_memory: usize,
     /// The settings of requests that do not say.
@@ -80,6 +85,8 @@ impl Default for Options {
             context: None,
             pooling: None,
             kv_memory: None,
+            model_memory: None,
+            keep_alive: Some(Duration::from_secs(300)),
             request_memory: system::for_requests(),
             sampling: Sampling::default(),
             seed: None,

@@ -6,6 +6,7 @@ use tern::{Model, Sampling};
 
 use crate::error::Refusal;
 use crate::grammar::Grammars;
+use crate::served::Served;
 use crate::worker::Message;
 
 /// The server's life.
@@ -19,6 +20,7 @@ pub(crate) enum Phase {
 
 /// A loaded model and the way to its worker.
 pub(crate) struct Ready {
+    pub(crate) served: Arc<Served>,
     pub(crate) model: Arc<Model>,
     /// Tokens of one sequence.
     pub(crate) context: usize,

@@ -4,27 +4,25 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde_json::json;
-use tern::{Batch, Bounds, Dry, Model};
+use tern::Model;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
-use crate::embed;
+use crate::app::load::{self, Ended};
 use crate::error::Refusal;
 use crate::http::connection;
 use crate::http::routes::routes;
 use crate::limits::CONNECTIONS;
-use crate::memory;
-use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::ready::{Phase, Ready};
-use crate::worker::{self, Inbox, Message};
-use tern::date::now;
+use crate::ready::Phase;
+use crate::served::Served;
+use crate::worker::Message;
 
 /// Why a server ended by itself.
 #[derive(Debug)]
@@ -63,8 +61,42 @@ pub async fn run(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let app = Arc::new(App::new(options));
-    let served = serve(listener, load, &app, shutdown).await;
+    let one = Served {
+        name: options.name.clone(),
+        aliases: options.aliases.clone(),
+        file: options.file.clone(),
+        file_bytes: options.file_bytes,
+        config: None,
+        template: None,
+        load: None,
+    };
+    let app = Arc::new(App::new(options, vec![one]));
+    let (ended, worker_ended) = oneshot::channel();
+    load::one(&app, load, ended).map_err(Error::Listener)?;
+    whole(listener, &app, worker_ended, shutdown).await
+}
+
+/// The same with several models, each of which can be loaded more than once: it is on its first use, and unloaded when
+/// it was not used for a while or others need its memory. The names and the file in `options` are not read.
+pub async fn run_models(
+    listener: TcpListener,
+    models: Vec<Served>,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let app = Arc::new(App::new(options, models));
+    app.phase.send_replace(Phase::Serving);
+    let (_never, worker_ended) = oneshot::channel();
+    whole(listener, &app, worker_ended, shutdown).await
+}
+
+async fn whole(
+    listener: TcpListener,
+    app: &Arc<App>,
+    worker_ended: oneshot::Receiver<Result<(), Ended>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let served = serve(listener, app, worker_ended, shutdown).await;
     // The last lines get a moment, as far as somebody reads them.
     let log = app.options.log.clone();
     let _ = tokio::task::spawn_blocking(move || log.settle(LAST_LINES)).await;
@@ -73,24 +105,14 @@ pub async fn run(
 
 async fn serve(
     listener: TcpListener,
-    load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
     app: &Arc<App>,
+    mut worker_ended: oneshot::Receiver<Result<(), Ended>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let log = &app.options.log;
     let scheme = if app.options.tls.is_some() { "https" } else { "http" };
     let address = listener.local_addr().map_err(Error::Listener)?;
     log.event("listening", json!({"url": format!("{scheme}://{address}")}));
-    let (ended, mut worker_ended) = oneshot::channel();
-    {
-        // Weak, because the app holds the sender of the worker's inbox: the thread ends when the app is gone.
-        let (app, metrics) = (Arc::downgrade(app), app.metrics.clone());
-        let thread = std::thread::Builder::new().name("tern-model".to_owned());
-        let spawned = thread.spawn(move || {
-            let _ = ended.send(own_model(&app, &metrics, load));
-        });
-        spawned.map_err(Error::Listener)?;
-    }
     tern::keep_little();
     let router = routes(app.clone());
     let budget = app.budget.clone();
@@ -103,6 +125,7 @@ async fn serve(
             let _ = std::thread::Builder::new().name("tern-trim".to_owned()).spawn(tern::give_back);
         }
     }));
+    let _ager = Aborted(tokio::spawn(age(Arc::downgrade(app))));
     let tls = app.options.tls.clone().map(TlsAcceptor::from);
     let open = app.connections.clone();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -142,13 +165,26 @@ async fn serve(
                 app.phase.send_replace(Phase::Draining);
                 wait(LAST_WORDS, || open.load(Ordering::Relaxed) == 0).await;
                 return match result {
-                    Ok(Err(error)) => Err(error),
+                    Ok(Err(Ended::Model(error))) => Err(Error::Model(error)),
+                    Ok(Err(Ended::Settings(what))) => Err(Error::Settings(what)),
                     Ok(Ok(())) | Err(_) => Err(Error::Worker),
                 };
             }
         }
         if told {
             end = Some(Box::pin(drain(app.clone(), open.clone())));
+        }
+    }
+}
+
+/// Unloads models that were not used for a while.
+async fn age(app: Weak<App>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let Some(app) = app.upgrade() else { return };
+        for model in app.models.age() {
+            app.options.log.event("unloaded", json!({"model": model}));
+            app.budget.freed.notify_one();
         }
     }
 }
@@ -174,9 +210,9 @@ impl Drop for One {
 /// Waits for what runs, ends it when the time is over, and waits for the last words to be sent.
 async fn drain(app: Arc<App>, open: Arc<AtomicUsize>) {
     wait(app.options.grace, || app.active() == 0).await;
-    if let Some(ready) = app.ready.get().filter(|_| app.active() > 0) {
-        let refusal = Refusal::unavailable("the server is shutting down: this answer was cut short");
-        let _ = ready.worker.send(Message::Abort(refusal));
+    let refusal = Refusal::unavailable("the server is shutting down: this answer was cut short");
+    for ready in app.models.all().into_iter().filter_map(|model| model.ready).filter(|_| app.active() > 0) {
+        let _ = ready.worker.send(Message::Abort(refusal.clone()));
     }
     wait(LAST_WORDS, || open.load(Ordering::Relaxed) == 0).await;
 }
@@ -195,72 +231,4 @@ async fn wait(time: Duration, done: impl Fn() -> bool) {
         }
     };
     let _ = tokio::time::timeout(time, looks).await;
-}
-
-/// The thread that owns the model: loads it, tells that it is there, and runs it.
-fn own_model(
-    app: &Weak<App>,
-    metrics: &Metrics,
-    load: impl FnOnce() -> tern::Result<Model>,
-) -> Result<(), Error> {
-    let model = Arc::new(load().map_err(Error::Model)?);
-    let Some((bounds, inbox)) = open(app, &model)? else { return Ok(()) };
-    if model.config().pooling.is_some() {
-        let pooling = app.upgrade().and_then(|app| app.options.pooling);
-        return embed::run(&model, pooling, &inbox, metrics).map_err(Error::Model);
-    }
-    worker::run(&model, bounds, &inbox, metrics).map_err(Error::Model)
-}
-
-/// Makes the loaded model known to the app and begins to serve; `None` where the server ended during loading.
-fn open(app: &Weak<App>, model: &Arc<Model>) -> Result<Option<(Bounds, Inbox)>, Error> {
-    let Some(app) = app.upgrade() else { return Ok(None) };
-    let options = &app.options;
-    let (context, pages) = match model.config().pooling {
-        None => memory::plan(model, options).map_err(Error::Settings)?,
-        // Its texts are through at once: nothing of them is kept.
-        Some(_) => (options.context.unwrap_or(usize::MAX).min(model.config().context), 0),
-    };
-    let mut sampling = options.sampling.clone();
-    if let Ok(tokenizer) = model.tokenizer() {
-        sampling.dry.breakers = Dry::breakers(tokenizer, &options.breakers);
-    }
-    let vocab = model.config().vocab;
-    if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
-        return Err(Error::Settings(format!("bias of token {id}: expected ids below {vocab}")));
-    }
-    let bounds = Bounds { parallel: options.parallel, context, pages, pause: options.pause };
-    let (sender, work) = mpsc::channel();
-    let ready = Ready {
-        model: model.clone(),
-        context,
-        sampling,
-        seed: options.seed,
-        loaded: now(),
-        worker: sender,
-        try_grammars: options.try_grammars.clone(),
-        grammars: std::sync::OnceLock::new(),
-        reads_system: std::sync::OnceLock::new(),
-    };
-    let _ = app.ready.set(ready);
-    app.phase.send_if_modified(|phase| {
-        let loading = *phase == Phase::Loading;
-        if loading {
-            *phase = Phase::Serving;
-        }
-        loading
-    });
-    let entry = json!({
-        "model": options.name,
-        "load_ms": model.load_time().as_millis() as u64,
-        "context": context,
-        "parallel": options.parallel,
-        "kv_pages": pages,
-        "kv_bytes": pages * Batch::page_bytes(model),
-    });
-    for warning in model.warnings() {
-        options.log.event("warning", json!({"message": warning}));
-    }
-    options.log.event("ready", entry);
-    Ok(Some((bounds, Inbox { work })))
 }

@@ -168,9 +168,15 @@ pub(crate) enum Message {
 const WAIT: Duration = Duration::from_millis(5);
 
 /// Runs until the senders are gone.
-pub(crate) fn run(model: &Model, bounds: Bounds, inbox: &Inbox, metrics: &Metrics) -> tern::Result<()> {
+pub(crate) fn run(
+    name: &str,
+    model: &Model,
+    bounds: Bounds,
+    inbox: &Inbox,
+    metrics: &Metrics,
+) -> tern::Result<()> {
     let mut worker =
-        Worker { model, bounds, batch: Batch::new(model, bounds)?, live: HashMap::new(), metrics };
+        Worker { name, model, bounds, batch: Batch::new(model, bounds)?, live: HashMap::new(), metrics };
     worker.tell_load();
     loop {
         if worker.batch.is_idle() {
@@ -199,6 +205,7 @@ pub(crate) fn run(model: &Model, bounds: Bounds, inbox: &Inbox, metrics: &Metric
 }
 
 struct Worker<'m> {
+    name: &'m str,
     model: &'m Model,
     bounds: Bounds,
     batch: Batch,
@@ -415,6 +422,6 @@ impl<'m> Worker<'m> {
     }
 
     fn tell_load(&self) {
-        self.metrics.set_load(self.batch.load());
+        self.metrics.set_load(self.name, self.batch.load());
     }
 }

@@ -226,7 +226,7 @@ async fn answer(
         return Err(Refusal::field("max_tokens", "expected a number, found none"));
     }
     let running = app.start(request.common()?, Kind::Chat, &caller).await?;
-    let envelope = Envelope::new(&app, &app.ready()?.model, "msg_");
+    let envelope = Envelope::new(&app, &running.ready, "msg_");
     let shape = running.shape.clone();
     if shape.stream {
         return Ok(stream::response(running, Blocks::new(envelope, shape)));
@@ -411,9 +411,11 @@ pub(crate) async fn count_tokens(
     let count = async {
         let Json(request) = body?;
         let request = request.common()?;
+        let model = request.model.clone();
         let count =
             move |ready: &Ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len());
-        app.blocking(caller.owner, count).await
+        let ready = app.model(model.as_deref()).await?;
+        app.blocking(caller.owner, &ready, count).await
     };
     match count.await {
         Ok(count) => axum::Json(json!({"input_tokens": count})).into_response(),

@@ -8,7 +8,7 @@ mod tokens;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Query, RawQuery, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,12 +20,14 @@ use crate::json::{self, Json};
 use crate::limits::TEXT;
 use crate::prepare::{chatting, conversation};
 use crate::ready::Ready;
+use crate::served::ByName;
 use crate::tools::Tools;
 use crate::wire::Request;
 
 /// llama.cpp says `content`, vLLM `prompt`.
 #[derive(Deserialize)]
 pub(crate) struct Tokenize {
+    model: Option<String>,
     #[serde(alias = "prompt", alias = "text")]
     content: Option<String>,
     add_special: Option<bool>,
@@ -41,6 +43,7 @@ pub(crate) async fn tokenize(
     Extension(caller): Extension<Caller>,
     Json(asked): Json<Tokenize>,
 ) -> Result<Response, Refusal> {
+    let ready = app.model(asked.model.as_deref()).await?;
     let pieces = asked.with_pieces == Some(true);
     let encode = move |ready: &Ready| {
         let text = asked.content.ok_or_else(|| Refusal::field("content", "expected a text, found none"))?;
@@ -55,12 +58,13 @@ pub(crate) async fn tokenize(
         caller.note.holds(ids.capacity() * size_of::<u32>() + 2 * tokens::PIECE)?;
         Ok((ready.model.clone(), ready.context, ids))
     };
-    let (model, context, ids) = app.blocking(caller.owner, encode).await?;
+    let (model, context, ids) = app.blocking(caller.owner, &ready, encode).await?;
     Ok(tokens::response(model, context, ids, pieces))
 }
 
 #[derive(Deserialize)]
 pub(crate) struct Detokenize {
+    model: Option<String>,
     tokens: Option<Vec<u32>>,
 }
 
@@ -71,7 +75,8 @@ pub(crate) async fn detokenize(
     Extension(caller): Extension<Caller>,
     Json(asked): Json<Detokenize>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let answer = app.blocking(caller.owner, move |ready| {
+    let ready = app.model(asked.model.as_deref()).await?;
+    let answer = app.blocking(caller.owner, &ready, move |ready| {
         let ids = asked
             .tokens
             .ok_or_else(|| Refusal::field("tokens", "expected a list of token ids, found none"))?;
@@ -100,7 +105,8 @@ pub(crate) async fn apply_template(
     Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let answer = app.blocking(caller.owner, move |ready| {
+    let ready = app.model(request.model.as_deref()).await?;
+    let answer = app.blocking(caller.owner, &ready, move |ready| {
         let tools = Tools::of(&request)?;
         let (messages, continued) =
             conversation(&request, tools.as_ref(), ready.keeps_system(), ready.template())?;
@@ -115,8 +121,10 @@ pub(crate) async fn apply_template(
 pub(crate) async fn slots(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
+    Query(asked): Query<ByName>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    let (ready, running) = (app.ready()?, app.metrics.load().running);
+    let ready = app.model(asked.model.as_deref()).await?;
+    let running = app.metrics.load(&ready.served.name).running;
     let parallel = app.options.parallel;
     if query.is_some_and(|query| query.contains("fail_on_no_slot=1")) && running >= parallel {
         return Err(Refusal::unavailable("every slot is taken"));
@@ -126,8 +134,11 @@ pub(crate) async fn slots(
 }
 
 /// vLLM's, for tools that tokenize by way of the server.
-pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
-    let ready = app.ready()?;
+pub(crate) async fn tokenizer_info(
+    State(app): State<Arc<App>>,
+    Query(asked): Query<ByName>,
+) -> Result<axum::Json<Value>, Refusal> {
+    let ready = app.model(asked.model.as_deref()).await?;
     let tokenizer = ready.model.tokenizer()?;
     let text = |id: u32| tokenizer.token_text(id);
     Ok(axum::Json(json!({

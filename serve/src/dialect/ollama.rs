@@ -1,9 +1,11 @@
 //! Ollama's dialect: lines of JSON, durations in nanoseconds.
 
 pub(crate) mod embed;
+mod keep;
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -18,6 +20,7 @@ use crate::answer::Envelope;
 use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::{self, Json};
+use crate::models::{Keep, Listed};
 use crate::parts::{Call, Part, Parts, Spoken, THINK};
 use crate::prepare::{ASKS, Kind, Shape};
 use crate::refused::{self, Setting};
@@ -29,6 +32,8 @@ use tern::date::{now, utc};
 #[derive(Deserialize)]
 pub(crate) struct Request {
     model: Option<String>,
+    /// How long the model stays loaded afterwards.
+    keep_alive: Option<Value>,
     messages: Option<Vec<wire::Message>>,
     prompt: Option<String>,
     system: Option<String>,
@@ -119,31 +124,38 @@ pub(crate) fn error(refusal: &Refusal) -> Response {
 }
 
 /// What can be told before anything is prepared.
-fn check(app: &App, request: &Request) -> Result<(), Refusal> {
+async fn check(app: &Arc<App>, request: &Request) -> Result<(), Refusal> {
     request.options.as_ref().map_or(Ok(()), Settings::check)?;
     let Some(think) = request.think.as_ref().filter(|think| !think.is_null()) else { return Ok(()) };
-    let tokenizer = app.ready()?.model.tokenizer().ok();
-    let template = tokenizer.and_then(|tokenizer| tokenizer.template());
-    let thinks = template.is_some_and(|template| template.source().contains(THINK));
+    let ready = app.model(request.model.as_deref()).await?;
+    let thinks = ready.template().contains(THINK);
     match (thinks, think == &json!(false)) {
         (false, false) => {
-            Err(Refusal::field("think", format!("`{}` does not think: leave it out", app.options.name)))
+            Err(Refusal::field("think", format!("`{}` does not think: leave it out", ready.served.name)))
         }
-        (true, true) if !app.ready()?.template().contains(ASKS) => {
+        (true, true) if !ready.template().contains(ASKS) => {
             Err(Refusal::field("think", "this model thinks before it answers, and cannot be told not to"))
         }
         _ => Ok(()),
     }
 }
 
-/// The answer to nothing: clients ask so to have a model loaded.
-fn loaded(app: &App, chat: bool) -> Result<Response, Refusal> {
-    app.ready()?;
+/// The answer to nothing: clients ask so to have a model loaded, or unloaded where it is to stay for no time.
+async fn loaded(app: &Arc<App>, request: &Request, chat: bool) -> Result<Response, Refusal> {
+    let (asked, keep) = (request.model.as_deref(), keep::read(request.keep_alive.as_ref())?);
+    let (name, reason) = match keep {
+        Some(Some(Duration::ZERO)) => {
+            app.there()?;
+            app.models.let_go(asked)?;
+            (app.models.one(asked)?.served.name.clone(), "unload")
+        }
+        keep => (app.model_for(asked, keep).await?.served.name.clone(), "load"),
+    };
     let mut line = json!({
-        "model": app.options.name,
+        "model": name,
         "created_at": utc(now()),
         "done": true,
-        "done_reason": "load",
+        "done_reason": reason,
     });
     match chat {
         true => line["message"] = json!({"role": "assistant", "content": ""}),
@@ -159,11 +171,12 @@ pub(crate) async fn chat(
 ) -> Response {
     let answered = async {
         let Json(request) = body?;
-        check(&app, &request)?;
+        check(&app, &request).await?;
         if request.messages.as_ref().is_none_or(Vec::is_empty) {
-            return loaded(&app, true);
+            return loaded(&app, &request, true).await;
         }
-        answer(app, caller, request.common(), Kind::Chat, true).await
+        let keep = keep::read(request.keep_alive.as_ref())?;
+        answer(app, caller, request.common(), keep, Kind::Chat, true).await
     };
     answered.await.unwrap_or_else(|refusal| error(&refusal))
 }
@@ -182,11 +195,12 @@ async fn generated(
     body: Result<Json<Request>, Refusal>,
 ) -> Result<Response, Refusal> {
     let Json(mut asked) = body?;
-    check(&app, &asked)?;
+    check(&app, &asked).await?;
     if asked.prompt.as_ref().is_none_or(String::is_empty) {
-        return loaded(&app, false);
+        return loaded(&app, &asked, false).await;
     }
     let (prompt, system) = (asked.prompt.take().unwrap_or_default(), asked.system.take());
+    let keep = keep::read(asked.keep_alive.as_ref())?;
     let raw = asked.raw == Some(true);
     let mut request = asked.common();
     let kind = if raw {
@@ -198,18 +212,19 @@ async fn generated(
         request.messages = Some(system.into_iter().chain([wire::Message::new("user", prompt)]).collect());
         Kind::Chat
     };
-    answer(app, caller, request, kind, false).await
+    answer(app, caller, request, keep, kind, false).await
 }
 
 async fn answer(
     app: Arc<App>,
     caller: Caller,
     request: wire::Request,
+    keep: Keep,
     kind: Kind,
     chat: bool,
 ) -> Result<Response, Refusal> {
-    let running = app.start(request, kind, &caller).await?;
-    let envelope = Envelope::new(&app, &app.ready()?.model, "");
+    let running = app.start_for(request, kind, &caller, keep).await?;
+    let envelope = Envelope::new(&app, &running.ready, "");
     let shape = running.shape.clone();
     let parts = Parts::new(shape.format);
     let mut lines = Lines { envelope, shape, chat, parts, call: None, tokens: Vec::new() };
@@ -334,53 +349,65 @@ fn tagged(name: &str) -> String {
     if name.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// Whether this is the name of the model that is here.
-fn is_here(app: &App, asked: &str) -> bool {
-    let names = std::iter::once(&app.options.name).chain(&app.options.aliases);
-    names.into_iter().any(|name| tagged(name) == tagged(asked))
-}
-
-fn card(app: &App) -> Result<Value, Refusal> {
-    let ready = app.ready()?;
-    let config = ready.model.config();
-    let (name, bytes) = (&app.options.name, app.options.file_bytes);
+fn card(app: &App, model: &Listed) -> Value {
+    let (name, bytes) = (&model.served.name, model.served.file_bytes);
+    let config = model.config();
     // As theirs it names what the card describes, not the bytes of the weights, which would all have to be read.
-    let described = format!("{name} {bytes} {config:?}");
+    let described = match config {
+        Some(config) => format!("{name} {bytes} {config:?}"),
+        None => format!("{name} {bytes}"),
+    };
     let digest: String = Sha256::digest(described).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({
+    let family = config.map(|config| config.family.to_string()).unwrap_or_default();
+    json!({
         "name": tagged(name),
         "model": tagged(name),
-        "modified_at": utc(ready.loaded),
+        "modified_at": utc(model.ready.as_ref().map_or(app.options.started, |ready| ready.loaded)),
         "size": bytes,
         "digest": digest,
         "details": {
             "format": "gguf",
-            "family": config.family,
-            "families": [config.family],
+            "family": family,
+            "families": [family],
             "parameter_size": "",
             "quantization_level": "ternary",
         },
-    }))
+    })
 }
 
 pub(crate) async fn tags(State(app): State<Arc<App>>) -> Response {
-    match card(&app) {
-        Ok(card) => axum::Json(json!({ "models": [card] })).into_response(),
+    let listed = || {
+        app.there()?;
+        Ok(app.models.all().iter().map(|model| card(&app, model)).collect::<Vec<_>>())
+    };
+    match listed() {
+        Ok(cards) => axum::Json(json!({ "models": cards })).into_response(),
         Err(refusal) => error(&refusal),
     }
 }
 
-/// What is loaded: the one model, for as long as the server runs.
+/// What is loaded, and until when.
 pub(crate) async fn ps(State(app): State<Arc<App>>) -> Response {
     let shown = || {
-        let mut card = card(&app)?;
-        card["size_vram"] = json!(0);
-        card["expires_at"] = json!("9999-12-31T23:59:59Z");
-        card["context_length"] = json!(app.ready()?.context);
-        Ok(card)
+        app.there()?;
+        let all = app.models.all();
+        let loaded = all.iter().filter(|model| model.ready.is_some()).map(|model| {
+            let mut card = card(&app, model);
+            if model.bytes > 0 {
+                card["size"] = json!(model.bytes);
+            }
+            card["size_vram"] = json!(0);
+            card["expires_at"] = match model.expires {
+                Some(left) => json!(utc(now() + left.as_secs())),
+                None => json!("9999-12-31T23:59:59Z"),
+            };
+            card["context_length"] = json!(model.context());
+            card
+        });
+        Ok(loaded.collect::<Vec<_>>())
     };
     match shown() {
-        Ok(card) => axum::Json(json!({ "models": [card] })).into_response(),
+        Ok(cards) => axum::Json(json!({ "models": cards })).into_response(),
         Err(refusal) => error(&refusal),
     }
 }
@@ -398,8 +425,14 @@ impl json::Body for Named {}
 pub(crate) async fn pull(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
     let pulled = || {
         let Json(Named { model, stream }) = body?;
-        if !model.as_deref().is_some_and(|name| is_here(&app, name)) {
-            let what = format!("this server has the model `{}` and fetches no others", app.options.name);
+        if model.as_deref().is_none_or(|name| app.models.named(name).is_err()) {
+            let all = app.models.all();
+            let names: Vec<String> =
+                all.iter().take(8).map(|model| format!("`{}`", model.served.name)).collect();
+            let what = match names.as_slice() {
+                [one] => format!("this server has the model {one} and fetches no others"),
+                _ => format!("this server has the models {} and fetches no others", names.join(", ")),
+            };
             return Err(Refusal::not_supported(what));
         }
         let done = json!({"status": "success"});
@@ -414,21 +447,23 @@ pub(crate) async fn pull(State(app): State<Arc<App>>, body: Result<Json<Named>, 
 /// What changes or copies models.
 pub(crate) async fn managed() -> Response {
     error(&Refusal::not_supported(
-        "this server has the one model that it was started with, and changes nothing about it",
+        "this server has the models that it was started with, and changes nothing about them",
     ))
 }
 
 pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
     let shown = || {
         let Json(Named { model, .. }) = body?;
-        if model.is_some_and(|asked| !is_here(&app, &asked)) {
-            return Err(Refusal::not_found("that model"));
-        }
-        let mut shown = card(&app)?;
-        let ready = app.ready()?;
-        let config = ready.model.config();
-        let template = ready.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());
-        let template = template.map(|template| template.source());
+        app.there()?;
+        let model = match model {
+            Some(asked) => app.models.named(&asked)?,
+            None => app.models.one(None)?,
+        };
+        let mut shown = card(&app, &model);
+        let Some(config) = model.config() else {
+            return Err(Refusal::unavailable("nothing is known of this model before it is loaded"));
+        };
+        let template = Some(model.template()).filter(|template| !template.is_empty());
         let embeds = config.pooling.is_some();
         let mut capabilities = vec![if embeds { "embedding" } else { "completion" }];
         if let Some(source) = template.filter(|_| !embeds) {
@@ -441,7 +476,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, 
         shown["capabilities"] = json!(capabilities);
         shown["model_info"] = json!({
             "general.architecture": config.family,
-            "context_length": ready.context,
+            "context_length": model.context(),
             "embedding_length": config.dim,
         });
         Ok(shown)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -12,7 +12,10 @@ use crate::app::App;
 use crate::asked::params;
 use crate::error::Refusal;
 use crate::metrics::{Counter, Moment};
-use crate::ready::{Phase, Ready};
+use crate::models::Listed;
+use crate::parts::THINK;
+use crate::ready::Phase;
+use crate::served::ByName;
 
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let phase = *app.phase.borrow();
@@ -40,54 +43,65 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
         .into_response()
 }
 
-fn card(app: &App, ready: &Ready) -> Value {
-    let config = ready.model.config();
-    json!({
-        "id": app.options.name,
+/// One model of the list. llama.cpp's router tells its state in the same place.
+fn card(app: &App, model: &Listed) -> Value {
+    let served = &model.served;
+    let mut card = json!({
+        "id": served.name,
         "object": "model",
-        "created": ready.loaded,
+        "created": model.ready.as_ref().map_or(app.options.started, |ready| ready.loaded),
         "owned_by": "tern",
-        "aliases": app.options.aliases,
-        "max_model_len": ready.context,
-        "meta": {
+        "aliases": served.aliases,
+        "status": {"value": model.state},
+    });
+    if let Some(config) = model.config() {
+        let template = model.template();
+        card["max_model_len"] = json!(model.context());
+        card["meta"] = json!({
             "family": config.family,
             "n_vocab": config.vocab,
             "n_ctx_train": config.context,
             "n_embd": config.dim,
-        },
-    })
+            "embeds": config.pooling.is_some(),
+            "chat_template": !template.is_empty(),
+            // Tools are told to whatever has a template.
+            "tools": !template.is_empty() && config.pooling.is_none(),
+            "thinks": template.contains(THINK),
+            "size": served.file_bytes,
+        });
+    }
+    card
 }
 
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
-    let card = card(&app, app.ready()?);
-    Ok(axum::Json(json!({"object": "list", "data": [card]})))
+    app.there()?;
+    let cards: Vec<Value> = app.models.all().iter().map(|model| card(&app, model)).collect();
+    Ok(axum::Json(json!({"object": "list", "data": cards})))
 }
 
 pub(crate) async fn model(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Refusal> {
-    if id != app.options.name && !app.options.aliases.contains(&id) {
-        let mut refusal = Refusal::not_found("");
-        let name: String = id.chars().take(100).collect();
-        refusal.message = format!("there is no model `{name}` here: this server has `{}`", app.options.name);
-        refusal.code = Some("model_not_found");
-        return Err(refusal);
-    }
-    Ok(axum::Json(card(&app, app.ready()?)))
+    let listed = app.models.named(&id)?;
+    app.there()?;
+    Ok(axum::Json(card(&app, &listed)))
 }
 
 /// What llama.cpp's clients ask first.
-pub(crate) async fn props(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
-    let ready = app.ready()?;
+pub(crate) async fn props(
+    State(app): State<Arc<App>>,
+    Query(asked): Query<ByName>,
+) -> Result<axum::Json<Value>, Refusal> {
+    let ready = app.model(asked.model.as_deref()).await?;
     let tokenizer = ready.model.tokenizer().ok();
     let template = tokenizer.and_then(|tokenizer| tokenizer.template()).map(|template| template.source());
     let text = |id: Option<u32>| id.and_then(|id| tokenizer?.token_text(id));
     let mut params = params(&ready.sampling);
     params["seed"] = json!(app.options.seed.map_or(-1, u64::cast_signed));
     Ok(axum::Json(json!({
-        "model_alias": app.options.name,
-        "model_path": app.options.file,
+        "model_alias": ready.served.name,
+        "model_path": ready.served.file,
         "modalities": {"vision": false, "audio": false},
         "bos_token": text(tokenizer.and_then(|tokenizer| tokenizer.bos())),
         "eos_token": text(tokenizer.and_then(|tokenizer| tokenizer.stops().first().copied())),

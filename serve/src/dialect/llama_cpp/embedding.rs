@@ -14,6 +14,7 @@ use crate::wire::Prompt;
 
 #[derive(Deserialize)]
 pub(crate) struct Request {
+    model: Option<String>,
     #[serde(alias = "input")]
     content: Option<Prompt>,
     embd_normalize: Option<i64>,
@@ -36,8 +37,8 @@ pub(crate) async fn embedding(
     if request.embd_normalize.is_some_and(|norm| norm != 2) {
         return Err(Refusal::field("embd_normalize", "expected 2: vectors have length 1 here"));
     }
-    let (input, dimensions) = (request.content, request.dimensions);
-    let asked = Asked { field: "content", input, dimensions, cut: false };
+    let (input, dimensions, model) = (request.content, request.dimensions, request.model);
+    let asked = Asked { model, keep: None, field: "content", input, dimensions, cut: false };
     let Vectors { vectors, .. } = app.vectors(asked, &caller).await?;
     let each = vectors.into_iter().enumerate();
     Ok(axum::Json(each.map(|(index, vector)| Item { index, embedding: [vector] }).collect()))

@@ -7,6 +7,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::app::{App, Caller};
 use crate::embed::{Asked, Vectors};
@@ -18,6 +19,8 @@ use super::error;
 
 #[derive(Deserialize)]
 pub(crate) struct Request {
+    model: Option<String>,
+    keep_alive: Option<Value>,
     input: Option<Prompt>,
     /// The older path's name for it.
     prompt: Option<String>,
@@ -42,11 +45,12 @@ struct One {
 }
 
 impl Request {
-    fn asked(self) -> Asked {
+    fn asked(self) -> Result<Asked, Refusal> {
+        let keep = super::keep::read(self.keep_alive.as_ref())?;
         let cut = self.truncate != Some(false);
         let field = if self.prompt.is_some() { "prompt" } else { "input" };
         let input = self.input.or(self.prompt.map(Prompt::Text));
-        Asked { field, input, dimensions: self.dimensions, cut }
+        Ok(Asked { model: self.model, keep, field, input, dimensions: self.dimensions, cut })
     }
 }
 
@@ -59,15 +63,17 @@ pub(crate) async fn embed(
     let answer = async {
         let Json(request) = body?;
         // Its clients send an empty list to load a model.
-        let Vectors { vectors, tokens } = match &request.input {
+        let Vectors { vectors, tokens, model } = match &request.input {
             Some(Prompt::Ids(none)) if none.is_empty() => {
-                crate::embed::embeds(app.ready()?)?;
-                Vectors { vectors: Vec::new(), tokens: 0 }
+                let keep = super::keep::read(request.keep_alive.as_ref())?;
+                let ready = app.model_for(request.model.as_deref(), keep).await?;
+                crate::embed::embeds(&ready)?;
+                Vectors { vectors: Vec::new(), tokens: 0, model: ready.served.name.clone() }
             }
-            _ => app.vectors(request.asked(), &caller).await?,
+            _ => app.vectors(request.asked()?, &caller).await?,
         };
         Ok::<_, Refusal>(Answer {
-            model: app.options.name.clone(),
+            model,
             embeddings: vectors,
             total_duration: start.elapsed().as_nanos() as u64,
             load_duration: 0,
@@ -84,7 +90,7 @@ pub(crate) async fn embeddings(
 ) -> Response {
     let answer = async {
         let Json(request) = body?;
-        let mut made = app.vectors(request.asked(), &caller).await?;
+        let mut made = app.vectors(request.asked()?, &caller).await?;
         if made.vectors.len() > 1 {
             return Err(Refusal::field("prompt", "expected one text; `/api/embed` takes several"));
         }

@@ -28,7 +28,7 @@ pub(crate) async fn chat(
     Json(request): Json<Request>,
 ) -> Result<Response, Refusal> {
     let running = app.start(request, Kind::Chat, &caller).await?;
-    let envelope = Envelope::new(&app, &app.ready()?.model, "chatcmpl-");
+    let envelope = Envelope::new(&app, &running.ready, "chatcmpl-");
     let shape = running.shape.clone();
     if shape.stream {
         return Ok(stream::response(running, Chunks::new(envelope, shape)));
@@ -43,9 +43,10 @@ pub(crate) async fn input_tokens(
     Extension(caller): Extension<Caller>,
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
+    let ready = app.model(request.model.as_deref()).await?;
     let count =
         move |ready: &Ready| chat_ids(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len());
-    let count = app.blocking(caller.owner, count);
+    let count = app.blocking(caller.owner, &ready, count);
     Ok(axum::Json(json!({"object": "chat.completion.input_tokens", "input_tokens": count.await?})))
 }
 

@@ -14,6 +14,7 @@ use crate::wire::Prompt;
 
 #[derive(Deserialize)]
 pub(crate) struct Request {
+    model: Option<String>,
     input: Option<Prompt>,
     encoding_format: Option<String>,
     dimensions: Option<usize>,
@@ -59,9 +60,9 @@ pub(crate) async fn embeddings(
         Some("base64") => true,
         Some(_) => return Err(Refusal::field("encoding_format", "expected `float` or `base64`")),
     };
-    let (input, dimensions) = (request.input, request.dimensions);
-    let asked = Asked { field: "input", input, dimensions, cut: false };
-    let Vectors { vectors, tokens } = app.vectors(asked, &caller).await?;
+    let (input, dimensions, model) = (request.input, request.dimensions, request.model);
+    let asked = Asked { model, keep: None, field: "input", input, dimensions, cut: false };
+    let Vectors { vectors, tokens, model } = app.vectors(asked, &caller).await?;
     let written = |vector: Vec<f32>| match base64 {
         true => Written::Base64(encode(&vector)),
         false => Written::Numbers(vector),
@@ -70,7 +71,7 @@ pub(crate) async fn embeddings(
     Ok(axum::Json(Answer {
         object: "list",
         data: vectors.into_iter().enumerate().map(item).collect(),
-        model: app.options.name.clone(),
+        model,
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     }))
 }

@@ -141,7 +141,7 @@ pub(crate) async fn responses(
     let holder = caller.holder();
     let Common { request, echo, kinds, kept } = request.common(&app.responses, &caller)?;
     let running = app.start(request, Kind::Chat, &caller).await?;
-    let envelope = Envelope { id: store::new_id(), ..Envelope::new(&app, &app.ready()?.model, "resp_") };
+    let envelope = Envelope { id: store::new_id(), ..Envelope::new(&app, &running.ready, "resp_") };
     let shape = running.shape.clone();
     let kept = kept.map(|messages| (app.clone(), holder, messages));
     let mut events = Events::new(envelope, shape, echo, kinds, kept);
@@ -162,9 +162,10 @@ pub(crate) async fn input_tokens(
     Json(request): Json<Request>,
 ) -> Result<axum::Json<Value>, Refusal> {
     let Common { request, .. } = request.common(&app.responses, &caller)?;
+    let ready = app.model(request.model.as_deref()).await?;
     let count =
         move |ready: &Ready| chat(ready, &request, Tools::of(&request)?.as_ref()).map(|ids| ids.len());
-    let count = app.blocking(caller.owner, count);
+    let count = app.blocking(caller.owner, &ready, count);
     Ok(axum::Json(json!({"object": "response.input_tokens", "input_tokens": count.await?})))
 }
 
