@@ -66,7 +66,7 @@ impl MachineArgs {
     }
 
     /// How its file is opened.
-    fn file(&self) -> OpenOptions {
+    pub(crate) fn file(&self) -> OpenOptions {
         OpenOptions { i2s_arm: self.i2s_arm, copy: self.no_mmap }
     }
 
@@ -230,6 +230,16 @@ pub(crate) fn warn_of_system(giver: &str, template: &Template) {
             "{giver} is ignored: this model's chat template has no place for a system message"
         ));
         terminal::hint("say it in the prompt");
+    }
+}
+
+/// The source of a file's chat template, where there is one that can be read.
+pub(crate) fn template_of(file: &File) -> Option<String> {
+    match &file.metadata {
+        Metadata::Gguf(pairs) => tern::tokenizer::template_of(pairs).ok()?.map(str::to_owned),
+        Metadata::Hf { dir, tokenizer_config, .. } => {
+            tern::tokenizer::template_beside(dir, tokenizer_config.as_ref().unwrap_or(&Value::Null)).ok()?
+        }
     }
 }
 

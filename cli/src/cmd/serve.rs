@@ -2,6 +2,7 @@
 
 mod layers;
 mod log;
+mod several;
 
 use std::fs::File;
 use std::io::Read;
@@ -24,6 +25,7 @@ Every flag can also stand in the environment (`TERN_PORT=80` for --port 80) or i
 
 Examples:
   tern serve story                then open http://127.0.0.1:8080 in a browser
+  tern serve model.gguf story     several: each loaded on its first use, chosen by name
   tern serve model.gguf --port 9000 --parallel 4
   tern serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
   curl http://127.0.0.1:8080/v1/chat/completions \\
@@ -33,8 +35,9 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Serve {
-    /// The model: a file, a directory, or `story` (built in) [default: story]
-    model: Option<PathBuf>,
+    /// The model, or several: files, directories, folders of models, names, or `story` (built in) [default: story]
+    #[arg(value_name = "MODEL")]
+    models: Vec<PathBuf>,
     /// The address to listen on, or a name that stands for one; `0.0.0.0` and `::` are all
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
@@ -82,6 +85,13 @@ struct Room {
     /// Memory for keys and values, such as `2G` [default: what --parallel needs, at most half of what is free]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     kv_memory: Option<u64>,
+    /// Memory for all loaded models together, keys and values included, where there are several: those that were used
+    /// longest ago are unloaded to stay below it [default: three quarters of what is free]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    model_memory: Option<u64>,
+    /// Seconds without a request after which a model of several is unloaded; 0 is never
+    #[arg(long, value_name = "S", default_value = "300", value_parser = count)]
+    keep_alive: usize,
     /// Memory for all requests together, beside keys and values: bodies, prompts, answers that wait; a request that
     /// finds no room is told to come back (503) [default: 1G, at most a quarter of what is free]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
@@ -137,12 +147,26 @@ impl Serve {
     }
 
     fn serve(self) -> Outcome {
-        let model = self.model.clone().unwrap_or_else(|| PathBuf::from(tern::STORY));
-        hub::fetch(&model, &self.pull)?;
-        // What cannot be opened is told before anything listens.
-        let named = model::find(&model)?;
+        let mut words = self.models.clone();
+        if words.is_empty() {
+            words.push(PathBuf::from(tern::STORY));
+        }
+        let several = words.len() > 1 || several::folder(&words[0]).is_some();
+        if several && !self.alias.is_empty() {
+            return Err(Failure::misused(
+                "--alias: one model only can have other names, found several models",
+            ));
+        }
+        for word in &words {
+            hub::fetch(word, &self.pull)?;
+        }
         tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });
-        let options = self.options(&model, &named)?;
+        // What cannot be opened is told before anything listens.
+        let (served, named) = match several {
+            true => (several::served(&words, &self.machine, self.threads.threads)?, Named::Story),
+            false => (Vec::new(), model::find(&words[0])?),
+        };
+        let options = self.options(&words[0], &named)?;
         let log = options.log.clone();
         if !self.host.is_loopback() && options.keys.is_empty() {
             let what =
@@ -154,10 +178,13 @@ impl Serve {
             panics.event("panic", json!({"message": panic.to_string()}));
         }));
         let (machine, threads) = (self.machine, self.threads.threads);
+        let address = (self.host, self.port).into();
         let load = move || model::open_for_server(&named, &machine, threads);
-        let Err(error) = tern_serve::serve_until_told((self.host, self.port).into(), load, options) else {
-            return Ok(());
+        let ended = match several {
+            true => tern_serve::serve_models_until_told(address, served, options),
+            false => tern_serve::serve_until_told(address, load, options),
         };
+        let Err(error) = ended else { return Ok(()) };
         // Through the log, too: its reader may stand still.
         log.event("error", json!({"message": error.to_string()}));
         if let tern_serve::Error::Address(_, error) = &error
@@ -203,17 +230,7 @@ impl Serve {
             }
             _ => None,
         };
-        let name = || match hub::name(model).filter(|_| !model.exists()) {
-            // The dot of `1.58bit` begins no extension in a name of the Hub.
-            Some(name) => hub::of(&name).map_or_else(|| name.last().to_owned(), |known| known.name.clone()),
-            None => {
-                model.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned())
-            }
-        };
-        let (file, file_bytes) = match named {
-            Named::Story => (tern::STORY.to_owned(), tern::story_bytes()),
-            Named::Path(path) => (path.display().to_string(), bytes_of(path)),
-        };
+        let (file, file_bytes) = file_of(named);
         let seconds = |count: usize| Duration::from_secs(count as u64);
         let form = self.log;
         let room = &self.room;
@@ -221,7 +238,7 @@ impl Serve {
         let request_memory = room.request_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(tern_serve::Options {
             request_memory: request_memory.unwrap_or(usual.request_memory),
-            name: self.alias.first().cloned().unwrap_or_else(name),
+            name: self.alias.first().cloned().unwrap_or_else(|| name_of(model)),
             aliases: self.alias.iter().skip(1).cloned().collect(),
             file,
             file_bytes,
@@ -230,6 +247,8 @@ impl Serve {
             context: room.ctx_size,
             pooling: self.pooling,
             kv_memory: room.kv_memory,
+            model_memory: room.model_memory,
+            keep_alive: (room.keep_alive > 0).then(|| seconds(room.keep_alive)),
             sampling: self.sampling.sampling(),
             seed: self.sampling.seed(),
             breakers: self.sampling.breakers(),
@@ -264,6 +283,23 @@ fn this_program() -> std::process::Command {
     let mut command = std::process::Command::new(file);
     command.arg("try-grammars");
     command
+}
+
+/// The name by which a model is served that this word names.
+fn name_of(word: &Path) -> String {
+    match hub::name(word).filter(|_| !word.exists()) {
+        // The dot of `1.58bit` begins no extension in a name of the Hub.
+        Some(name) => hub::of(&name).map_or_else(|| name.last().to_owned(), |known| known.name.clone()),
+        None => word.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned()),
+    }
+}
+
+/// A model's file as clients are told of it, and its bytes.
+fn file_of(named: &Named) -> (String, u64) {
+    match named {
+        Named::Story => (tern::STORY.to_owned(), tern::story_bytes()),
+        Named::Path(path) => (path.display().to_string(), bytes_of(path)),
+    }
 }
 
 /// Bytes of a model's file, or of the files in its directory.

@@ -51,6 +51,8 @@ pub(crate) fn page() -> tern::Result<Model> {
     Model::open(PAGE.as_ref(), &tern::Options { threads: Some(1), ..tern::Options::default() })
 }
 
+type Told = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
 impl Server {
     pub(crate) fn start(options: Options) -> Self {
         Self::with(options, page)
@@ -70,11 +72,23 @@ impl Server {
         server
     }
 
-    /// The same, without waiting for the model.
+    /// With several models, none of which is loaded.
+    pub(crate) fn models(options: Options, models: Vec<tern_serve::Served>) -> Self {
+        Self::of(async |listener, told| tern_serve::run_models(listener, models, options, told).await)
+    }
+
+    /// With one, without waiting for it.
     pub(crate) fn loading(
         options: Options,
         load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
     ) -> Self {
+        Self::of(async |listener, told| tern_serve::run(listener, load, options, told).await)
+    }
+
+    fn of<F>(serve: F) -> Self
+    where
+        F: AsyncFnOnce(tokio::net::TcpListener, Told) -> Result<(), tern_serve::Error> + Send + 'static,
+    {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -84,10 +98,10 @@ impl Server {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tern_serve::run(listener, load, options, async {
+                let told: Told = Box::pin(async {
                     let _ = told.await;
-                })
-                .await
+                });
+                serve(listener, told).await
             });
             runtime.shutdown_background();
             served

@@ -41,7 +41,7 @@ pub(super) fn apply(serve: Serve) -> Outcome<Serve> {
     if let Some(path) = &config {
         known_settings(path, &file)?;
     }
-    let added = layered(&words, serve.model.is_some(), env, file)?;
+    let added = layered(&words, !serve.models.is_empty(), env, file)?;
     if added.is_empty() {
         return Ok(serve);
     }
@@ -154,8 +154,12 @@ fn layered(
         }
     }
     if !model {
-        let from_file = || in_file("model").and_then(|setting| setting.values.first());
-        added.extend(env("TERN_MODEL").or_else(|| from_file().map(OsString::from)));
+        let from_file =
+            || in_file("model").into_iter().flat_map(|setting| &setting.values).map(OsString::from);
+        match env("TERN_MODEL") {
+            Some(model) => added.push(model),
+            None => added.extend(from_file()),
+        }
     }
     Ok(added)
 }
