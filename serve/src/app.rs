@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::dialect::openai::responses::store::Store;
 use crate::error::Refusal;
 use crate::grammar::Found as Known;
-use crate::limits::{COMPILING, EVENTS, PREPARING, PROMPTS};
+use crate::limits::{COMPILING, EVENTS, LOOK, PREPARING, PROMPTS, ROOM};
 use crate::metrics::Metrics;
 use crate::models::{Found, Keep, Models};
 use crate::names;
@@ -111,7 +111,7 @@ impl App {
         let shares = (0..keys).map(|_| share()).collect();
         Self {
             budget: Budget::new(options.request_memory),
-            models: Models::new(served, most, options.keep_alive),
+            models: Models::new(served, most, options.kv_memory, options.keep_alive),
             options,
             metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),
@@ -154,11 +154,17 @@ impl App {
         asked: Option<&str>,
         keep: Keep,
     ) -> Result<Arc<Ready>, Refusal> {
+        let start = Instant::now();
         loop {
             self.open()?;
             let mut wait = match self.models.find(asked, keep)? {
                 Found::Ready(ready) => return Ok(ready),
                 Found::Wait(wait) => wait,
+                Found::Busy(refusal) if start.elapsed() > ROOM => return Err(refusal),
+                Found::Busy(_) => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
                 Found::Load(at, served, gone) => {
                     load::begin(self, at, served, gone);
                     continue;

@@ -104,3 +104,8 @@ pub(crate) const RESPONSES_BYTES: usize = 64 << 20;
 pub(crate) fn at_most(most: usize, found: usize, what: &str) -> Result<(), String> {
     if found > most { Err(format!("expected at most {most} {what}, found {found}")) } else { Ok(()) }
 }
+
+/// How long a request waits for its model while those that are loaded answer others and leave no room for it, and how
+/// often it looks.
+pub(crate) const ROOM: Duration = Duration::from_secs(30);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tern::Config;
+use tern::{Config, KvFormat};
 use tokio::sync::watch;
 
 use crate::error::{Refusal, short};
@@ -42,6 +42,8 @@ impl Loaded {
 
 struct Entry {
     served: Arc<Served>,
+    /// Bytes that are kept free for it before it is loaded.
+    needed: u64,
     state: State,
     /// The thread that owns the model.
     thread: Option<JoinHandle<()>>,
@@ -97,9 +99,14 @@ pub(crate) enum Found {
     Ready(Arc<Ready>),
     /// It has to be loaded first, by the caller. Those who were unloaded for it are gone when these threads end.
     Load(usize, Arc<Served>, Vec<JoinHandle<()>>),
+    /// There is no room for it while all loaded models have requests to answer; this is told to whoever does not wait.
+    Busy(Refusal),
     /// Somebody loads it already.
     Wait(watch::Receiver<()>),
 }
+
+/// The threads of models that were unloaded for another.
+type Gone = Option<Vec<JoinHandle<()>>>;
 
 /// How long a request wants its model to stay: nothing said, for good, or for so long.
 pub(crate) type Keep = Option<Option<Duration>>;
@@ -117,10 +124,12 @@ pub(crate) struct Models {
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Models {
-    pub(crate) fn new(served: Vec<Served>, most: u64, keep: Option<Duration>) -> Self {
+    /// With so many bytes for all models, and for the keys and values of each where that is said.
+    pub(crate) fn new(served: Vec<Served>, most: u64, kv: Option<u64>, keep: Option<Duration>) -> Self {
         let entry = |served: Served| Entry {
             // The one model without a way to load it is being loaded from the start.
             state: if served.load.is_some() { State::Cold } else { State::Loading(0) },
+            needed: needed(&served, kv),
             served: Arc::new(served),
             thread: None,
         };
@@ -174,30 +183,46 @@ impl Models {
             State::Failed(..) | State::Cold => {}
         }
         let served = list[at].served.clone();
-        let gone = self.make_room(&mut list, &served)?;
-        list[at].state = State::Loading(served.file_bytes);
-        Ok(Found::Load(at, served, gone))
+        let needed = list[at].needed.min(self.most);
+        match self.make_room(&mut list, &served, needed)? {
+            Some(gone) => {
+                list[at].state = State::Loading(needed);
+                Ok(Found::Load(at, served, gone))
+            }
+            None => {
+                let what =
+                    "the loaded models have requests to answer, and leave no memory for it: try again later";
+                Ok(Found::Busy(Refusal::unavailable(format!(
+                    "`{}` cannot be loaded yet: {what}",
+                    served.name
+                ))))
+            }
+        }
     }
 
     /// Unloads models that nobody uses, the one that was used longest ago first, until there is room for this one.
-    fn make_room(&self, list: &mut [Entry], wanted: &Served) -> Result<Vec<JoinHandle<()>>, Refusal> {
-        let (name, needed, most) = (&wanted.name, wanted.file_bytes, self.most);
-        if needed > most {
+    /// Gives their threads; `None`, and unloads nothing, where there would not be enough room even so.
+    fn make_room(&self, list: &mut [Entry], wanted: &Served, needed: u64) -> Result<Gone, Refusal> {
+        let (name, bytes, most) = (&wanted.name, wanted.file_bytes, self.most);
+        if bytes > most {
             let what = "takes more memory than `--model-memory` allows";
-            return Err(Refusal::unavailable(format!("`{name}` {what}: {needed} bytes of {most}")));
+            return Err(Refusal::unavailable(format!("`{name}` {what}: {bytes} bytes of {most}")));
+        }
+        let is_idle = |entry: &Entry| matches!(&entry.state, State::Loaded(loaded) if loaded.is_idle());
+        if list.iter().filter(|entry| !is_idle(entry)).map(Entry::bytes).sum::<u64>() > most - needed {
+            return Ok(None);
         }
         while list.iter().map(Entry::bytes).sum::<u64>() > most - needed {
             let idle = list.iter_mut().filter_map(|entry| match &entry.state {
                 State::Loaded(loaded) if loaded.is_idle() => Some((loaded.used, entry)),
                 _ => None,
             });
-            let Some((_, entry)) = idle.min_by_key(|(used, _)| *used) else {
-                let what = "the loaded models have requests to answer, and leave no memory for it: try again in a moment";
-                return Err(Refusal::unavailable(format!("`{name}` cannot be loaded yet: {what}")));
-            };
+            let Some((_, entry)) = idle.min_by_key(|(used, _)| *used) else { return Ok(None) };
             unload(entry);
         }
-        Ok(list.iter_mut().filter(|entry| entry.is_cold()).filter_map(|entry| entry.thread.take()).collect())
+        Ok(Some(
+            list.iter_mut().filter(|entry| entry.is_cold()).filter_map(|entry| entry.thread.take()).collect(),
+        ))
     }
 
     /// Bytes that a model may have which is being loaded: what no other model has.
@@ -271,6 +296,19 @@ impl Models {
         let found = list.iter().find(|entry| entry.served.is_called(asked));
         found.map(listed).ok_or_else(|| Self::unknown(&list, asked))
     }
+}
+
+/// The weights, and the keys and values: as many as are asked for, or twice a whole conversation's, because a model gets
+/// half of what is free for them.
+fn needed(served: &Served, kv: Option<u64>) -> u64 {
+    let writes = served.config.as_ref().filter(|config| config.pooling.is_none());
+    let kv = match (kv, writes) {
+        (_, None) if served.config.is_some() => 0,
+        (Some(kv), _) => kv,
+        (None, Some(config)) => 2 * (config.context.saturating_mul(config.kv_bytes(KvFormat::F16))) as u64,
+        (None, None) => 0,
+    };
+    served.file_bytes.saturating_add(kv)
 }
 
 fn listed(entry: &Entry) -> Listed {

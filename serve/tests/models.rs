@@ -37,7 +37,7 @@ fn three(options: Options) -> (Server, Vec<Arc<AtomicUsize>>) {
 
 fn ask(server: &Server, model: &str) -> (u16, Value) {
     let body = json!({"model": model, "prompt": "Once", "max_tokens": 4});
-    let reply = server.post("/v1/completions", &body.to_string());
+    let reply = server.post("/v1/completions", &body);
     (reply.status, reply.json())
 }
 
@@ -78,7 +78,7 @@ fn unknown_and_hostile_names_are_refused_in_each_dialect() {
     let (server, counts) = three(options());
     for name in ["d", "../a", "a/../../etc/passwd", "\0", &"x".repeat(1 << 20)] {
         let messages = json!([{"role": "user", "content": "Hi"}]);
-        let body = json!({"model": name, "messages": messages, "max_tokens": 4, "input": "Hi"}).to_string();
+        let body = json!({"model": name, "messages": messages, "max_tokens": 4, "input": "Hi"});
         let openai = ["/v1/chat/completions", "/v1/embeddings", "/v1/responses"];
         for path in openai {
             let reply = server.post(path, &body);
@@ -99,7 +99,7 @@ fn unknown_and_hostile_names_are_refused_in_each_dialect() {
 fn models_are_unloaded_by_age_and_on_request() {
     let (server, counts) = three(Options { keep_alive: Some(Duration::from_millis(600)), ..options() });
     let load = |keep: Value| {
-        let body = json!({"model": "a", "keep_alive": keep}).to_string();
+        let body = json!({"model": "a", "keep_alive": keep});
         server.post("/api/generate", &body).json()["done_reason"].clone()
     };
     assert_eq!(load(json!(-1)), "load");
