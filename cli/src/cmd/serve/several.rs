@@ -8,7 +8,7 @@ use tern_serve::Served;
 
 use super::{file_of, name_of};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs, Named};
+use crate::model::{self, MachineArgs};
 
 /// The models in a folder that is none itself, in the order of their names.
 pub(super) fn folder(word: &Path) -> Option<Vec<PathBuf>> {
