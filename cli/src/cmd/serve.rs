@@ -25,7 +25,7 @@ Every flag can also stand in the environment (`TERN_PORT=80` for --port 80) or i
 
 Examples:
   tern serve story                then open http://127.0.0.1:8080 in a browser
-  tern serve model.gguf story     several: each loaded on its first use, chosen by name
+  tern serve model.gguf story     each loaded on its first use, chosen by name
   tern serve model.gguf --port 9000 --parallel 4
   tern serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
   curl http://127.0.0.1:8080/v1/chat/completions \\
