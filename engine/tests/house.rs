@@ -71,6 +71,19 @@ fn no_file_is_over_800_lines() {
 }
 
 /// A crate's package has the crate's folder and nothing else.
+/// In WebAssembly `std` has none, and says so when it is asked.
+#[test]
+fn the_engine_has_one_clock() {
+    for path in sources_of(&root().join("engine/src")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let own = |line: &&str| {
+            let line = line.trim_start();
+            !line.starts_with("//") && line.contains("std::time::") && line.contains("Instant")
+        };
+        assert_eq!(text.lines().find(own), None, "{}: expected `crate::clock::Instant`", path.display());
+    }
+}
+
 #[test]
 fn what_a_crate_is_built_from_lies_in_its_folder() {
     let mut count = 0;

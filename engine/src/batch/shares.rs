@@ -5,7 +5,9 @@
 //! credit for the time of absence.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Instant;
 
 /// How long an owner without a job is still one who shares.
 const LINGER: Duration = Duration::from_secs(1);
