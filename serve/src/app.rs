@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::dialect::openai::responses::store::Store;
 use crate::error::Refusal;
 use crate::grammar::Found as Known;
-use crate::limits::{COMPILING, EVENTS, LOOK, PREPARING, PROMPTS, ROOM};
+use crate::limits::{COMPILING, EVENTS, LOOK, PREPARING, PROMPTS, REST, ROOM};
 use crate::metrics::Metrics;
 use crate::models::{Found, Keep, Models};
 use crate::names;
@@ -24,7 +24,7 @@ use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
 use crate::served::Served;
 use crate::system;
-use crate::turns::{REST, Turns, at_low_priority};
+use crate::turns::{Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Place, Work};
 
@@ -136,10 +136,9 @@ impl App {
 
     /// Whether the only model is loaded, or there are several, of which each is loaded when it is used.
     pub(crate) fn there(&self) -> Result<(), Refusal> {
-        self.open()?;
         match *self.phase.borrow() {
             Phase::Loading => Err(Refusal::unavailable("the model is being loaded")),
-            Phase::Serving | Phase::Draining => Ok(()),
+            Phase::Serving | Phase::Draining => self.open(),
         }
     }
 

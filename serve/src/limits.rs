@@ -105,7 +105,9 @@ pub(crate) fn at_most(most: usize, found: usize, what: &str) -> Result<(), Strin
     if found > most { Err(format!("expected at most {most} {what}, found {found}")) } else { Ok(()) }
 }
 
-/// How long a request waits for its model while those that are loaded answer others and leave no room for it, and how
-/// often it looks.
+/// How long a request waits for its model while those that are loaded answer others and leave no room for it.
 pub(crate) const ROOM: Duration = Duration::from_secs(30);
+/// The longest rest after work before the model that took long.
+pub(crate) const REST: Duration = Duration::from_secs(5);
+/// How often a request that waits for either looks.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);

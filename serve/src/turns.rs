@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// The longest rest.
-pub(crate) const REST: Duration = Duration::from_secs(5);
+use crate::limits::LOOK;
+
 /// How long an owner without work is still one of those who share.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often those who wait look whether a rest is over.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// Places for such work.
 #[derive(Debug)]
@@ -58,13 +56,12 @@ impl State {
     fn end(&mut self, owner: u64, took: Duration) {
         self.free += 1;
         let now = Instant::now();
-        self.owners.retain(|_, known| known.running > 0 || now.max(known.rests) < known.last + LINGER);
+        self.owners.retain(|_, known| known.running > 0 || now < known.rests.max(known.last + LINGER));
         let others = self.owners.len() as u32 - 1;
         if let Some(known) = self.owners.get_mut(&owner) {
             known.running -= 1;
             known.last = now;
-            known.rests = known.rests.max(now) + (took * others);
-            known.rests = known.rests.min(now + self.rest);
+            known.rests = (known.rests.max(now) + took * others).min(now + self.rest);
         }
     }
 
@@ -172,6 +169,7 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
+    use crate::limits::REST;
 
     /// Polls once.
     fn ready<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
@@ -217,6 +215,16 @@ mod tests {
         let state = turns.state();
         let running: usize = state.owners.values().map(|owner| owner.running).sum();
         assert_eq!((state.free, running, state.waiting.len()), (3, 0, 0));
+    }
+
+    #[test]
+    fn a_rest_outlasts_the_work_of_others() {
+        let turns = Turns::new(3, 2, REST);
+        let mut state = turns.state();
+        [1, 2].into_iter().for_each(|owner| state.begin(owner));
+        state.end(1, 2 * LINGER);
+        state.end(2, Duration::ZERO);
+        assert!(!state.may(1) && state.may(2));
     }
 
     #[test]
