@@ -2,17 +2,13 @@
 // node web.mjs SITE FOLDER-FOR-SCREENSHOTS TERN MODEL
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
 import http from "node:http";
-import { createRequire } from "node:module";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
+import { accessible, ask, browser, idle, model, person, problems, shot, tern, url as site } from "./page/browser.mjs";
 
-const require = createRequire(path.join(process.cwd(), "x.js"));
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const [site, shots, tern, model] = process.argv.slice(2);
-mkdirSync(shots, { recursive: true });
+const ANY = { outside: true, patience: 30_000 };
 
 const KINDS = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json" };
 
@@ -36,31 +32,8 @@ const serve = async (folder, heads = {}) => {
   return { url: `http://127.0.0.1:${server.address().port}/`, asked, cut };
 };
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
-const problems = [];
-const person = async (options = {}) => {
-  const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, colorScheme: "light", ...options });
-  context.setDefaultTimeout(30_000);
-  const tab = async (url) => {
-    const page = await context.newPage();
-    page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
-    page.on("pageerror", (error) => problems.push(String(error)));
-    await page.goto(url);
-    return page;
-  };
-  return { context, tab };
-};
 const forget = (pattern) => problems.splice(0, problems.length, ...problems.filter((text) => !pattern.test(text)));
-const shot = (page, name) => page.screenshot({ path: path.join(shots, `${name}.png`) });
 const met = (page, name = "story") => page.waitForFunction((name) => document.getElementById("model").textContent.startsWith(`${name} · `), name);
-const idle = (page) => page.waitForFunction(() => document.getElementById("send").textContent === "Send");
-const ask = async (page, text) => {
-  const before = await page.locator(".turn").count();
-  await page.fill("#text", text);
-  await page.press("#text", "Enter");
-  await page.waitForFunction((count) => document.querySelectorAll(".turn").length >= count, before + 2);
-  await idle(page);
-};
 const answers = (page) => page.locator(".turn.assistant .answer").allInnerTexts();
 const set = (page, settings) => page.evaluate((settings) => localStorage.setItem("tern.settings", JSON.stringify({ v: 2, ...settings })), settings);
 
@@ -130,10 +103,8 @@ const sizes = () => {
 const HELLO = "Hello! Would you like to hear a story?";
 
 const looks = async (page) => {
-  await page.evaluate(axe);
   const check = async (name) => {
-    const { violations } = await page.evaluate(() => globalThis.axe.run());
-    assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(" ")}`), [], name);
+    await accessible(page, name);
     const [wide, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
     assert(wide <= width, `${name} is ${wide} wide on ${width}`);
     await shot(page, name);
@@ -262,7 +233,7 @@ try {
   const closed = await serve(path.dirname(model));
 
   // Without a service worker there is one thread, and the same page.
-  const bare = await person({ serviceWorkers: "block" });
+  const bare = await person({ ...ANY, serviceWorkers: "block" });
   page = await bare.tab(home.url);
   await met(page);
   assert(!(await page.evaluate(() => crossOriginIsolated)));
@@ -272,7 +243,7 @@ try {
   forget(/service worker/i);
   at("without a service worker");
 
-  const { context, tab } = await person();
+  const { context, tab } = await person(ANY);
   page = await tab(home.url);
   await begin(page);
   at("the page");

@@ -2,7 +2,8 @@
 // can be cut.
 import { createRequire } from "node:module";
 import { spawn } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync } from "node:fs";
 import http from "node:http";
 import path from "node:path";
 
@@ -20,18 +21,27 @@ export const problems = [];
 export const forget = () => problems.splice(0, problems.length, ...problems.filter((text) => !/Failed to load resource|net::ERR/.test(text)));
 
 // A fresh person: their own storage, and the pages that they open.
-export const person = async (options = {}) => {
+// `outside` is whether a page may ask other places than its own, `patience` how long anything may take.
+export const person = async ({ outside = false, patience = 20_000, ...options } = {}) => {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, colorScheme: "light", acceptDownloads: true, ...options });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(patience);
   const tab = async (at = url) => {
     const page = await context.newPage();
     page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
     page.on("pageerror", (error) => problems.push(String(error)));
-    page.on("request", (request) => /^(data|blob):/.test(request.url()) || request.url().startsWith(at) || problems.push(request.url()));
+    page.on("request", (request) => /^(data|blob):/.test(request.url()) || request.url().startsWith(at) || outside || problems.push(request.url()));
     await page.goto(at);
     return page;
   };
   return { context, tab };
+};
+
+// The whole of axe's rules. The page's own policy forbids scripts from elsewhere; the browser's tests are let in.
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+export const accessible = async (page, name) => {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(" ")}`), [], name);
 };
 
 export const shot = (page, name) => page.screenshot({ path: path.join(shots, `${name}.png`) });

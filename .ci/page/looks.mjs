@@ -2,16 +2,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { HOSTILE } from "./hostile.mjs";
-import { between, forget, idle, met, person, problems, require, send, shot } from "./browser.mjs";
-
-const axe = await readFile(require.resolve("axe-core/axe.min.js"), "utf8");
-
-// The whole of axe's rules. The page's own policy forbids scripts from elsewhere; the browser's tests are let in.
-const accessible = async (page, name) => {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(" ")}`), [], name);
-};
+import { accessible, between, forget, idle, met, person, problems, send, shot } from "./browser.mjs";
 
 const chat = (id, title, contents) => ({
   v: 2, id, title: [title, 1], gone: [false, 0], trim: false, picked: [],

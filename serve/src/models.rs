@@ -155,10 +155,18 @@ impl Models {
     }
 
     fn unknown(list: &[Entry], asked: &str) -> Refusal {
+        Refusal::no_model(&short(asked), &Self::names_of(list))
+    }
+
+    fn names_of(list: &[Entry]) -> String {
         let (names, more) =
             (list.iter().take(8).map(|entry| format!("`{}`", entry.served.name)), list.len() > 8);
-        let names: Vec<String> = names.chain(more.then(|| "more".to_owned())).collect();
-        Refusal::no_model(&short(asked), &names.join(", "))
+        names.chain(more.then(|| "more".to_owned())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The models' names, for messages: the first of many.
+    pub(crate) fn names(&self) -> String {
+        Self::names_of(&self.list())
     }
 
     /// Finds a model, and begins its loading where it is not loaded. `keep` is how long it is to stay afterwards, where the

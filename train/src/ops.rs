@@ -38,4 +38,30 @@ impl Machine<'_> {
             );
         });
     }
+
+    /// The sum of what `each` makes of the numbers, in f64, on the caller's thread.
+    pub(crate) fn sum_of(self, x: &[f32], each: impl Fn(f64) -> f64) -> f64 {
+        self.cpu.vectorised(
+            #[inline(always)]
+            || {
+                let mut lanes = [0f64; 8];
+                let (whole, rest) = x.as_chunks::<8>();
+                for eight in whole {
+                    for i in 0..8 {
+                        lanes[i] += each(f64::from(eight[i]));
+                    }
+                }
+                lanes.iter().sum::<f64>() + rest.iter().map(|x| each(f64::from(*x))).sum::<f64>()
+            },
+        )
+    }
+
+    /// The same on all threads: pieces by themselves, then in order.
+    pub(crate) fn sum_of_pieces(self, x: &[f32], piece: usize, each: impl Fn(f64) -> f64 + Sync) -> f64 {
+        let mut sums = vec![0f64; x.len().div_ceil(piece)];
+        self.pool.for_chunks(&mut sums, 1, |index, sum| {
+            sum[0] = self.sum_of(&x[index * piece..((index + 1) * piece).min(x.len())], &each);
+        });
+        sums.iter().sum()
+    }
 }

@@ -26,26 +26,9 @@ pub struct Rates {
     pub step: u64,
 }
 
-/// `Σ g²` in f64: pieces by themselves, then in order.
+/// `Σ g²` in f64.
 pub fn squares(on: Machine, g: &[f32]) -> f64 {
-    let mut sums = vec![0f64; g.len().div_ceil(PIECE)];
-    on.pool.for_chunks(&mut sums, 1, |index, sum| {
-        let g = &g[index * PIECE..((index + 1) * PIECE).min(g.len())];
-        sum[0] = on.cpu.vectorised(
-            #[inline(always)]
-            || {
-                let mut lanes = [0f64; 8];
-                let (whole, rest) = g.as_chunks::<8>();
-                for eight in whole {
-                    for i in 0..8 {
-                        lanes[i] += f64::from(eight[i]) * f64::from(eight[i]);
-                    }
-                }
-                lanes.iter().sum::<f64>() + rest.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>()
-            },
-        );
-    });
-    sums.iter().sum()
+    on.sum_of_pieces(g, PIECE, |g| g * g)
 }
 
 impl AdamW {

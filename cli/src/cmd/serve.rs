@@ -151,22 +151,24 @@ impl Serve {
         if words.is_empty() {
             words.push(PathBuf::from(tern::STORY));
         }
-        let several = words.len() > 1 || several::folder(&words[0]).is_some();
+        let models = several::each(&words);
+        // A folder is several also where it holds but one.
+        let several = models.len() > 1 || models != words;
         if several && !self.alias.is_empty() {
             return Err(Failure::misused(
                 "--alias: one model only can have other names, found several models",
             ));
         }
-        for word in &words {
-            hub::fetch(word, &self.pull)?;
+        for model in &models {
+            hub::fetch(model, &self.pull)?;
         }
         tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });
         // What cannot be opened is told before anything listens.
         let (served, named) = match several {
-            true => (several::served(&words, &self.machine, self.threads.threads)?, Named::Story),
-            false => (Vec::new(), model::find(&words[0])?),
+            true => (several::served(&models, &self.machine, self.threads.threads)?, Named::Story),
+            false => (Vec::new(), model::find(&models[0])?),
         };
-        let options = self.options(&words[0], &named)?;
+        let options = self.options(&models[0], &named)?;
         let log = options.log.clone();
         if !self.host.is_loopback() && options.keys.is_empty() {
             let what =

@@ -101,8 +101,7 @@ fn four_rows(tensor: &Tensor, row: usize) -> &[u8] {
 }
 
 fn iq1_scale(tensor: &Tensor, row: usize) -> f32 {
-    let bytes = row_bytes(tensor, row);
-    f16(bytes)
+    f16(row_bytes(tensor, row))
 }
 
 fn iq2_scale(tensor: &Tensor, row: usize) -> f32 {

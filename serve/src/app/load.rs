@@ -41,9 +41,10 @@ pub(crate) fn one(
     ended: oneshot::Sender<Result<(), Ended>>,
 ) -> std::io::Result<()> {
     // Weak, because the app holds the sender of the worker's inbox: the thread ends when the app is gone.
-    let (app, metrics) = (Arc::downgrade(app), app.metrics.clone());
+    let (served, metrics) = (app.models.all().swap_remove(0).served, app.metrics.clone());
+    let app = Arc::downgrade(app);
     let thread = std::thread::Builder::new().name("tern-model".to_owned());
-    thread.spawn(move || drop(ended.send(own(&app, 0, &metrics, load))))?;
+    thread.spawn(move || drop(ended.send(own(&app, 0, &served, &metrics, load))))?;
     Ok(())
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn begin(app: &Arc<App>, at: usize, served: Arc<Served>, gone: Vec<Jo
         }
         tern::give_back();
         let Some(load) = served.load.clone() else { return };
-        let owned = catch_unwind(AssertUnwindSafe(|| own(&weak, at, &metrics, move || load())));
+        let owned = catch_unwind(AssertUnwindSafe(|| own(&weak, at, &served, &metrics, move || load())));
         metrics.unloaded(&served.name);
         let what = match owned {
             Ok(Ok(())) => return tern::give_back(),
@@ -83,29 +84,34 @@ pub(crate) fn begin(app: &Arc<App>, at: usize, served: Arc<Served>, gone: Vec<Jo
 fn own(
     app: &Weak<App>,
     at: usize,
+    served: &Arc<Served>,
     metrics: &Metrics,
     load: impl FnOnce() -> tern::Result<Model>,
 ) -> Result<(), Ended> {
     let model = Arc::new(load().map_err(Ended::Model)?);
-    let Some(Opened { name, bounds, inbox, pooling }) = open(app, at, &model)? else { return Ok(()) };
+    let Some(Opened { bounds, inbox, pooling }) = open(app, at, served, &model)? else { return Ok(()) };
     if model.config().pooling.is_some() {
         return embed::run(&model, pooling, &inbox, metrics).map_err(Ended::Model);
     }
-    worker::run(&name, &model, bounds, &inbox, metrics).map_err(Ended::Model)
+    worker::run(&served.name, &model, bounds, &inbox, metrics).map_err(Ended::Model)
 }
 
 /// What a thread needs to run its model.
 struct Opened {
-    name: String,
     bounds: Bounds,
     inbox: Inbox,
     pooling: Option<Pooling>,
 }
 
 /// Makes the loaded model known to the app and begins to serve; `None` where the server ended during loading.
-fn open(app: &Weak<App>, at: usize, model: &Arc<Model>) -> Result<Option<Opened>, Ended> {
+fn open(
+    app: &Weak<App>,
+    at: usize,
+    served: &Arc<Served>,
+    model: &Arc<Model>,
+) -> Result<Option<Opened>, Ended> {
     let Some(app) = app.upgrade() else { return Ok(None) };
-    let (options, served) = (&app.options, app.models.all().swap_remove(at).served);
+    let options = &app.options;
     let room = app.models.room_for(at).saturating_sub(served.file_bytes);
     let (context, pages) = match model.config().pooling {
         None => memory::plan(model, options, room).map_err(Ended::Settings)?,
@@ -155,5 +161,5 @@ fn open(app: &Weak<App>, at: usize, model: &Arc<Model>) -> Result<Option<Opened>
         options.log.event("warning", json!({"message": warning}));
     }
     options.log.event("ready", entry);
-    Ok(Some(Opened { name: served.name.clone(), bounds, inbox: Inbox { work }, pooling: options.pooling }))
+    Ok(Some(Opened { bounds, inbox: Inbox { work }, pooling: options.pooling }))
 }

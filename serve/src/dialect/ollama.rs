@@ -426,13 +426,9 @@ pub(crate) async fn pull(State(app): State<Arc<App>>, body: Result<Json<Named>, 
     let pulled = || {
         let Json(Named { model, stream }) = body?;
         if model.as_deref().is_none_or(|name| app.models.named(name).is_err()) {
-            let all = app.models.all();
-            let names: Vec<String> =
-                all.iter().take(8).map(|model| format!("`{}`", model.served.name)).collect();
-            let what = match names.as_slice() {
-                [one] => format!("this server has the model {one} and fetches no others"),
-                _ => format!("this server has the models {} and fetches no others", names.join(", ")),
-            };
+            let (names, models) =
+                (app.models.names(), if app.models.all().len() == 1 { "model" } else { "models" });
+            let what = format!("this server has the {models} {names} and fetches no others");
             return Err(Refusal::not_supported(what));
         }
         let done = json!({"status": "success"});

@@ -59,7 +59,7 @@ impl Quantiser {
         let groups = PIECE.div_ceil(size);
         on.pool.for_chunks(&mut values, groups, |index, values| {
             for (value, w) in values.iter_mut().zip(w[index * groups * size..].chunks_exact(size)) {
-                let mean = (sum(on, w) / size as f64) as f32;
+                let mean = (on.sum_of(w, f64::abs) / size as f64) as f32;
                 *value = to_f16(at_least(mean));
             }
         });
@@ -110,33 +110,12 @@ pub fn to_f16(value: f32) -> f32 {
 pub fn absmean(on: Machine, w: &[f32]) -> f32 {
     /// Numbers that are summed by one thread.
     const PIECE: usize = 4096;
-    let mut sums = vec![0f64; w.len().div_ceil(PIECE)];
-    on.pool.for_chunks(&mut sums, 1, |index, out| {
-        out[0] = sum(on, &w[index * PIECE..((index + 1) * PIECE).min(w.len())]);
-    });
-    at_least((sums.iter().sum::<f64>() / w.len() as f64) as f32)
+    at_least((on.sum_of_pieces(w, PIECE, f64::abs) / w.len() as f64) as f32)
 }
 
 /// A mean as a scale; one that is no number stays so, and is seen.
 fn at_least(mean: f32) -> f32 {
     if mean < LEAST { LEAST } else { mean }
-}
-
-/// The sum of magnitudes.
-fn sum(on: Machine, w: &[f32]) -> f64 {
-    on.cpu.vectorised(
-        #[inline(always)]
-        || {
-            let mut lanes = [0f64; 8];
-            let (whole, rest) = w.as_chunks::<8>();
-            for eight in whole {
-                for i in 0..8 {
-                    lanes[i] += f64::from(eight[i].abs());
-                }
-            }
-            lanes.iter().sum::<f64>() + rest.iter().map(|w| f64::from(w.abs())).sum::<f64>()
-        },
-    )
 }
 
 /// Trits of weights that share a scale `m`: -1 below `-m/2`, 1 above `m/2`, as the engine rounds masters.

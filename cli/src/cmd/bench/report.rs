@@ -84,9 +84,7 @@ impl Row {
             joules: joules.map(|joules| Spread::of(joules).median),
         }
     }
-}
 
-impl Row {
     /// Texts a second, of a test that makes vectors.
     fn texts(&self, test: &Test) -> Option<f64> {
         match test.work {

@@ -10,8 +10,13 @@ use super::{file_of, name_of};
 use crate::failure::{Failure, Outcome};
 use crate::model::{self, MachineArgs};
 
+/// These words, with its models in the place of each folder.
+pub(super) fn each(words: &[PathBuf]) -> Vec<PathBuf> {
+    words.iter().flat_map(|word| folder(word).unwrap_or_else(|| vec![word.clone()])).collect()
+}
+
 /// The models in a folder that is none itself, in the order of their names.
-pub(super) fn folder(word: &Path) -> Option<Vec<PathBuf>> {
+fn folder(word: &Path) -> Option<Vec<PathBuf>> {
     if word == Path::new(tern::STORY) || !word.is_dir() || model::is_model(&word.to_string_lossy()) {
         return None;
     }
@@ -21,16 +26,15 @@ pub(super) fn folder(word: &Path) -> Option<Vec<PathBuf>> {
     Some(models).filter(|models| !models.is_empty())
 }
 
-/// All that these words name, each with what the head of its file says.
+/// These models, each with what the head of its file says.
 pub(super) fn served(
-    words: &[PathBuf],
+    models: &[PathBuf],
     machine: &MachineArgs,
     threads: Option<usize>,
 ) -> Outcome<Vec<Served>> {
-    let each = |word: &PathBuf| folder(word).unwrap_or_else(|| vec![word.clone()]);
     let mut all: Vec<Served> = Vec::new();
-    for word in words.iter().flat_map(each) {
-        let served = one(&word, machine, threads)?;
+    for word in models {
+        let served = one(word, machine, threads)?;
         if all.iter().any(|other| other.name == served.name) {
             let what = format!("{}: another model is called `{}` already", word.display(), served.name);
             return Err(
