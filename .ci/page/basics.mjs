@@ -180,7 +180,7 @@ export default async () => {
   const page = await tab(line.url);
   await met(page);
   const weight = await page.evaluate(() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")].reduce((sum, entry) => sum + entry.decodedBodySize, 0));
-  assert(weight > 50_000 && weight < 200_000, `${weight} bytes`);
+  assert(weight > 50_000 && weight < 300_000, `${weight} bytes`);
   const time = await page.evaluate(() => performance.getEntriesByType("navigation")[0].loadEventEnd);
   console.log(`loaded in ${time.toFixed(0)} ms, ${weight} bytes`);
   await shot(page, "empty-light");

@@ -1,9 +1,11 @@
 // One answer being written: what is sent, what comes, what is kept of it. Several chats may have one at a time.
 import { explain, patience, speed } from "./failure.js";
 import { parts } from "./markdown.js";
+import { modelOf, several } from "./picker.js";
 import { stream, watch } from "./server.js";
 import { chosen, setting } from "./settings.js";
 import { save } from "./store.js";
+import { MODEL, SYSTEM, choice, choose } from "./tree.js";
 
 // By the chat's id: {turn, stop, note}.
 export const running = new Map();
@@ -27,9 +29,11 @@ const messages = (chat, turn) => above(chat, turn)
   .map(({ role, content }) => ({ role, content: role === "assistant" ? parts(content).answer.trim() : content }))
   .filter(({ content }) => content);
 
-const request = (list) => {
+// `model` is its name where the server has several.
+const request = (chat, model, list) => {
   const body = { stream: true, stream_options: { include_usage: true }, messages: list, ...chosen() };
-  const system = setting("system")?.trim();
+  if (model) body.model = model;
+  const system = (choice(chat, SYSTEM) || setting("system"))?.trim();
   if (system) body.messages = [{ role: "system", content: system }, ...list];
   return body;
 };
@@ -62,7 +66,12 @@ export const answer = async (chat, turn, onChange, onEnd) => {
   const { signal } = controller;
   const run = { turn, note: "", stop: () => controller.abort() };
   running.set(chat.id, run);
-  for (const name of ["error", "figures", "tokens", "thinking", "left"]) delete turn[name];
+  for (const name of ["error", "figures", "tokens", "thinking", "left", "model"]) delete turn[name];
+  if (several()) {
+    turn.model = modelOf(chat).id;
+    // The chat stays with it, whatever is chosen elsewhere.
+    if (!choice(chat, MODEL)) choose(chat, MODEL, turn.model);
+  }
   turn.pending = true;
   const put = () => {
     turn.rev++;
@@ -118,7 +127,7 @@ export const answer = async (chat, turn, onChange, onEnd) => {
   let leave = chat.trim ? Math.min(left.get(chat.id) ?? 0, list.length - 1) : 0;
   for (let tries = 0; ; ) {
     try {
-      await stream(request(list.slice(leave)), signal, hear);
+      await stream(request(chat, turn.model, list.slice(leave)), signal, hear);
       if (!turn.content.trim() && !turn.thinking?.trim()) turn.error = { kind: "empty" };
     } catch (error) {
       if (signal.aborted) end = "stopped";

@@ -1,8 +1,9 @@
-// What stands inside a line of Markdown: code, emphasis, links. It gives plain objects and knows no document:
-// a text, {code}, {kind: "strong" | "em" | "del", inside}, {link, inside}, {br: true}.
+// What stands inside a line of Markdown: code, emphasis, links, formulas. It gives plain objects and knows no document:
+// a text, {code}, {kind: "strong" | "em" | "del", inside}, {link, inside}, {tex, display, source}, {br: true}.
 //
 // One walk from left to right with a stack of what is open, no pattern that could try again: the time is linear in the
 // length for every text, hostile ones too.
+import { finder } from "./formulas.js";
 
 // Deeper than this, what would open is text: nobody nests so deep, and drawing recurses.
 const DEPTH = 32;
@@ -37,11 +38,12 @@ const closing = (runs, length, from) => {
 };
 
 // Most lines hold none of these.
-const MARKED = /[`*_~\\\n[]|http/;
+const MARKED = /[`*_~\\\n[$]|http/;
 
 export const inline = (text) => {
   if (!MARKED.test(text)) return text ? [text] : [];
   const runs = backticks(text);
+  const formula = finder(text);
   const root = { inside: [] };
   const stack = [root];
   const open = { "*": 0, "**": 0, "_": 0, "__": 0, "~~": 0, "[": 0 };
@@ -116,7 +118,11 @@ export const inline = (text) => {
 
   while (at < text.length) {
     const c = text[at];
-    if (c === "`") {
+    const found = c === "$" || (c === "\\" && (text[at + 1] === "(" || text[at + 1] === "[")) ? formula(at) : null;
+    if (found) {
+      put({ tex: found.tex, display: found.display, source: text.slice(at, found.end) });
+      at = found.end;
+    } else if (c === "`") {
       let end = at;
       while (text[end] === "`") end++;
       const length = end - at;

@@ -1,12 +1,12 @@
-// The list of conversations: opening, naming, saving as files, deleting with a way back.
+// The list of conversations: opening, searching, naming, saving as files, deleting with a way back.
 import { running } from "./answer.js";
 import { $, beside, button, download, home, make, sign } from "./dom.js";
-import { toast } from "./notice.js";
-import { living, save } from "./store.js";
-import { now, show, shown } from "./talk.js";
+import { notice, toast } from "./notice.js";
+import { search } from "./search.js";
+import { chats, living, save } from "./store.js";
+import { now, reveal, show, shown } from "./talk.js";
+import { addTurns, allAsJson, asJson, asMarkdown, checkSize, nameOf, readChats } from "./transfer.js";
 import { UNDO, newChat } from "./tree.js";
-
-const nameOf = (chat) => chat.title[0] || "New chat";
 
 const shut = () => $("side").classList.remove("shown");
 
@@ -18,18 +18,62 @@ export const fresh = () => {
 
 // ---- files ----
 
-export const asMarkdown = (chat) => [`# ${nameOf(chat)}`, ...shown(chat).flatMap(({ turn }) => [`## ${turn.role === "user" ? "You" : "The model"}`, turn.content])].join("\n\n") + "\n";
-
-// The conversation as it is shown, as other programs take it, and beside it all its turns with their branches.
-export const asJson = (chat) => JSON.stringify({
-  title: nameOf(chat),
-  messages: shown(chat).map(({ turn: { role, content } }) => ({ role, content })),
-  turns: [...chat.turns.values()].sort((a, b) => a.at - b.at),
-}, null, 2) + "\n";
-
 const fileName = (chat, end) => {
   const name = nameOf(chat).replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40);
   return `${name === "-" ? "chat" : name}.${end}`;
+};
+
+const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+
+// Takes in the chats of a file. One that is here already gets what it has not.
+const bring = async (file) => {
+  let read;
+  try {
+    checkSize(file.size);
+    read = readChats(await file.text());
+  } catch (error) {
+    return notice(error.message, [button("Close", "Close", () => notice(""))]);
+  }
+  let [fresh, added] = [0, 0];
+  for (const theirs of read) {
+    const mine = chats.get(theirs.id);
+    if (mine?.turns.size > 0) added += addTurns(mine, theirs);
+    else {
+      if (mine) addTurns(mine, theirs);
+      fresh++;
+    }
+    save(mine ?? theirs);
+  }
+  drawList();
+  if (fresh > 0) show(chats.get(read[0].id));
+  notice(`${count(fresh, "chat")} came in${added > 0 ? `, and ${count(added, "message")} to chats that are here` : ""}.`, [], 8000);
+};
+
+export const beginList = () => {
+  $("search").addEventListener("input", drawList);
+  $("side").addEventListener("keydown", (event) => {
+    const steps = { ArrowDown: 1, ArrowUp: -1 };
+    if (event.key in steps && !event.altKey && !event.target.matches(".rename")) {
+      const all = [...$("list").querySelectorAll(".open")];
+      const row = event.target.closest("li")?.querySelector(".open");
+      const next = all.indexOf(row) + steps[event.key];
+      (next < 0 ? $("search") : all[Math.min(next, all.length - 1)])?.focus();
+      event.preventDefault();
+    }
+    if (event.key === "Escape" && $("search").value) {
+      $("search").value = "";
+      drawList();
+      $("search").focus();
+      event.preventDefault();
+    }
+  });
+  $("export").addEventListener("click", () => download("chats.json", "application/json", allAsJson(living())));
+  $("import").addEventListener("click", () => $("import-file").click());
+  $("import-file").addEventListener("change", async () => {
+    const [file] = $("import-file").files;
+    if (file) await bring(file);
+    $("import-file").value = "";
+  });
 };
 
 // ---- what can be done with a chat ----
@@ -93,14 +137,15 @@ const rename = (chat, row) => {
 
 const openMenu = (chat, row, node) => {
   const menu = $("menu");
+  const turns = () => shown(chat).map(({ turn }) => turn);
   const entry = (text, title, action) => button(text, title, () => {
     menu.hidePopover();
     action();
   });
   menu.replaceChildren(
     entry("Rename", "Give it another name", () => rename(chat, row)),
-    entry("Save as Markdown", "The conversation as it is shown, to read", () => download(fileName(chat, "md"), "text/markdown", asMarkdown(chat))),
-    entry("Save as JSON", "The conversation with all its branches, for programs", () => download(fileName(chat, "json"), "application/json", asJson(chat))),
+    entry("Save as Markdown", "The conversation as it is shown, to read", () => download(fileName(chat, "md"), "text/markdown", asMarkdown(chat, turns()))),
+    entry("Save as JSON", "The conversation with all its branches, for programs", () => download(fileName(chat, "json"), "application/json", asJson(chat, turns()))),
     entry("Delete", "Delete this chat", () => drop(chat)),
   );
   beside(menu, node);
@@ -111,14 +156,20 @@ const openMenu = (chat, row, node) => {
 
 let rows = new Map();
 
-const drawRow = (chat) => {
+const drawRow = ({ chat, turn, before, hit, after }) => {
   const row = make("li", chat === now.chat ? "here" : "");
   const open = button(nameOf(chat), nameOf(chat), () => {
     shut();
     show(chat);
-    home();
+    if (turn) reveal(turn);
+    else home();
   });
   open.className = "open";
+  if (turn) {
+    const line = make("span", "hit", before);
+    line.append(make("mark", "", hit), after);
+    open.append(line);
+  }
   if (chat === now.chat) open.setAttribute("aria-current", "true");
   open.addEventListener("keydown", (event) => event.key === "F2" && rename(chat, row));
   const more = sign(running.has(chat.id) ? "…" : "⋯", `More for “${nameOf(chat)}”`, () => openMenu(chat, row, more));
@@ -133,7 +184,11 @@ export const drawList = () => {
   if ($("list").querySelector(".rename")) return;
   const before = [...rows].find(([, row]) => row.contains(document.activeElement));
   const which = before?.[1].querySelector(".open") === document.activeElement ? ".open" : ".more";
-  rows = new Map(living().map((chat) => [chat.id, drawRow(chat)]));
+  const query = $("search").value.trim();
+  const found = search(living(), query);
+  rows = new Map(found.map((one) => [one.chat.id, drawRow(one)]));
   $("list").replaceChildren(...rows.values());
+  $("found").textContent = query ? `${count(found.length, "chat")} found` : "";
+  $("export").disabled = living().length === 0;
   if (before) rows.get(before[0])?.querySelector(which).focus();
 };

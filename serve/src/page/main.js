@@ -1,22 +1,27 @@
-// The page's beginning: puts its parts together and listens to keys and buttons.
+// The page's beginning: puts its parts together and listens to the message's field.
+import { running } from "./answer.js";
 import { $, button } from "./dom.js";
-import { drawList, fresh, lost } from "./list.js";
+import { beginKeys } from "./keys.js";
+import { beginList, drawList, fresh, lost } from "./list.js";
 import { keyField, notice } from "./notice.js";
+import { drawPicker, heardModels, keepPick, modelOf, several } from "./picker.js";
+import { beginPrompts, suggestKey } from "./prompts.js";
 import { ask as get, beginWatch, watch, words } from "./server.js";
-import { beginSettings, fill, openSettings, reread, serverSays } from "./settings.js";
+import { beginSettings, fill, reread, serverSays } from "./settings.js";
 import { begin, chats, opened, save } from "./store.js";
 import { ask, beginTalk, draw, editLast, isBusy, now, show, stop } from "./talk.js";
-import { isAlive, newChat } from "./tree.js";
-import { running } from "./answer.js";
+import { MODEL, SYSTEM, choice, choose, isAlive, newChat } from "./tree.js";
 
 // ---- who is there? ----
 
 const meet = async () => {
   try {
-    const [models, props] = [await get("v1/models"), await get("props")];
-    const model = models.data[0];
-    $("model").textContent = `${model.id} · ${model.max_model_len} tokens`;
-    document.title = `${model.id} · Tern`;
+    heardModels((await get("v1/models")).data);
+    drawPicker(now.chat);
+    const model = modelOf(now.chat);
+    // Of several models one that sleeps is not woken only to be asked for its settings.
+    const awake = !several() || model.status?.value === "loaded";
+    const props = awake ? await get(several() ? `props?model=${encodeURIComponent(model.id)}` : "props") : {};
     serverSays(props.default_generation_settings?.params, words.owner);
     if ($("notice").querySelector(".key")) notice("");
   } catch (error) {
@@ -36,7 +41,22 @@ const health = (state, before) => {
   }
 };
 
-// ---- keys and buttons ----
+// ---- what holds for the chat that is shown ----
+
+const listenToChoices = () => {
+  $("pick").addEventListener("change", () => {
+    choose(now.chat, MODEL, $("pick").value);
+    keepPick($("pick").value);
+    save(now.chat);
+    meet();
+  });
+  $("own-system").addEventListener("input", () => {
+    choose(now.chat, SYSTEM, $("own-system").value.trim());
+    save(now.chat);
+  });
+};
+
+// ---- the message's field ----
 
 const grow = () => {
   const text = $("text");
@@ -56,22 +76,12 @@ const listen = () => {
   });
   $("text").addEventListener("input", grow);
   $("text").addEventListener("keydown", (event) => {
+    if (suggestKey(event)) return;
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       if (!isBusy()) $("ask").requestSubmit();
     }
-    if (event.key === "ArrowUp" && $("text").value === "" && !isBusy() && editLast()) event.preventDefault();
-  });
-  addEventListener("keydown", (event) => {
-    const command = event.ctrlKey || event.metaKey;
-    if (event.key === "Escape" && isBusy() && !document.querySelector("dialog[open], :popover-open")) stop();
-    else if (command && event.shiftKey && event.key.toLowerCase() === "o") {
-      event.preventDefault();
-      fresh();
-    } else if (command && event.key === ",") {
-      event.preventDefault();
-      openSettings();
-    }
+    if (event.key === "ArrowUp" && !event.altKey && $("text").value === "" && !isBusy() && editLast()) event.preventDefault();
   });
   $("new").addEventListener("click", fresh);
   const side = (shown) => {
@@ -91,8 +101,11 @@ const listen = () => {
   });
 };
 
-beginSettings(meet);
+beginSettings(() => { $("own-system").value = choice(now.chat, SYSTEM); }, meet);
 beginTalk(drawList, fresh);
+beginList();
+beginPrompts();
+beginKeys();
 begin((changed) => {
   drawList();
   if (!changed.includes(now.chat)) return;
@@ -101,6 +114,7 @@ begin((changed) => {
 }, (key) => key === "tern.settings" && reread(), () => {
   notice("This browser's storage is full or closed: new messages will be lost with this page. Save chats as files, and delete some.");
 });
+listenToChoices();
 listen();
 $("whose").textContent = `What is not changed here is ${words.owner} to choose.`;
 $("reset").textContent = `Use ${words.owner} settings`;

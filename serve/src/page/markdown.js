@@ -3,6 +3,7 @@
 //
 // Lines are read by hand and each a bounded number of times, with no pattern that could try again: the time is linear in
 // the length for every text.
+import { block as formula } from "./formulas.js";
 import { inline } from "./inline.js";
 
 // Quotes and lists inside each other; deeper ones are text.
@@ -142,7 +143,12 @@ const blocksOf = (lines, depth) => {
     const code = fence(line);
     const mark = depth < DEPTH ? item(line) : null;
     const level = heading(line);
+    const math = formula(lines, at);
     if (isBlank(line)) at++;
+    else if (math) {
+      add({ kind: "formula", ...math });
+      at = math.next;
+    }
     else if (code) {
       const inside = [];
       for (at++; at < lines.length && !endsFence(lines[at], code); at++) {
@@ -190,7 +196,7 @@ const blocksOf = (lines, depth) => {
     } else {
       const paragraph = [line.trim()];
       for (at++; at < lines.length; at++) {
-        if (isBlank(lines[at]) || begins(lines[at], depth) || isTable(lines[at], lines[at + 1])) break;
+        if (isBlank(lines[at]) || begins(lines[at], depth) || isTable(lines[at], lines[at + 1]) || formula(lines, at)) break;
         paragraph.push(lines[at].trim());
       }
       add({ kind: "paragraph", inside: inline(paragraph.join("\n")) });

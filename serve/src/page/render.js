@@ -3,12 +3,14 @@
 import { button, copy, make } from "./dom.js";
 import { highlight } from "./highlight.js";
 import { markdown, parts, settled } from "./markdown.js";
+import { drawFormula, drawFormulaBlock } from "./mathml.js";
 
 const drawInline = (parent, nodes, inLink = false) => {
   for (const node of nodes) {
     if (typeof node === "string") parent.append(node);
     else if (node.br) parent.append(make("br"));
     else if (node.code !== undefined) parent.append(make("code", "", node.code));
+    else if (node.tex !== undefined) parent.append(drawFormula(node));
     else if (node.link && inLink) drawInline(parent, node.inside, true);
     else {
       const inner = make(node.link ? "a" : node.kind);
@@ -53,6 +55,8 @@ const drawBlock = (block, above) => {
   switch (block.kind) {
     case "code":
       return drawCode(block);
+    case "formula":
+      return drawFormulaBlock(block);
     case "table":
       return drawTable(block);
     case "rule":

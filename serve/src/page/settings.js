@@ -86,14 +86,18 @@ export const reread = () => {
   paint();
 };
 
+let onOpen = () => {};
+
 export const openSettings = () => {
   fill();
+  onOpen();
   if (!$("settings").open) $("settings").showModal();
   $("settings").querySelector(".rows").scrollTop = 0;
 };
 
-// `onClose` is called when the dialog is closed.
-export const beginSettings = (onClose) => {
+// `opens` is called before the dialog is shown, `onClose` when it is closed.
+export const beginSettings = (opens, onClose) => {
+  onOpen = opens;
   paint();
   for (const name of Object.keys(SENT)) {
     $(name).closest(".field").querySelector("button").addEventListener("click", () => {

@@ -4,10 +4,11 @@ import { $, beside, button, copy, home, make, sign } from "./dom.js";
 import { explain, figures } from "./failure.js";
 import { keyField, say, tell } from "./notice.js";
 import { drawAnswer } from "./render.js";
+import { drawPicker } from "./picker.js";
 import { watch, words } from "./server.js";
 import { openSettings } from "./settings.js";
 import { keepOpened, save } from "./store.js";
-import { grow, newChat, path, pick } from "./tree.js";
+import { grow, newChat, path, pick, turnTo } from "./tree.js";
 
 // The chat that is shown, and which branches this tab chose, by chat.
 export const now = { chat: newChat() };
@@ -132,6 +133,7 @@ const drawTurn = ({ turn, place, of }, isLast, writing) => {
   }
   if (!mine) {
     const list = [figures(turn)];
+    if (turn.model) list.unshift(turn.model);
     if (turn.left) list.push(`without the oldest ${turn.left} messages`);
     if (turn.pending && !writing) list.push("not finished");
     tools.append(make("span", "figures", list.filter(Boolean).join(" · ")));
@@ -186,6 +188,7 @@ export const draw = () => {
   if (focus !== document.activeElement && focus?.closest && !focus.isConnected) home();
   $("title").textContent = now.chat.title[0] || "New chat";
   $("send").textContent = run ? "Stop" : "Send";
+  drawPicker(now.chat);
   say(run?.note ?? "");
   if (follow) toEnd();
   drawJump();
@@ -201,6 +204,18 @@ export const show = (chat) => {
   toEnd();
   drawJump();
   onChats();
+};
+
+// Shows a turn of this chat, on whatever branch it is.
+export const reveal = (turn) => {
+  turnTo(now.chat, view(now.chat), turn);
+  draw();
+  const node = drawn.get(turn.id)?.node;
+  if (!node) return;
+  node.tabIndex = -1;
+  node.focus({ preventScroll: true });
+  node.scrollIntoView({ block: "start" });
+  drawJump();
 };
 
 // ---- asking ----

@@ -3,8 +3,9 @@
 // the document or the storage.
 //
 // A chat is {id, title: [text, time], gone: [flag, time], trim, turns: Map, picked: Map}. A turn is {id, parent, role, content,
-// at, rev, ...}: only the tab that made it changes it, and every change has a higher `rev`. `picked` holds, for a turn's id,
-// which of its branches was chosen last, [id, time].
+// at, rev, ...}: only the tab that made it changes it, and every change has a higher `rev`. `picked` holds what was chosen last,
+// [text, time]: for a turn's id which of its branches, and under the names MODEL and SYSTEM what holds for the whole chat.
+export const [MODEL, SYSTEM] = ["#model", "#system"];
 
 // `crypto.randomUUID` is missing where the page does not come by TLS or from this machine.
 export const newId = () => {
@@ -135,6 +136,21 @@ export const pick = (chat, view, turn, now = Date.now()) => {
   const parent = turn.parent !== null && chat.turns.has(turn.parent) ? turn.parent : ROOT;
   view.set(parent, turn.id);
   chat.picked.set(parent, [turn.id, now]);
+};
+
+// Makes this tab show a turn, whatever was chosen.
+export const turnTo = (chat, view, turn) => {
+  const seen = new Set();
+  for (let at = turn; at && !seen.has(at.id); at = chat.turns.get(at.parent)) {
+    seen.add(at.id);
+    view.set(chat.turns.has(at.parent) ? at.parent : ROOT, at.id);
+  }
+};
+
+// What was chosen for the whole chat, or "".
+export const choice = (chat, name) => chat.picked.get(name)?.[0] ?? "";
+export const choose = (chat, name, text, now = Date.now()) => {
+  chat.picked.set(name, [text, Math.max(now, (chat.picked.get(name)?.[1] ?? 0) + 1)]);
 };
 
 // When somebody last wrote in it.
