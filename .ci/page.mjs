@@ -2,7 +2,7 @@
 // node page.mjs URL FOLDER-FOR-SCREENSHOTS TERN MODEL [PART...]
 import { browser, end } from "./page/browser.mjs";
 
-const PARTS = ["basics", "looks", "failures", "tabs", "questions", "grown"];
+const PARTS = ["basics", "looks", "failures", "tabs", "questions", "grown", "files"];
 const wanted = process.argv.slice(6);
 
 try {

@@ -14,13 +14,16 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Every file: its path, its kind, its text.
-pub(crate) const FILES: [(&str, &str, &str); 26] = [
+pub(crate) const FILES: [(&str, &str, &str); 35] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/page/page.css", STYLE, include_str!("page/page.css")),
     ("/page/main.js", SCRIPT, include_str!("page/main.js")),
     ("/page/answer.js", SCRIPT, include_str!("page/answer.js")),
+    ("/page/attach.js", SCRIPT, include_str!("page/attach.js")),
+    ("/page/clips.js", SCRIPT, include_str!("page/clips.js")),
     ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
     ("/page/failure.js", SCRIPT, include_str!("page/failure.js")),
+    ("/page/files.js", SCRIPT, include_str!("page/files.js")),
     ("/page/formulas.js", SCRIPT, include_str!("page/formulas.js")),
     ("/page/highlight.js", SCRIPT, include_str!("page/highlight.js")),
     ("/page/inline.js", SCRIPT, include_str!("page/inline.js")),
@@ -29,12 +32,18 @@ pub(crate) const FILES: [(&str, &str, &str); 26] = [
     ("/page/markdown.js", SCRIPT, include_str!("page/markdown.js")),
     ("/page/mathml.js", SCRIPT, include_str!("page/mathml.js")),
     ("/page/notice.js", SCRIPT, include_str!("page/notice.js")),
+    ("/page/passages.js", SCRIPT, include_str!("page/passages.js")),
+    ("/page/pdf-file.js", SCRIPT, include_str!("page/pdf-file.js")),
+    ("/page/pdf-fonts.js", SCRIPT, include_str!("page/pdf-fonts.js")),
+    ("/page/pdf-syntax.js", SCRIPT, include_str!("page/pdf-syntax.js")),
+    ("/page/pdf.js", SCRIPT, include_str!("page/pdf.js")),
     ("/page/picker.js", SCRIPT, include_str!("page/picker.js")),
     ("/page/prompts.js", SCRIPT, include_str!("page/prompts.js")),
     ("/page/render.js", SCRIPT, include_str!("page/render.js")),
     ("/page/search.js", SCRIPT, include_str!("page/search.js")),
     ("/page/server.js", SCRIPT, include_str!("page/server.js")),
     ("/page/settings.js", SCRIPT, include_str!("page/settings.js")),
+    ("/page/shelf.js", SCRIPT, include_str!("page/shelf.js")),
     ("/page/store.js", SCRIPT, include_str!("page/store.js")),
     ("/page/symbols.js", SCRIPT, include_str!("page/symbols.js")),
     ("/page/talk.js", SCRIPT, include_str!("page/talk.js")),

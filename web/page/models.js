@@ -81,20 +81,11 @@ const drawDialog = () => {
   return dialog;
 };
 
-const listenToDrops = () => {
-  const drags = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragover", (event) => {
-    if (!drags(event)) return;
-    event.preventDefault();
-    document.body.classList.add("dropping");
-  });
-  addEventListener("dragleave", (event) => event.relatedTarget === null && document.body.classList.remove("dropping"));
-  addEventListener("drop", (event) => {
-    document.body.classList.remove("dropping");
-    if (!drags(event)) return;
-    event.preventDefault();
-    pickFile(event.dataTransfer.files[0]);
-  });
+// Whether this file is a model, which then is the one that runs.
+export const takeModel = (file) => {
+  const isModel = file.name.toLowerCase().endsWith(".gguf");
+  if (isModel) pickFile(file);
+  return isModel;
 };
 
 // `onChoose(source)` is told what the person chose: {label, from}, with `address` where it can be found again.
@@ -107,6 +98,5 @@ export const beginModels = (onChoose) => {
   facts.id = "facts";
   node.append(facts, make("span", "", "Model …"));
   $("theme").before(node);
-  listenToDrops();
   drawModel(null);
 };

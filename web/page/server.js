@@ -1,7 +1,7 @@
 // What `serve/src/page/server.js` is to a page that a server gives, this is to one that runs by itself: the same calls, answered by
 // the engine in a worker.
 import { load as open } from "../tern/index.js";
-import { beginModels, chosenModel, drawModel, keepModel } from "./models.js";
+import { beginModels, chosenModel, drawModel, keepModel, takeModel } from "./models.js";
 
 let trouble = "";
 
@@ -91,6 +91,14 @@ const ready = async (signal) => {
 };
 
 const encode = (messages) => (model.facts.chat ? model.encodeChat(messages) : model.encode(messages.map(({ content }) => content).join("\n\n")));
+
+export const count = async (text) => (model ? (await model.encode(text)).length : 0);
+
+// One model at a time: none for vectors.
+export const embed = () => Promise.reject({ kind: "gone" });
+
+// A model that is dropped is loaded; other files are attached.
+export const takeFile = takeModel;
 
 const likely = ({ piece, logprob }) => ({ token: piece ?? "", logprob });
 

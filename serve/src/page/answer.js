@@ -1,4 +1,5 @@
 // One answer being written: what is sent, what comes, what is kept of it. Several chats may have one at a time.
+import { prepare, withFiles } from "./clips.js";
 import { explain, patience, speed } from "./failure.js";
 import { parts } from "./markdown.js";
 import { modelOf, several } from "./picker.js";
@@ -26,7 +27,7 @@ const above = (chat, turn) => {
 
 // What the server is sent: thoughts are not part of a conversation, nor are answers that never came.
 const messages = (chat, turn) => above(chat, turn)
-  .map(({ role, content }) => ({ role, content: role === "assistant" ? parts(content).answer.trim() : content }))
+  .map((one, at, { length }) => ({ role: one.role, content: one.role === "assistant" ? parts(one.content).answer.trim() : withFiles(one, at === length - 1) }))
   .filter(({ content }) => content);
 
 // `model` is its name where the server has several.
@@ -60,7 +61,7 @@ const wait = (seconds, signal, each) => new Promise((resolve, reject) => {
   each(seconds);
 });
 
-// Writes `turn`, which is new or empty. `onChange(turn)` is called when it has grown, `onEnd(turn)` when nothing more comes.
+// Writes `turn`, which is new or empty. `onChange(turn, others)` is called when it has grown (or others have), `onEnd(turn)` when nothing more comes.
 export const answer = async (chat, turn, onChange, onEnd) => {
   const controller = new AbortController();
   const { signal } = controller;
@@ -123,10 +124,28 @@ export const answer = async (chat, turn, onChange, onEnd) => {
     run.note = `Reading … ${((performance.now() - start) / 1000).toFixed(1)} s`;
     onChange(turn);
   }, 100);
-  const list = messages(chat, turn);
-  let leave = chat.trim ? Math.min(left.get(chat.id) ?? 0, list.length - 1) : 0;
+  let list;
+  let leave;
+  // Long files are looked through for what the question is about.
+  const begin = async () => {
+    run.waiting = true;
+    const turns = above(chat, turn);
+    const question = turns.at(-1);
+    const tell = (note) => {
+      run.note = note;
+      onChange(turn);
+    };
+    if (question?.role === "user" && (await prepare(chat, question, turns, signal, tell))) {
+      question.rev++;
+      onChange(turn, true);
+    }
+    run.waiting = false;
+    list = messages(chat, turn);
+    leave = chat.trim ? Math.min(left.get(chat.id) ?? 0, list.length - 1) : 0;
+  };
   for (let tries = 0; ; ) {
     try {
+      if (!list) await begin();
       await stream(request(chat, turn.model, list.slice(leave)), signal, hear);
       if (!turn.content.trim() && !turn.thinking?.trim()) turn.error = { kind: "empty" };
     } catch (error) {

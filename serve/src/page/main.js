@@ -1,5 +1,6 @@
 // The page's beginning: puts its parts together and listens to the message's field.
 import { running } from "./answer.js";
+import { beginAttach, isReading, takeAttached } from "./attach.js";
 import { $, button } from "./dom.js";
 import { beginKeys } from "./keys.js";
 import { beginList, drawList, fresh, lost } from "./list.js";
@@ -8,6 +9,7 @@ import { drawPicker, heardModels, keepPick, modelOf, several } from "./picker.js
 import { beginPrompts, suggestKey } from "./prompts.js";
 import { ask as get, beginWatch, watch, words } from "./server.js";
 import { beginSettings, fill, reread, serverSays } from "./settings.js";
+import { tidy } from "./shelf.js";
 import { begin, chats, opened, save } from "./store.js";
 import { ask, beginTalk, draw, editLast, isBusy, now, show, stop } from "./talk.js";
 import { MODEL, SYSTEM, choice, choose, isAlive, newChat } from "./tree.js";
@@ -69,10 +71,10 @@ const listen = () => {
     event.preventDefault();
     if (isBusy()) return stop();
     const text = $("text").value.trim();
-    if (!text) return;
+    if (!text || isReading()) return;
     $("text").value = "";
     grow();
-    ask(text);
+    ask(text, undefined, takeAttached());
   });
   $("text").addEventListener("input", grow);
   $("text").addEventListener("keydown", (event) => {
@@ -105,6 +107,7 @@ beginSettings(() => { $("own-system").value = choice(now.chat, SYSTEM); }, meet)
 beginTalk(drawList, fresh);
 beginList();
 beginPrompts();
+beginAttach(() => now.chat);
 beginKeys();
 begin((changed) => {
   drawList();
@@ -123,3 +126,4 @@ fill();
 const open = opened();
 show(open && isAlive(open) ? open : newChat());
 beginWatch(health);
+tidy(new Set([...chats.values()].flatMap((chat) => [...chat.turns.values()]).flatMap(({ files }) => files ?? []).map(({ id }) => id)));

@@ -18,8 +18,8 @@ export const heardModels = (list) => {
 };
 
 export const several = () => writers.length > 1;
-// The name of a model that makes vectors, or undefined.
-export const embedder = () => all.find(vectors)?.id;
+// A model that makes vectors, or undefined.
+export const embedder = () => all.find(vectors);
 
 // The model of a chat, as it is listed; undefined before the page has met the server.
 export const modelOf = (chat) => {

@@ -26,6 +26,26 @@ export const ask = async (path) => {
   return response.json();
 };
 
+const post = async (path, body, signal) => {
+  let response;
+  try {
+    response = await fetch(path, { method: "POST", headers: headers(), body: JSON.stringify(body), signal });
+  } catch (error) {
+    throw signal?.aborted ? error : { kind: "gone" };
+  }
+  if (!response.ok) throw await refused(response);
+  return response.json();
+};
+
+// How many tokens a text is.
+export const count = async (content, model) => (await post("tokenize", { content, model })).count;
+
+// Vectors of texts.
+export const embed = async (model, input, signal) => (await post("v1/embeddings", { model, input }, signal)).data.map(({ embedding }) => embedding);
+
+// Whether a file is something else than a text to attach; `web/page/server.js` takes models.
+export const takeFile = () => false;
+
 // The objects of a stream of events. Its end mark is given as null.
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();

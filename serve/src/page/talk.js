@@ -1,5 +1,6 @@
 // The conversation that is shown, and what can be done with its turns.
 import { answer, running } from "./answer.js";
+import { drawFiles } from "./attach.js";
 import { $, beside, button, copy, home, make, sign } from "./dom.js";
 import { explain, figures } from "./failure.js";
 import { keyField, say, tell } from "./notice.js";
@@ -120,6 +121,7 @@ const drawTurn = ({ turn, place, of }, isLast, writing) => {
   const tools = make("div", "tools");
   drawBody(body, turn, writing);
   node.append(body);
+  if (turn.files?.length) node.append(drawFiles(turn.files));
   if (turn.error) node.append(drawError(turn, isLast));
   if (of.length > 1) tools.append(drawBranches(of, place));
   if (mine) tools.append(button("Edit", "Change this message and ask again; this one is kept", () => edit(turn)));
@@ -221,8 +223,9 @@ export const reveal = (turn) => {
 // ---- asking ----
 
 const write = (chat, turn) => {
-  answer(chat, turn, () => {
+  answer(chat, turn, (_, others) => {
     if (now.chat !== chat) return;
+    if (others) draw();
     say(running.get(chat.id)?.note ?? "");
     const follow = atEnd();
     const body = drawn.get(turn.id)?.body;
@@ -245,11 +248,13 @@ const write = (chat, turn) => {
 export const isBusy = () => running.has(now.chat.id);
 export const stop = () => running.get(now.chat.id)?.stop();
 
-export const ask = (text, parent) => {
+// `files` are those that were attached to it.
+export const ask = (text, parent, files = []) => {
   if (isBusy()) return;
   const { chat } = now;
   const last = shown(chat).at(-1)?.turn.id ?? null;
   const turn = grow(chat, view(chat), parent === undefined ? last : parent, "user", text);
+  if (files.length > 0) turn.files = files;
   if (!chat.title[0]) chat.title = [text.slice(0, 60), turn.at];
   write(chat, grow(chat, view(chat), turn.id, "assistant"));
   home();
@@ -303,7 +308,9 @@ const drawEdit = (turn) => {
     const text = area.value.trim();
     if (!text || isBusy()) return;
     editing = null;
-    ask(text, turn.parent);
+    // The files stay; which passages fit is another matter.
+    const files = (turn.files ?? []).filter(({ again }) => !again).map(({ id, name, size, whole }) => (whole === undefined ? { id, name, size } : { id, name, size, whole }));
+    ask(text, turn.parent, files);
   });
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
