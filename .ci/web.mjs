@@ -6,6 +6,8 @@ import { readFileSync, readdirSync, statSync } from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
+import * as files from "./page/files.mjs";
+import * as grown from "./page/grown.mjs";
 import { accessible, ask, browser, idle, model, person, problems, shot, tern, url as site } from "./page/browser.mjs";
 
 const ANY = { outside: true, patience: 30_000 };
@@ -164,7 +166,7 @@ const begin = async (page) => {
   await met(page);
 };
 
-const files = async (page) => {
+const modelFiles = async (page) => {
   const bytes = readFileSync(model);
   await page.setInputFiles("#file", { name: "page.gguf", mimeType: "", buffer: bytes });
   await met(page, "page.gguf");
@@ -249,9 +251,21 @@ try {
   at("the page");
   await looks(page);
   at("its looks");
+  await grown.prompts(page);
+  await grown.files(page);
+  await grown.searching(page);
+  await grown.formulas(page);
+  await grown.keys(page);
+  await set(page, { temperature: 0, max_tokens: "16" });
+  await page.reload();
+  await met(page);
+  await files.whole(page);
+  await files.pdfs(page);
+  await files.passages(page, null, "words");
+  at("what it has beside talking");
   await sameIds(page);
   at("the same ids");
-  await files(page);
+  await modelFiles(page);
   await addresses(page, other, closed);
   at("files and addresses");
   await offline(page, [home, other, closed]);

@@ -60,8 +60,35 @@ export const whole = async (page, sent) => {
 const FILLER = "The weather was grey and nobody went out that day, and so it was the next. ";
 const long = Array.from({ length: 40 }, (_, n) => (n === 17 ? "The lighthouse keeper was called Marigold, and she painted boats." : `${n}. ${FILLER}`)).join("\n\n");
 
+// What the page asked the embedding model: [model, texts, vectors] of each request.
+const listen = (page) => {
+  const asked = [];
+  page.on("response", async (response) => {
+    if (!response.url().endsWith("/v1/embeddings")) return;
+    const { model, input } = JSON.parse(response.request().postData());
+    asked.push([model, input, (await response.json()).data.map(({ embedding }) => embedding)]);
+  });
+  return asked;
+};
+
+const cosine = (a, b) => {
+  const dot = (a, b) => a.reduce((sum, x, n) => sum + x * b[n], 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+};
+
+// The passages that are shown are those whose vectors are nearest to the question's; vectors of passages are asked for once.
+const nearest = (asked, question, shown) => {
+  assert(asked.every(([model]) => model === "qwen3_embedding_text"));
+  const all = asked.slice(0, -1).flatMap(([, texts, vectors]) => texts.map((text, n) => [text, vectors[n]]));
+  const [, [last], [wanted]] = asked.at(-1);
+  assert.equal(last, question);
+  const near = all.map(([text, vector]) => [cosine(vector, wanted), text]).sort(([a], [b]) => b - a);
+  assert.deepEqual(near.slice(0, shown.length).map(([, text]) => text).sort(), [...shown].sort());
+};
+
 export const passages = async (page, sent, by) => {
   await fresh(page);
+  const asked = listen(page);
   await attach(page, "book.txt", long);
   await page.locator("#attached li", { hasText: "long: passages for each question" }).waitFor();
   await ask(page, "What was the lighthouse keeper called?");
@@ -76,6 +103,7 @@ export const passages = async (page, sent, by) => {
     const { content } = sent.at(-1).messages.at(-1);
     for (const text of await told()) assert(content.includes(text), "what is shown is what was sent");
   }
+  if (by === "vectors") nearest(asked, "What was the lighthouse keeper called?", await told());
   // The next question has passages of its own, and no older ones; another try has the same.
   await ask(page, "And the weather?");
   const files = (await stored(page)).flatMap(({ turns }) => turns).filter(({ content }) => content === "And the weather?")[0].files;
@@ -94,6 +122,24 @@ export const passages = async (page, sent, by) => {
   await met(page);
   await ask(page, "Who painted boats?");
   assert.match(await page.locator(".files summary").last().innerText(), /passages, by/);
+  if (by === "vectors") assert.deepEqual(asked.slice(-2).map(([, texts]) => texts), [["And the weather?"], ["Who painted boats?"]], "vectors are kept with the file");
+};
+
+// Where the browser keeps nothing, a long file lasts as long as the page, and the page says so.
+const closed = async (at) => {
+  const { tab, context } = await person();
+  await context.addInitScript(() => { indexedDB.open = () => { throw new Error("closed"); }; });
+  const page = await tab(at);
+  await met(page);
+  await attach(page, "book.txt", long);
+  await refused(page, /This browser has no room for “book\.txt”: it lasts as long as this page\./);
+  await ask(page, "What was the lighthouse keeper called?");
+  assert.match(await page.locator(".files summary").innerText(), /passages, by words$/);
+  await page.reload();
+  await met(page);
+  await ask(page, "And now?");
+  assert.equal(await page.locator(".files summary").last().innerText(), "book.txt · no longer in this browser");
+  await context.close();
 };
 
 export const refusals = async (page) => {
@@ -157,6 +203,7 @@ export default async () => {
       await whole(page, sent);
       await refusals(page);
       await pdfs(page);
+      await closed(at);
     }
     await passages(page, sent, by);
     await context.close();

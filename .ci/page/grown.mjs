@@ -221,6 +221,44 @@ export const keys = async (page) => {
   assert.equal(await title(), names[0]);
 };
 
+// At every width, light and dark, in every state: axe finds nothing, and nothing is wider than the window.
+export const sizes = async (page) => {
+  const check = async (name) => {
+    await accessible(page, name);
+    const [wide, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert(wide <= width, `${name} is ${wide} wide on ${width}`);
+    await shot(page, `grown-${name}`);
+  };
+  for (const [name, width, height, colorScheme] of [["desk", 1280, 800, "dark"], ["phone", 390, 844, "light"], ["small", 320, 640, "dark"]]) {
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme });
+    await page.keyboard.press("Control+k");
+    await page.fill("#search", "show");
+    await check(`${name}-found`);
+    await page.locator("#list .open").first().click();
+    await page.locator("#talk").evaluate((talk) => { talk.scrollTop = 0; });
+    await check(`${name}-formulas`);
+    await fresh(page);
+    await page.evaluate(() => document.getElementById("side").classList.remove("shown"));
+    await page.setInputFiles("#attach-file", [{ name: `a very long name of a file, ${"longer and ".repeat(8)}longer.txt`, mimeType: "text/plain", buffer: Buffer.from("Short.") }]);
+    await page.locator("#attached li").waitFor();
+    await page.fill("#text", "/");
+    await check(`${name}-empty`);
+    await page.fill("#text", "Hi!");
+    await page.press("#text", "Enter");
+    await page.locator(".files summary").click();
+    await idle(page);
+    await check(`${name}-file`);
+    for (const dialog of ["prompts", "help", "settings"]) {
+      await page.click(`#open-${dialog}`);
+      await check(`${name}-${dialog}`);
+      await page.keyboard.press("Escape");
+    }
+  }
+  await page.setViewportSize({ width: 1200, height: 800 });
+  await page.emulateMedia({ colorScheme: "light" });
+};
+
 export default async () => {
   const at = await serve(model, "story", vectors, "--port", "0", "--temp", "0");
   const { tab, context } = await person();
@@ -235,6 +273,7 @@ export default async () => {
   await searching(page);
   await formulas(page);
   await keys(page);
+  await sizes(page);
   await context.close();
   // Another browser takes all of it; with one model there is nothing to choose.
   const other = await person();

@@ -3,7 +3,7 @@ import { room } from "./clips.js";
 import { $, button, make, sign } from "./dom.js";
 import { explain } from "./failure.js";
 import { readFile } from "./files.js";
-import { notice } from "./notice.js";
+import { notice, tell } from "./notice.js";
 import { contextOf, modelOf, several } from "./picker.js";
 import { count, takeFile } from "./server.js";
 import { putFile } from "./shelf.js";
@@ -61,6 +61,7 @@ const takeAll = async (files) => {
     try {
       if (attached.length >= MOST) throw new Error(`“${file.name}” was not attached. A message takes ${MOST} files.`);
       attached.push(await take(file));
+      tell(`“${file.name}” is attached.`);
     } catch (error) {
       failed.push(error instanceof Error ? error.message : `“${file.name}” was not attached. ${explain(error).text}`);
     }
@@ -82,10 +83,13 @@ export const takeAttached = () => {
 
 // ---- on a message ----
 
+// Long names keep their beginning and their end.
+const shortened = (name) => (name.length > 40 ? `${name.slice(0, 24)}…${name.slice(-14)}` : name);
+
 const drawOne = ({ name, whole, passages, of, by, lost }) => {
   const row = make("details");
   const how = whole !== undefined ? "whole" : lost ? "no longer in this browser" : passages ? `${passages.length} of ${of} passages, by ${by}` : "not read yet";
-  row.append(make("summary", "", `${name} · ${how}`));
+  row.append(Object.assign(make("summary", "", `${shortened(name)} · ${how}`), { title: name }));
   if (whole !== undefined) row.append(make("pre", "", whole));
   for (const { place, text } of passages ?? []) row.append(make("h3", "", `Passage ${place}`), make("pre", "", text));
   for (const pre of row.querySelectorAll("pre")) pre.tabIndex = 0;

@@ -35,9 +35,14 @@ const isDigit = (c) => c >= "0" && c <= "9";
 // Longer code is shown without colours: thousands of pieces would make the page slow.
 const LONGEST = 40_000;
 
+// What a patch adds and takes away, line by line.
+const changes = (text) => text.split(/(?<=\n)/).map((line) => [{ "+": "added", "-": "gone", "@": "comment" }[line[0]] ?? "", line]);
+
 export const highlight = (text, language) => {
   const kind = BY_NAME.get((language ?? "").toLowerCase());
-  if (!kind || text.length > LONGEST) return [["", text]];
+  if (text.length > LONGEST) return [["", text]];
+  if (language === "diff" || language === "patch") return changes(text);
+  if (!kind) return [["", text]];
   const pieces = [];
   let plain = 0;
   let at = 0;

@@ -4,7 +4,7 @@ import { beginAttach, isReading, takeAttached } from "./attach.js";
 import { $, button } from "./dom.js";
 import { beginKeys } from "./keys.js";
 import { beginList, drawList, fresh, lost } from "./list.js";
-import { keyField, notice } from "./notice.js";
+import { keyField, notice, say } from "./notice.js";
 import { drawPicker, heardModels, keepPick, modelOf, several } from "./picker.js";
 import { beginPrompts, suggestKey } from "./prompts.js";
 import { ask as get, beginWatch, watch, words } from "./server.js";
@@ -71,7 +71,8 @@ const listen = () => {
     event.preventDefault();
     if (isBusy()) return stop();
     const text = $("text").value.trim();
-    if (!text || isReading()) return;
+    if (isReading()) return say("A file is still being read.");
+    if (!text) return;
     $("text").value = "";
     grow();
     ask(text, undefined, takeAttached());

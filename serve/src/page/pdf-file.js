@@ -2,7 +2,7 @@
 // What is unpacked is bounded, and so are the objects and the pages.
 import { END, Lexer } from "./pdf-syntax.js";
 
-const MOST = { objects: 200_000, unpacked: 128e6, pages: 3000 };
+const MOST = { objects: 200_000, unpacked: 48e6, pages: 3000 };
 
 const tooLarge = () => new Error(`Unpacked, this PDF is larger than ${MOST.unpacked / 1e6} MB.`);
 

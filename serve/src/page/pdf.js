@@ -4,7 +4,7 @@ import { PdfFile } from "./pdf-file.js";
 import { readFont } from "./pdf-fonts.js";
 import { END, Lexer } from "./pdf-syntax.js";
 
-const MOST = { words: 5_000_000, text: 4_000_000, forms: 2000 };
+const MOST = { words: 5_000_000, text: 1_200_000, forms: 2000 };
 const DEPTH = 6; // forms in forms
 
 const times = (a, b) => [

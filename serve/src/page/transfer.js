@@ -5,6 +5,7 @@ import { MODEL, SYSTEM, choice, choose, newChat } from "./tree.js";
 export const nameOf = (chat) => chat.title[0] || "New chat";
 
 const LARGEST = 50e6; // bytes of a file
+const DAY = 24 * 3600_000;
 const MOST = { chats: 5000, turns: 20_000 };
 
 // ---- out ----
@@ -67,8 +68,8 @@ const chatOf = (told, now) => {
   if (turns.length === 0) return null;
   const chat = isId(told.id) ? newChat(told.id) : newChat();
   chat.title = [text(told.title, 200), 1];
-  // Nothing is from a time that has not come.
-  for (const one of turns) chat.turns.set(one.id, { ...one, at: Math.min(one.at, now) });
+  // Clocks differ, but by no more than a day.
+  for (const one of turns) chat.turns.set(one.id, { ...one, at: Math.min(one.at, now + DAY) });
   for (const [field, name] of [["system", SYSTEM], ["model", MODEL]]) if (told[field]) choose(chat, name, text(told[field], 100_000), 1);
   return chat;
 };
