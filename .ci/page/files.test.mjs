@@ -6,7 +6,7 @@ import { readFile } from "../../serve/src/page/files.js";
 import { best, byVectors, byWords, cut } from "../../serve/src/page/passages.js";
 import { pdfText } from "../../serve/src/page/pdf.js";
 import { search } from "../../serve/src/page/search.js";
-import { addTurns, allAsJson, asJson, readChats } from "../../serve/src/page/transfer.js";
+import { addTurns, allAsJson, asJson, asMarkdown, readChats } from "../../serve/src/page/transfer.js";
 import { MODEL, SYSTEM, choice, choose, grow, merge, newChat, read, turnTo, path, write } from "../../serve/src/page/tree.js";
 
 const bytes = (text) => Uint8Array.from(text, (c) => c.charCodeAt(0));
@@ -40,6 +40,11 @@ test("what a page's operators write", async () => {
   assert.equal(await says(stream("BT /F1 9 Tf (\\001\\002\\003 x) Tj ET"), "", coded), "fié€ x");
   const form = `6 0 obj${stream("BT /F1 12 Tf (inner) Tj ET", "/Type/XObject/Subtype/Form")}endobj`;
   assert.equal(await says(stream("/X Do"), form, FONT, "/XObject<</X 6 0 R>>"), "inner");
+});
+
+test("what cannot be read is said", async () => {
+  await assert.rejects(says(`<</Filter/LZWDecode/Length 3>>stream\nabc\nendstream`), /packed by LZWDecode, which is not read here\.$/);
+  await assert.rejects(says(stream("BT /F1 9 Tf (abc) Tj ET"), "", "<</Type/Font/Subtype/Type0>>"), /fonts do not say which letters they show/);
 });
 
 test("hostile PDFs are refused or read in bounded time", async () => {
@@ -107,6 +112,11 @@ test("chats go out and come in the same", () => {
     assert.deepEqual([choice(back, SYSTEM), choice(back, MODEL)], ["Be brief.", "m"]);
     assert.equal(addTurns(back, chat), 0);
   }
+});
+
+test("as Markdown a chat is what was said, with the names of files", () => {
+  const chat = small();
+  assert.equal(asMarkdown(chat, path(chat).map(({ turn }) => turn)), "# T\n\n## You\n\nWhere is <b>it</b>?\n\nAttached: a.txt\n\n## The model\n\nThere.\n");
 });
 
 test("of a file only what is known comes in", () => {

@@ -196,6 +196,9 @@ export const searching = async (page) => {
   await page.keyboard.press("Escape");
   assert.equal(await page.inputValue("#search"), "");
   assert((await rows()).length > 2);
+  await page.fill("#search", "garden");
+  await fresh(page);
+  assert((await rows()).length > 2, "a new chat ends the search");
 };
 
 export const keys = async (page) => {

@@ -92,7 +92,10 @@ const ready = async (signal) => {
 
 const encode = (messages) => (model.facts.chat ? model.encodeChat(messages) : model.encode(messages.map(({ content }) => content).join("\n\n")));
 
-export const count = async (text) => (model ? (await model.encode(text)).length : 0);
+export const count = async (text) => {
+  if (!model) throw { kind: "told", message: "no model is loaded yet" };
+  return (await model.encode(text)).length;
+};
 
 // One model at a time: none for vectors.
 export const embed = () => Promise.reject({ kind: "gone" });

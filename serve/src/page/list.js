@@ -11,7 +11,9 @@ import { UNDO, newChat } from "./tree.js";
 const shut = () => $("side").classList.remove("shown");
 
 export const fresh = () => {
+  $("search").value = "";
   if (now.chat.turns.size > 0) show(newChat());
+  else drawList();
   shut();
   home();
 };

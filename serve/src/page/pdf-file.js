@@ -55,7 +55,7 @@ const ascii85 = (text) => {
 
 export class PdfFile {
   constructor(bytes) {
-    Object.assign(this, { bytes, text: latin(bytes), objects: new Map(), unpacked: 0, roots: [], encrypted: false });
+    Object.assign(this, { bytes, text: latin(bytes), objects: new Map(), unpacked: 0, packing: "", roots: [], encrypted: false });
   }
 
   // What a reference points to, or the thing itself.
@@ -93,7 +93,7 @@ export class PdfFile {
       }
       start.lastIndex = Math.max(start.lastIndex, lexer.at - 1);
     }
-    if (this.encrypted) throw new Error("This PDF is encrypted. Only what a PDF says without a password can be read.");
+    if (this.encrypted) throw new Error("This PDF is encrypted, and encrypted PDFs are not read here. A copy that was printed to a PDF may be.");
   }
 
   // A dictionary with a stream behind it, {map, from, to}, or the dictionary alone.
@@ -118,7 +118,10 @@ export class PdfFile {
       if (name === "FlateDecode" || name === "Fl") bytes = await inflate(bytes, MOST.unpacked - this.unpacked);
       else if (name === "ASCII85Decode" || name === "A85") bytes = ascii85(latin(bytes));
       else if (name === "ASCIIHexDecode" || name === "AHx") bytes = bytesOf(new Lexer(latin(bytes)).hex().bytes);
-      else return null;
+      else {
+        this.packing = name;
+        return null;
+      }
     }
     this.unpacked += bytes.length;
     if (this.unpacked > MOST.unpacked) throw tooLarge();

@@ -143,6 +143,7 @@ export const pdfText = async (bytes) => {
   const text = writer.pieces.join("").replace(/[\ufb00-\ufb06]/g, (c) => c.normalize("NFKC")).replace(/[ \t\u00a0]{2,}/g, " ").replace(/ \n/g, "\n").replace(/\n{3,}/g, "\n\n").trim();
   if (pages.length === 0) throw new Error("No pages were found in this PDF; it may be damaged.");
   if (writer.unknown > writer.known) throw new Error("This PDF's fonts do not say which letters they show, so its text cannot be read.");
+  if (!text && file.packing) throw new Error(`This PDF's pages are packed by ${file.packing}, which is not read here.`);
   if (!text) throw new Error("There is no text in this PDF. It may be a scan: pictures of pages.");
   return { text, pages: pages.length };
 };

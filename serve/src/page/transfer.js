@@ -11,7 +11,10 @@ const MOST = { chats: 5000, turns: 20_000 };
 // ---- out ----
 
 // `turns` are those of the path that is shown.
-export const asMarkdown = (chat, turns) => [`# ${nameOf(chat)}`, ...turns.flatMap((turn) => [`## ${turn.role === "user" ? "You" : "The model"}`, turn.content])].join("\n\n") + "\n";
+export const asMarkdown = (chat, turns) => [`# ${nameOf(chat)}`, ...turns.flatMap((turn) => {
+  const files = (turn.files ?? []).filter(({ again }) => !again).map(({ name }) => name);
+  return [`## ${turn.role === "user" ? "You" : "The model"}`, turn.content, ...(files.length > 0 ? [`Attached: ${files.join(", ")}`] : [])];
+})].join("\n\n") + "\n";
 
 const KEPT = ["id", "parent", "role", "content", "at", "thinking", "figures", "left", "model", "files"];
 
