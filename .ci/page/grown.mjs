@@ -39,6 +39,7 @@ const system = async (page, sent) => {
   await page.fill("#system", "For all.");
   await page.fill("#own-system", "For this one.");
   await page.keyboard.press("Escape");
+  assert(await page.isVisible("#own"), "one sees that the chat has one");
   await ask(page, "Who are you?");
   const told = () => sent.at(-1).messages.filter(({ role }) => role === "system").map(({ content }) => content);
   assert.deepEqual(told(), ["For this one."]);
@@ -48,6 +49,7 @@ const system = async (page, sent) => {
   assert.deepEqual(told(), ["For this one."], "it is the chat's after a reload");
   await fresh(page);
   await page.keyboard.press("Control+,");
+  assert(!(await page.isVisible("#own")));
   assert.equal(await page.inputValue("#own-system"), "");
   await page.keyboard.press("Escape");
   await ask(page, "And who are they?");

@@ -35,8 +35,10 @@ const meaning = (event) => {
   if (command && event.shiftKey && key === "o") return fresh;
   if (command && key === ",") return openSettings;
   if (command && !event.shiftKey && key === "k") return toSearch;
-  if (event.altKey && !command && key === "arrowup") return () => beside(-1);
-  if (event.altKey && !command && key === "arrowdown") return () => beside(1);
+  // Where something is being written these move in the text.
+  const isWriting = isField(event.target) && event.target.value;
+  if (event.altKey && !command && !isWriting && key === "arrowup") return () => beside(-1);
+  if (event.altKey && !command && !isWriting && key === "arrowdown") return () => beside(1);
   return undefined;
 };
 

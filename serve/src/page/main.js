@@ -8,7 +8,7 @@ import { keyField, notice, say } from "./notice.js";
 import { drawPicker, heardModels, keepPick, modelOf, several } from "./picker.js";
 import { beginPrompts, suggestKey } from "./prompts.js";
 import { ask as get, beginWatch, watch, words } from "./server.js";
-import { beginSettings, fill, reread, serverSays } from "./settings.js";
+import { beginSettings, fill, openSettings, reread, serverSays } from "./settings.js";
 import { tidy } from "./shelf.js";
 import { begin, chats, opened, save } from "./store.js";
 import { ask, beginTalk, draw, editLast, isBusy, now, show, stop } from "./talk.js";
@@ -52,9 +52,11 @@ const listenToChoices = () => {
     save(now.chat);
     meet();
   });
+  $("own").addEventListener("click", openSettings);
   $("own-system").addEventListener("input", () => {
     choose(now.chat, SYSTEM, $("own-system").value.trim());
     save(now.chat);
+    draw();
   });
 };
 

@@ -9,7 +9,7 @@ import { drawPicker } from "./picker.js";
 import { watch, words } from "./server.js";
 import { openSettings } from "./settings.js";
 import { keepOpened, save } from "./store.js";
-import { grow, newChat, path, pick, turnTo } from "./tree.js";
+import { SYSTEM, choice, grow, newChat, path, pick, turnTo } from "./tree.js";
 
 // The chat that is shown, and which branches this tab chose, by chat.
 export const now = { chat: newChat() };
@@ -191,6 +191,7 @@ export const draw = () => {
   $("title").textContent = now.chat.title[0] || "New chat";
   $("send").textContent = run ? "Stop" : "Send";
   drawPicker(now.chat);
+  $("own").hidden = !choice(now.chat, SYSTEM);
   say(run?.note ?? "");
   if (follow) toEnd();
   drawJump();
