@@ -6,7 +6,7 @@ export const nameOf = (chat) => chat.title[0] || "New chat";
 
 const LARGEST = 50e6; // bytes of a file
 const DAY = 24 * 3600_000;
-const MOST = { chats: 5000, turns: 20_000 };
+const MOST = { chats: 5000, turns: 20_000, message: 2_000_000 };
 
 // ---- out ----
 
@@ -55,7 +55,7 @@ const file = (told) => {
 };
 
 const turn = (told) => {
-  if (!isId(told?.id) || typeof told.content !== "string" || (told.role !== "user" && told.role !== "assistant")) return null;
+  if (!isId(told?.id) || typeof told.content !== "string" || told.content.length > MOST.message || (told.role !== "user" && told.role !== "assistant")) return null;
   const made = { id: told.id, parent: isId(told.parent) ? told.parent : null, role: told.role, content: told.content, at: Number.isFinite(told.at) ? told.at : 1, rev: 1 };
   if (typeof told.thinking === "string") made.thinking = told.thinking;
   if (typeof told.model === "string") made.model = told.model.slice(0, 200);
