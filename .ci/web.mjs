@@ -256,6 +256,7 @@ try {
   await grown.searching(page);
   await grown.formulas(page);
   await grown.keys(page);
+  await grown.tabulator(page);
   await set(page, { temperature: 0, max_tokens: "16" });
   await page.reload();
   await met(page);

@@ -125,6 +125,26 @@ export const passages = async (page, sent, by) => {
   if (by === "vectors") assert.deepEqual(asked.slice(-2).map(([, texts]) => texts), [["And the weather?"], ["Who painted boats?"]], "vectors are kept with the file");
 };
 
+// Vectors take time: that is seen and can be stopped, and another try goes on from there.
+const stopping = async (page) => {
+  await fresh(page);
+  const asked = listen(page);
+  let count = 0;
+  await page.route("**/v1/embeddings", (route) => (++count === 2 ? undefined : route.continue()));
+  await attach(page, "book.txt", long);
+  await page.locator("#attached li").waitFor();
+  await send(page, "What was the lighthouse keeper called?");
+  await page.locator("#status", { hasText: /^Reading “book\.txt” … 16 of 20 passages$/ }).waitFor();
+  await page.keyboard.press("Escape");
+  await idle(page);
+  await page.locator(".error", { hasText: "stopped before it began" }).waitFor();
+  await page.unroute("**/v1/embeddings");
+  await page.getByRole("button", { name: "Retry" }).click();
+  await page.locator(".files summary", { hasText: "by vectors" }).waitFor();
+  await idle(page);
+  assert.deepEqual(asked.map(([, texts]) => texts.length), [16, 4, 1]);
+};
+
 // Where the browser keeps nothing, a long file lasts as long as the page, and the page says so.
 const closed = async (at) => {
   const { tab, context } = await person();
@@ -206,6 +226,7 @@ export default async () => {
       await closed(at);
     }
     await passages(page, sent, by);
+    if (by === "vectors") await stopping(page);
     await context.close();
   }
   forget();

@@ -134,6 +134,30 @@ Then \`$code$\` and code:
   await shot(page, "formulas");
 };
 
+// From the first to the last with the tabulator: everything can be reached, has a name, and shows that it has the focus.
+export const tabulator = async (page) => {
+  await page.locator("#list .open", { hasText: "garden" }).click();
+  // Behind the last comes the browser itself, and then the first.
+  await page.focus("#send");
+  for (let n = 0; n < 10 && (await focus(page)) !== "new"; n++) await page.keyboard.press("Tab");
+  const seen = [];
+  do {
+    seen.push(await page.evaluate(() => {
+      const node = document.activeElement;
+      const style = getComputedStyle(node.id === "text" ? node.closest(".box") : node);
+      const shown = node.id === "text" ? style.borderColor : style.outlineStyle !== "none" && style.outlineColor;
+      return { id: node.id || node.className, name: (node.getAttribute("aria-label") ?? node.textContent).trim(), shown };
+    }));
+    await page.keyboard.press("Tab");
+  } while (seen.at(-1).id !== "send" && seen.length < 100);
+  for (const { id, name, shown } of seen) assert(name && shown, `${id} “${name}” shows its focus: ${shown}`);
+  const order = seen.map(({ id, name }) => id || name);
+  const wanted = ["new", "search", "open", "more", "import", "export", "open-prompts", "open-help", "theme", "open-settings", "talk", "Edit", "Regenerate", "attach", "text", "send"];
+  const places = wanted.map((one) => order.indexOf(one));
+  assert.deepEqual(places, [...places].sort((a, b) => a - b), order.join(" "));
+  assert(!places.includes(-1), order.join(" "));
+};
+
 const turn = (id, parent, role, content, at) => ({ id, parent, role, content, at });
 const CHATS = { chats: [
   { id: "garden", title: "The <i>garden</i>", system: "Be kind.", turns: [turn("g1", null, "user", "Which flowers?", 1), turn("g2", "g1", "assistant", "Red roses <script>alert(1)</script> and <img src=x onerror=alert(2)>.", 2), turn("g3", "g1", "assistant", "A violet tulip.", 3)] },
@@ -278,6 +302,7 @@ export default async () => {
   await searching(page);
   await formulas(page);
   await keys(page);
+  await tabulator(page);
   await sizes(page);
   await context.close();
   // Another browser takes all of it; with one model there is nothing to choose.

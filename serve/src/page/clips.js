@@ -35,17 +35,22 @@ export const withFiles = ({ content, files = [] }, now) => [
 // No passage is longer than the model of vectors holds, and some fit into a prompt.
 const sizeOf = (chat, file) => Math.max(100, Math.floor(Math.min(SIZE, embedder()?.max_model_len ?? SIZE, room(chat, file.perToken) / 3)));
 
-// The vectors of a long file's passages; kept with it.
+// The vectors of a long file's passages; kept with it as they come, so that who stops it goes on from there.
 const vectorsOf = async (file, passages, model, signal, onNote) => {
-  if (file.vectors?.model === model.id && file.vectors.list.length === passages.length) return file.vectors.list;
-  const list = [];
-  for (let at = 0; at < passages.length; at += BATCH) {
-    onNote(`Reading “${file.name}” … ${at} of ${passages.length} passages`);
-    list.push(...await embed(model.id, passages.slice(at, at + BATCH), signal));
+  const known = file.vectors;
+  if (known?.model !== model.id || known.of !== passages.length) file.vectors = { model: model.id, of: passages.length, list: [] };
+  const { list } = file.vectors;
+  if (list.length === passages.length) return list;
+  try {
+    while (list.length < passages.length) {
+      onNote(`Reading “${file.name}” … ${list.length} of ${passages.length} passages`);
+      const made = await embed(model.id, passages.slice(list.length, list.length + BATCH), signal);
+      list.push(...made.map((vector) => Float32Array.from(vector)));
+    }
+  } finally {
+    await putFile(file);
   }
-  file.vectors = { model: model.id, list: list.map((vector) => Float32Array.from(vector)) };
-  await putFile(file);
-  return file.vectors.list;
+  return list;
 };
 
 const scored = async (longs, question, signal, onNote) => {
