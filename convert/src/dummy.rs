@@ -25,6 +25,8 @@ use tern::keys::{DUMMY, SCALE_NAMES, SCALE_VALUES};
 use tern::{Encoding, Error, Result};
 use tern_kernels::Scales;
 
+const VOCABULARY: &str = "tokenizer.ggml.model";
+
 /// What to write, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct DummyOptions {
@@ -98,6 +100,8 @@ pub fn dummy(
             let mut pairs = Pairs::new(output);
             keys::gguf(&mut pairs, &name, family, &shape.config);
             pairs.insert(DUMMY, Value::Bool(true));
+            // llama.cpp loads a file without a vocabulary only where this says so.
+            pairs.insert(VOCABULARY, Value::String("no_vocab".into()));
             keys::format(&mut pairs, to);
             if shape.group.is_none() && to.encoding().rounds_scales() {
                 let scaled = items.iter().filter_map(|item| Some((item.entry.name.as_str(), item.scale?)));

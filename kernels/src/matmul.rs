@@ -55,8 +55,13 @@ pub fn products<const N: usize>(cpu: Cpu, pool: &Pool, x: &mut Activations, prod
     let x = &*x;
     let tasks = products.map(|Product { matrix, out }| {
         let sums = x.segment_sums(matrix.lanes().size());
-        let segments = Segments::new(x.cols(), matrix.lanes().size(), x.group()).count();
-        Task { w: matrix, x, sums, segments, out: Disjoint::new(out) }
+        let segments = Segments::new(x.cols(), matrix.lanes().size(), x.group());
+        let blocks = matrix.packing().group_len(matrix.cols()) / size_of::<Block>();
+        let steps = match x.rows() {
+            1 => with_layout!(matrix.packing(), L => column::steps::<L>(x, blocks, segments, sums)),
+            _ => Vec::new(),
+        };
+        Task { w: matrix, x, sums, segments: segments.count(), steps, out: Disjoint::new(out) }
     });
     let shares = Shares::new(total, pool.threads());
     pool.run(|_| {
@@ -88,6 +93,8 @@ struct Task<'a> {
     /// `(x.rows(), segments)`, the sum of the activations of each; empty where there is one segment and one step.
     sums: &'a [i32],
     segments: usize,
+    /// The same for the kernel of one token, if that is wanted.
+    steps: Vec<column::Step>,
     out: Disjoint<'a, f32>,
 }
 

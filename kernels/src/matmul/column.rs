@@ -6,7 +6,7 @@
 
 mod segmented;
 
-pub(super) use segmented::Segmented;
+pub(super) use segmented::{Segmented, Step, steps};
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -49,6 +49,9 @@ impl<L: Layout> Kernel for Column<'_, L> {
 /// four streams keep the memory busier than two.
 const RUN: usize = 8;
 
+/// Blocks that are written out one after the other.
+const UNROLLED: usize = 4;
+
 /// Blocks ahead of the one in use that are asked for: 1 kB a stream.
 const AHEAD: usize = 16;
 
@@ -62,6 +65,8 @@ fn ahead(b: usize, blocks: usize, side_by_side: usize) -> usize {
 impl<L: Layout> Column<'_, L> {
     #[inline(always)]
     fn rows<I: Isa, const G: usize>(&self, isa: I, g: usize) -> usize {
+        // Of the rows after these; a scale for each row is too little to be noticed as a stream.
+        (0..G).for_each(|i| self.task.w.lanes().prefetch(isa, g + G + i));
         if I::SCALED {
             self.scaled::<I, G>(isa, g)
         } else {
@@ -107,14 +112,40 @@ impl<L: Layout> Column<'_, L> {
         blocks: Range<usize>,
         side_by_side: usize,
     ) -> [[I::Part; 5]; W] {
-        for b in blocks {
-            let ahead = ahead(b, weights[0].len(), side_by_side);
-            let quads = &x[b * L::PLANES..][..L::PLANES];
+        let mut b = blocks.start;
+        while b < blocks.end {
+            // Unrolled: between two scales there are few blocks, and a loop's end that is guessed wrong costs as many.
+            if blocks.end - b >= UNROLLED {
+                sums = self.step_of::<I, W, UNROLLED>(isa, sums, weights, x, b, side_by_side);
+                b += UNROLLED;
+            } else {
+                sums = self.step_of::<I, W, 1>(isa, sums, weights, x, b, side_by_side);
+                b += 1;
+            }
+        }
+        sums
+    }
+
+    /// `N` blocks of `W` of the rows.
+    #[inline(always)]
+    fn step_of<I: Isa, const W: usize, const N: usize>(
+        &self,
+        isa: I,
+        mut sums: [[I::Part; 5]; W],
+        weights: [&[Block]; W],
+        x: &[[i8; 4]],
+        b: usize,
+        side_by_side: usize,
+    ) -> [[I::Part; 5]; W] {
+        let ahead = ahead(b, weights[0].len(), side_by_side);
+        let quads = &x[b * L::PLANES..][..N * L::PLANES];
+        let weights = weights.map(|weights| (weights, &weights[b..][..N]));
+        for n in 0..N {
             for i in 0..W {
-                isa.prefetch(weights[i], ahead);
-                let planes = L::mask(isa, isa.load(&weights[i][b]));
+                isa.prefetch(weights[i].0, ahead + n);
+                let planes = L::mask(isa, isa.load(&weights[i].1[n]));
                 for p in 0..L::PLANES {
-                    sums[i][p] = isa.dot(sums[i][p], planes.as_ref()[p], quads[p]);
+                    sums[i][p] = isa.dot(sums[i][p], planes.as_ref()[p], quads[n * L::PLANES + p]);
                 }
             }
         }

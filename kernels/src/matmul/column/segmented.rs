@@ -6,10 +6,12 @@
 use std::ops::Range;
 
 use super::{Column, ahead};
+use crate::activations::Activations;
 use crate::cpu::Kernel;
 use crate::isa::{Block, Isa};
 use crate::matmul::Task;
 use crate::packing::{Layout, ROWS};
+use crate::segments::{Segment, Segments};
 
 pub(in crate::matmul) struct Segmented<'a, L>(Column<'a, L>);
 
@@ -39,6 +41,53 @@ impl<L: Layout> Kernel for Segmented<'_, L> {
 /// The activations of a block, all or those of one side of a border.
 type Quads = [[i8; 4]; 5];
 
+/// What every row does between two borders; worked out once a product, since it costs as much as some blocks do.
+pub(in crate::matmul) struct Step {
+    /// The sum of the activations.
+    minus: i32,
+    factor: f32,
+    /// Which of a row's scales.
+    scale: usize,
+    /// The blocks without a border inside.
+    whole: Range<usize>,
+    /// The blocks before and after them that other segments have a part of, with zeros for those parts.
+    edges: [Option<(usize, Quads)>; 2],
+}
+
+/// The steps of a product of one token with rows of so many blocks, `sums` being those of its segments.
+pub(in crate::matmul) fn steps<L: Layout>(
+    x: &Activations,
+    blocks: usize,
+    segments: Segments,
+    sums: &[i32],
+) -> Vec<Step> {
+    let quads = &x.padded(0).as_chunks().0[..blocks * L::PLANES];
+    let step = |(segment, &minus): (Segment, &i32)| {
+        let range = segment.quads(quads.len());
+        let (first, last) = (range.start.div_ceil(L::PLANES), range.end / L::PLANES);
+        let edge = |b: usize| (b, part::<L>(quads, b, &range));
+        let before = (first * L::PLANES != range.start).then(|| edge(first - 1));
+        // A segment within one block ends before it begins.
+        let after = (last * L::PLANES != range.end && last >= first).then(|| edge(last));
+        let whole = first..last.max(first);
+        let factor = x.factor(0, segment.inputs);
+        Step { minus, factor, scale: segment.weights, whole, edges: [before, after] }
+    };
+    segments.zip(sums).map(step).collect()
+}
+
+/// The activations of block `b` that lie in some quads of the row.
+fn part<L: Layout>(x: &[[i8; 4]], b: usize, quads: &Range<usize>) -> Quads {
+    let mut part = [[0; 4]; 5];
+    for p in 0..L::PLANES {
+        let quad = b * L::PLANES + p;
+        if quads.contains(&quad) {
+            part[p] = x[quad];
+        }
+    }
+    part
+}
+
 impl<L: Layout> Segmented<'_, L> {
     /// `G` = `W * N` row groups, `W` of them at a time: their sums fit the registers.
     #[inline(always)]
@@ -47,22 +96,20 @@ impl<L: Layout> Segmented<'_, L> {
         let (weights, x) = self.0.operands::<G>(g);
         let (lanes, per_row) = (task.w.lanes(), task.scales_per_row());
         let mut totals = [[[0f32; ROWS]; W]; N];
-        for (nth, segment) in task.segments().enumerate() {
-            let (minus, factor) = (task.segment_sum(0, nth), task.x.factor(0, segment.inputs));
-            let quads = segment.quads(x.len());
+        for step in &task.steps {
             for n in 0..N {
                 let mut some: [&[Block]; W] = [&[]; W];
                 some.copy_from_slice(&weights[n * W..(n + 1) * W]);
                 let sums = match I::SCALED {
-                    true => self.scaled(isa, some, x, quads.clone(), G),
-                    false => self.plain(isa, some, x, quads.clone(), G),
+                    true => self.scaled(isa, some, x, step, G),
+                    false => self.plain(isa, some, x, step, G),
                 };
                 for w in 0..W {
-                    let lane = (g + n * W + w) * per_row + segment.weights;
+                    let lane = (g + n * W + w) * per_row + step.scale;
                     // Of the rows after these: their own come a line at a time, too slowly to be waited for.
                     lanes.prefetch(isa, lane + G * per_row);
                     let scales = lanes.at(isa, lane);
-                    totals[n][w] = isa.add_sums(totals[n][w], sums[w], minus, &scales, factor);
+                    totals[n][w] = isa.add_sums(totals[n][w], sums[w], step.minus, &scales, step.factor);
                 }
             }
         }
@@ -79,19 +126,6 @@ impl<L: Layout> Segmented<'_, L> {
         G
     }
 
-    /// The activations of block `b` that lie in some quads of the row.
-    #[inline(always)]
-    fn part(x: &[[i8; 4]], b: usize, quads: &Range<usize>) -> Quads {
-        let mut part = [[0; 4]; 5];
-        for p in 0..L::PLANES {
-            let quad = b * L::PLANES + p;
-            if quads.contains(&quad) {
-                part[p] = x[quad];
-            }
-        }
-        part
-    }
-
     /// Planes masked in place, a sum for each.
     #[inline(always)]
     fn scaled<I: Isa, const W: usize>(
@@ -99,46 +133,24 @@ impl<L: Layout> Segmented<'_, L> {
         isa: I,
         weights: [&[Block]; W],
         x: &[[i8; 4]],
-        quads: Range<usize>,
+        step: &Step,
         side_by_side: usize,
     ) -> [[i32; ROWS]; W] {
         let mut sums = [[isa.part(); 5]; W];
-        let mut whole = quads.start.div_ceil(L::PLANES)..quads.end / L::PLANES;
-        if whole.start * L::PLANES != quads.start {
-            let part = Self::part(x, whole.start - 1, &quads);
-            sums = self.masked(isa, sums, weights, whole.start - 1, &part[..L::PLANES]);
-        }
-        let last = whole.end;
-        whole.start = whole.start.min(last);
-        sums = self.0.run_of(isa, sums, weights, x, whole, side_by_side);
-        if last * L::PLANES != quads.end && last * L::PLANES >= quads.start {
-            let part = Self::part(x, last, &quads);
-            sums = self.masked(isa, sums, weights, last, &part[..L::PLANES]);
+        sums = self.0.run_of(isa, sums, weights, x, step.whole.clone(), side_by_side);
+        for (b, quads) in step.edges.iter().flatten() {
+            for w in 0..W {
+                let planes = L::mask(isa, isa.load(&weights[w][*b]));
+                for p in 0..L::PLANES {
+                    sums[w][p] = isa.dot(sums[w][p], planes.as_ref()[p], quads[p]);
+                }
+            }
         }
         let mut totals = [[0; ROWS]; W];
         for w in 0..W {
             totals[w] = isa.fold(sums[w], &L::masked::<I>()[..L::PLANES]);
         }
         totals
-    }
-
-    /// One block.
-    #[inline(always)]
-    fn masked<I: Isa, const W: usize>(
-        &self,
-        isa: I,
-        mut sums: [[I::Part; 5]; W],
-        weights: [&[Block]; W],
-        b: usize,
-        quads: &[[i8; 4]],
-    ) -> [[I::Part; 5]; W] {
-        for w in 0..W {
-            let planes = L::mask(isa, isa.load(&weights[w][b]));
-            for p in 0..L::PLANES {
-                sums[w][p] = isa.dot(sums[w][p], planes.as_ref()[p], quads[p]);
-            }
-        }
-        sums
     }
 
     /// Planes shifted down to codes, one sum for all.
@@ -148,41 +160,55 @@ impl<L: Layout> Segmented<'_, L> {
         isa: I,
         weights: [&[Block]; W],
         x: &[[i8; 4]],
-        quads: Range<usize>,
+        step: &Step,
         side_by_side: usize,
     ) -> [[i32; ROWS]; W] {
         let mut sums = [isa.sums(); W];
-        let blocks = quads.start / L::PLANES..quads.end.div_ceil(L::PLANES);
-        let step = I::DOTS / L::PLANES;
-        let mut start = blocks.start;
-        while start < blocks.end {
-            let end = start.saturating_add(step).min(blocks.end);
+        let most = I::DOTS / L::PLANES;
+        let mut start = step.whole.start;
+        while start < step.whole.end {
+            let end = start.saturating_add(most).min(step.whole.end);
             let mut part = [isa.part(); W];
             for b in start..end {
                 let ahead = ahead(b, weights[0].len(), side_by_side);
-                let mut here: &[[i8; 4]] = &x[b * L::PLANES..][..L::PLANES];
-                let masked;
-                if b * L::PLANES < quads.start || (b + 1) * L::PLANES > quads.end {
-                    masked = Self::part(x, b, &quads);
-                    here = &masked[..L::PLANES];
-                }
                 for w in 0..W {
                     isa.prefetch(weights[w], ahead);
-                    let planes = L::split(isa, isa.load(&weights[w][b]));
-                    for p in 0..L::PLANES {
-                        part[w] = isa.dot(part[w], planes.as_ref()[p], here[p]);
-                    }
                 }
+                part = Self::split(isa, part, weights, b, &x[b * L::PLANES..][..L::PLANES]);
             }
             for w in 0..W {
                 sums[w] = isa.widen(sums[w], part[w]);
             }
             start = end;
         }
+        for (b, quads) in step.edges.iter().flatten() {
+            let part = Self::split(isa, [isa.part(); W], weights, *b, &quads[..L::PLANES]);
+            for w in 0..W {
+                sums[w] = isa.widen(sums[w], part[w]);
+            }
+        }
         let mut totals = [[0; ROWS]; W];
         for w in 0..W {
             totals[w] = isa.store(sums[w]);
         }
         totals
+    }
+
+    /// One block of them.
+    #[inline(always)]
+    fn split<I: Isa, const W: usize>(
+        isa: I,
+        mut part: [I::Part; W],
+        weights: [&[Block]; W],
+        b: usize,
+        quads: &[[i8; 4]],
+    ) -> [I::Part; W] {
+        for w in 0..W {
+            let planes = L::split(isa, isa.load(&weights[w][b]));
+            for p in 0..L::PLANES {
+                part[w] = isa.dot(part[w], planes.as_ref()[p], quads[p]);
+            }
+        }
+        part
     }
 }
