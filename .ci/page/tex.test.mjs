@@ -2,7 +2,7 @@
 // of other kinds are plain ones with an attribute.
 import test from "node:test";
 import assert from "node:assert/strict";
-import { markdown } from "../../serve/src/page/markdown.js";
+import { markdown, settled } from "../../serve/src/page/markdown.js";
 import { inline } from "../../serve/src/page/inline.js";
 import { tex } from "../../serve/src/page/tex.js";
 
@@ -106,4 +106,44 @@ test("where formulas stand for themselves", () => {
   assert.deepEqual(kinds("$$\nx\n\ny"), ["paragraph", "paragraph"]);
   assert.deepEqual(kinds("$$\nx"), ["formula open: "]);
   assert.deepEqual(kinds("```\n$$\nx\n$$\n```"), ["code"]);
+});
+
+// A seeded sequence, the same on every machine.
+const random = (seed) => () => (seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff) / 0x80000000;
+
+test("a text that grows is read as it is read at once, wherever formulas begin and end", () => {
+  const pieces = ["$$", "$", "\\[", "\\]", "\\(", "\\)", "\n", "\n\n", "x", "a b", "- c", "# d", "```\n", "| a | b |\n|---|---|\n", "> q", "\\", "5", " "];
+  const next = random(7);
+  const plain = (blocks) => JSON.stringify(blocks.map(({ line, next, ...block }) => block));
+  for (let n = 0; n < 3000; n++) {
+    const text = Array.from({ length: 14 }, () => pieces[Math.floor(next() * pieces.length)]).join("");
+    let blocks = [];
+    for (let at = 0; at < text.length; ) {
+      at = Math.min(text.length, at + 1 + Math.floor(next() * 4));
+      const keep = settled(blocks);
+      const from = blocks[keep]?.from ?? 0;
+      blocks = [...blocks.slice(0, keep), ...markdown(text.slice(from, at)).map((block) => ({ ...block, from: block.from + from }))];
+    }
+    assert.equal(plain(blocks), plain(markdown(text)), JSON.stringify(text));
+  }
+});
+
+test("whatever is written, a formula is made of elements with the parts that they must have", () => {
+  const pieces = String.raw`{ } ^ _ ' & \\ x 1 2.5 + ( ) [ ] | \frac \sqrt \sqrt[3] \left( \right) \left. \right| \begin{matrix} \end{matrix} \begin{cases} \end{cases} \text{a} \mathbb{R} \hat \overbrace \sum
+    \int \lim \not \big( \operatorname*{a} \displaystyle \tag{1} \boxed \binom \overset \middle| \, \alpha é ∑ \pmod \xrightarrow`.split(/\s+/);
+  const parts = { mfrac: 2, msub: 2, msup: 2, msubsup: 3, munder: 2, mover: 2, munderover: 3, mroot: 2, msqrt: 1 };
+  const check = (node) => {
+    if (node.text !== undefined) return assert.equal(typeof node.text, "string");
+    if (parts[node.tag]) assert.equal(node.inside.length, parts[node.tag], node.tag);
+    node.inside.forEach(check);
+  };
+  const next = random(3);
+  let known = 0;
+  for (let n = 0; n < 20_000; n++) {
+    const text = Array.from({ length: 1 + Math.floor(next() * 10) }, () => pieces[Math.floor(next() * pieces.length)]).join(" ");
+    const made = tex(text, n % 2 === 0);
+    made?.forEach(check);
+    known += made ? 1 : 0;
+  }
+  assert(known > 1000, `${known} of them are formulas`);
 });

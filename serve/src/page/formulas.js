@@ -55,7 +55,9 @@ export const block = (lines, from) => {
   const inside = [];
   for (let at = from; at < lines.length; at++) {
     const piece = at === from ? lines[at].trimStart().slice(2) : lines[at];
-    if (at > from && (piece.trim() === "" || (mark[0] !== "$$" && opening(piece) === mark))) return null;
+    // The last line may be the beginning of one that still comes.
+    const isBlank = piece.trim() === "" && at < lines.length - 1;
+    if (at > from && (isBlank || (mark[0] !== "$$" && opening(piece) === mark))) return null;
     const end = piece.indexOf(mark[1]);
     if (end >= 0) {
       if (!/^[.,;:]?\s*$/.test(piece.slice(end + 2))) return null;
