@@ -119,7 +119,7 @@ export class PdfFile {
       else if (name === "ASCII85Decode" || name === "A85") bytes = ascii85(latin(bytes));
       else if (name === "ASCIIHexDecode" || name === "AHx") bytes = bytesOf(new Lexer(latin(bytes)).hex().bytes);
       else {
-        this.packing = name;
+        this.packing = String(name).replace(/[^\w]/g, "?").slice(0, 30);
         return null;
       }
     }
