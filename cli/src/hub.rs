@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tern_hub::{Cache, Hub, Known, Limits, Name, Plan, known, size};
+use tern_hub::{Cache, Choice, Hub, Known, Limits, Name, Plan, choose, known, size};
 
 use crate::failure::{Failure, Outcome};
 use crate::progress::Bar;
@@ -19,6 +19,12 @@ pub(crate) struct PullArgs {
     /// Use no network; so does HF_HUB_OFFLINE=1
     #[arg(long)]
     offline: bool,
+}
+
+impl PullArgs {
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline || Hub::is_offline()
+    }
 }
 
 impl From<tern_hub::Error> for Failure {
@@ -64,7 +70,7 @@ pub(crate) fn fetch(word: &Path, args: &PullArgs) -> Outcome {
     }
     let Some(name) = name(word) else { return Ok(()) };
     let word = word.display();
-    if args.offline || Hub::is_offline() {
+    if args.is_offline() {
         return Err(tern_hub::Error::Offline(format!("{word}: not on this machine")).into());
     }
     let can_ask = terminal::input_is_terminal() && terminal::talk_is_terminal();
@@ -96,7 +102,7 @@ pub(crate) fn download(plan: &Plan, hub: &Hub, cache: &Cache) -> Outcome<PathBuf
     let path = plan.run(hub, cache, &mut |progress| {
         if progress.waits && !waits {
             waits = true;
-            terminal::remark(&format!("another process downloads {}: waiting for it", progress.file));
+            terminal::remark(&format!("another process downloads {}: waiting for it", progress.entry.path));
         }
         bar.show(progress.done, progress.total);
         true
@@ -115,6 +121,46 @@ pub(crate) fn about(name: &Name, plan: &Plan) -> String {
     let licence = plan.licence.as_deref().or(known.map(|known| known.licence.as_str()));
     let _ = write!(line, "; licence {}, {}", licence.unwrap_or("not told"), size(plan.total));
     line
+}
+
+/// A model in the cache.
+pub(crate) struct Here {
+    /// The shortest name that means it.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) commit: String,
+}
+
+/// The models in the cache.
+pub(crate) fn models_in(cache: &Cache) -> Vec<Here> {
+    let mut all = Vec::new();
+    for cached in cache.list() {
+        let here = |name: String, path: PathBuf, bytes: u64| Here {
+            name,
+            path,
+            bytes,
+            commit: cached.commit.clone(),
+        };
+        let paths = || cached.files.iter().map(|(path, _)| path.as_str());
+        // Each GGUF file is a model of its own.
+        for (path, size) in cached.files.iter().filter(|(path, _)| path.ends_with(".gguf")) {
+            let name =
+                Name { repo: cached.repo.clone(), revision: "main".to_owned(), variant: Some(path.clone()) };
+            let alone = paths().filter(|path| path.ends_with(".gguf")).count() == 1;
+            let full = if alone { cached.repo.clone() } else { name.to_string() };
+            let short = of(&name).map(|known| known.name.clone());
+            all.push(here(short.unwrap_or(full), cached.folder.join(path), *size));
+        }
+        let others = paths().filter(|path| !path.ends_with(".gguf"));
+        if let Ok(Choice::Folder(files)) = choose(others, None) {
+            let name: Result<Name, _> = cached.repo.parse();
+            let short = name.ok().and_then(|name| of(&name)).map(|known| known.name.clone());
+            let sizes = cached.files.iter().filter(|(path, _)| files.contains(path)).map(|(_, size)| size);
+            all.push(here(short.unwrap_or_else(|| cached.repo.clone()), cached.folder.clone(), sizes.sum()));
+        }
+    }
+    all
 }
 
 /// The short name of a model, if it has one.

@@ -93,31 +93,110 @@ impl Drop for Killed {
     }
 }
 
+/// A server on a free port.
+struct Serving {
+    _process: Killed,
+    address: String,
+}
+
+impl Serving {
+    fn start(place: &Place, args: &[&str]) -> Self {
+        let args = [&["serve", "--port", "0"], args].concat();
+        let mut process = Killed(place.command(&args).spawn().unwrap());
+        let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let line = lines.find(|line| line.contains("listening on ")).unwrap();
+        let address = line.split("listening on http://").nth(1).unwrap().trim().to_owned();
+        // Whoever does not read its errors makes it wait.
+        std::thread::spawn(move || lines.count());
+        let serving = Self { _process: process, address };
+        while !serving.ask("GET /health", "").starts_with("HTTP/1.1 200") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        serving
+    }
+
+    fn ask(&self, first: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = "host: localhost\r\nconnection: close\r\ncontent-type: application/json";
+        write!(stream, "{first} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// A call with a model's name; its status and its whole answer.
+    fn model(&self, first: &str, name: &str) -> (String, String) {
+        let body = format!("{{\"model\": {name:?}, \"prompt\": \"Once\", \"max_tokens\": 2}}");
+        let answer = self.ask(first, &body);
+        (answer.split(' ').nth(1).unwrap_or_default().to_owned(), answer)
+    }
+}
+
 #[test]
 fn a_served_name_tells_its_file_and_its_size() {
     // What stands behind the last dot is no extension here.
     const DOTTED: &str = "org/Story-1.58bit";
     let place = Place::story();
     place.fake.add(DOTTED, &[("story.gguf", STORY.to_vec())]);
-    let mut server = Killed(place.command(&["serve", DOTTED, "--yes", "--port", "0"]).spawn().unwrap());
-    let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines.find(|line| line.contains("listening on ")).unwrap();
-    let address = line.split("listening on http://").nth(1).unwrap().trim().to_owned();
-    // Whoever does not read its errors makes it wait.
-    std::thread::spawn(move || lines.count());
-    let get = |path: &str| -> String {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    while !get("/health").starts_with("HTTP/1.1 200") {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(get("/v1/models").contains("\"id\":\"Story-1.58bit\""), "{}", get("/v1/models"));
-    let tags = get("/api/tags");
+    let server = Serving::start(&place, &[DOTTED, "--yes"]);
+    let models = server.ask("GET /v1/models", "");
+    assert!(models.contains("\"id\":\"Story-1.58bit\""), "{models}");
+    let tags = server.ask("GET /api/tags", "");
     assert!(tags.contains(&format!("\"size\":{}", STORY.len())), "{tags}");
+}
+
+#[test]
+fn clients_of_a_server_pull_use_and_delete_models() {
+    let place = Place::story();
+    place.fake.add("org/gated", &[("m.gguf", noise(1000, 1))]);
+    place.fake.with("org/gated", |repo| repo.access = fake::Access::Gated);
+    place.fake.add("org/noise", &[("m.gguf", noise(1000, 2))]);
+    let server = Serving::start(&place, &["story", "--manage-models"]);
+    let (status, answer) = server.model("POST /api/pull", "hf.co/org/story-gguf:latest");
+    assert_eq!(status, "200", "{answer}");
+    let size = STORY.len();
+    for part in
+        ["pulling manifest", &format!("\"completed\":{size}"), &format!("\"sha256:{}\"", sha256(STORY))]
+    {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    assert!(
+        answer.trim_end().trim_end_matches(['0', '\r', '\n']).ends_with("{\"status\":\"success\"}"),
+        "{answer}"
+    );
+    assert_eq!(server.model("POST /v1/completions", REPO).0, "200");
+    assert!(place.cache().join("models--org--story-gguf").exists());
+
+    for (name, status, what) in [
+        ("org/nothing", "404", "org/nothing: not found on the Hub; check the name"),
+        ("org/gated", "403", "accept the terms at "),
+        ("org/noise", "422", "`org/noise` was downloaded and cannot be used: org/noise: "),
+        ("../../etc/passwd", "400", "letters, digits"),
+        ("/etc/passwd", "400", "letters, digits"),
+        ("org/story-gguf:../../x", "400", "expected a file"),
+        ("models--org--story-gguf", "400", "expected ORG/REPO"),
+    ] {
+        let body = format!("{{\"model\": {name:?}, \"stream\": false}}");
+        let answer = server.ask("POST /api/pull", &body);
+        let told = answer.split(' ').nth(1) == Some(status) && answer.contains(what);
+        assert!(told && !answer.contains(place.home.path().to_str().unwrap()), "{name}: {answer}");
+    }
+    // It is not lost with the server, and nobody else's file is deleted.
+    drop(server);
+    let server = Serving::start(&place, &["story", "--manage-models"]);
+    assert!(server.ask("GET /api/tags", "").contains("\"name\":\"org/story-gguf:latest\""));
+    for (name, status) in [("story", "403"), ("../hub", "404"), (REPO, "200"), (REPO, "404")] {
+        assert_eq!(server.model("DELETE /api/delete", name).0, status, "{name}");
+    }
+    assert!(!place.cache().join("models--org--story-gguf").exists());
+    assert_eq!(server.model("POST /v1/completions", REPO).0, "404");
+
+    let server = Serving::start(&place, &["story", "--manage-models", "--offline"]);
+    let (_, answer) = server.model("POST /api/pull", REPO);
+    assert!(answer.contains("--offline forbids the network"), "{answer}");
+    let server = Serving::start(&place, &["story"]);
+    let (status, answer) = server.model("POST /api/pull", REPO);
+    assert!(status == "403" && answer.contains("--manage-models"), "{answer}");
 }
 
 /// What a terminal shows, by util-linux's `script`, which is one.

@@ -22,7 +22,9 @@ pub struct Progress<'a> {
     /// All its bytes.
     pub total: u64,
     /// The file that is being downloaded.
-    pub file: &'a str,
+    pub entry: &'a Entry,
+    /// Bytes of it that are on the disk.
+    pub entry_done: u64,
     /// Another process is downloading it; this one waits.
     pub waits: bool,
 }
@@ -89,7 +91,8 @@ impl Plan {
         for entry in &self.entries {
             let blob = cache.blob(repo, &entry.hash);
             let mut tell = |done: u64, waits: bool| {
-                progress(Progress { done: before + done, total: self.total, file: &entry.path, waits })
+                let (done, entry_done) = (before + done, done);
+                progress(Progress { done, total: self.total, entry, entry_done, waits })
             };
             if !blob.exists() {
                 make_parent(&blob)?;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tern::{Model, Sampling};
-use tern_serve::{Log, Options};
+use tern_serve::{Load, Log, Options, Served, Serving};
 
 #[path = "../tests/common/bombs.rs"]
 mod bombs;
@@ -73,11 +73,13 @@ fn serve(model: String, keys: u64) -> Result<(), String> {
         log,
         ..Options::default()
     };
-    let load = move || match model.as_str() {
+    let load: Load = Arc::new(move || match model.as_str() {
         tern::STORY => Model::story(&tern::Options::default()),
         file => Model::open(file.as_ref(), &tern::Options::default()),
-    };
-    tern_serve::serve_until_told(([127, 0, 0, 1], 0).into(), load, options).map_err(|error| error.to_string())
+    });
+    let served = Serving::One(Served::new("tern", load));
+    tern_serve::serve_until_told(([127, 0, 0, 1], 0).into(), served, options)
+        .map_err(|error| error.to_string())
 }
 
 struct Server {

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tern_serve::{Options, Served, serve_models_until_told};
+use tern_serve::{Options, Served, Serving, serve_until_told};
 
 fn served(name: &str, path: PathBuf) -> Served {
     let file_bytes = std::fs::metadata(&path).expect("the model's file").len();
     let file = path.display().to_string();
     let load = Arc::new(move || tern::Model::open(&path, &tern::Options::default()));
-    let (aliases, config, template) = (Vec::new(), None, None);
-    Served { name: name.to_owned(), aliases, file, file_bytes, config, template, load: Some(load) }
+    Served { file, file_bytes, ..Served::new(name, load) }
 }
 
 fn send(address: SocketAddr, path: &str, body: &str) -> TcpStream {
@@ -52,10 +51,25 @@ fn write_on(address: SocketAddr, ended: &AtomicBool) -> Vec<Duration> {
     gaps
 }
 
-fn resident() -> u64 {
+/// What the process holds in MiB, mapped files included; what it held at most if that is asked for.
+fn resident(most: bool) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+    let name = if most { "VmHWM:" } else { "VmRSS:" };
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
+}
+
+/// Starts a server and waits until it listens.
+fn start(models: Vec<Served>, options: Options) -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = free.expect("a free port");
+    std::thread::spawn(move || {
+        serve_until_told(address, Serving::Several(models), options).expect("it serves")
+    });
+    while TcpStream::connect(address).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    address
 }
 
 fn main() {
@@ -64,14 +78,9 @@ fn main() {
         || PathBuf::from(words.next().expect("two models: one that writes and one that is loaded"));
     let (writer, loaded) = (path(), path());
     let switches: usize = words.next().map_or(200, |count| count.parse().expect("a number of switches"));
-    let free =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let models = vec![served("writer", writer), served("loaded", loaded)];
     let options = Options { kv_memory: Some(64 << 20), ..Options::default() };
-    std::thread::spawn(move || serve_models_until_told(free, models, options).expect("it serves"));
-    while TcpStream::connect(free).is_err() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let free = start(models.clone(), options.clone());
     let tell = |what: &str, gaps: &[Duration]| {
         let at = |share: usize| gaps[(gaps.len() - 1) * share / 100].as_secs_f64() * 1e3;
         println!("{what}: {} gaps, half below {:.1} ms, the largest {:.1} ms", gaps.len(), at(50), at(100));
@@ -96,14 +105,25 @@ fn main() {
         }
     };
     tell("beside 20 loads", &while_it(&loads));
-    println!("memory before {switches} switches: {} MiB", resident());
+    ask(free, "/api/generate", r#"{"model": "writer", "keep_alive": 0}"#);
+    // In another server, whose memory holds one of them: each that is loaded has the other unloaded.
+    let largest = models.iter().map(|model| model.file_bytes).max().unwrap_or(0);
+    let budget = largest + (64 << 20);
+    let small = start(models, Options { model_memory: Some(budget), ..options });
+    println!("budget {} MiB, memory before: {} MiB", budget >> 20, resident(false));
+    // What it held at most is counted anew.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
     for switch in 1..=switches {
         for name in ["writer", "loaded"] {
-            ask(free, "/api/generate", &format!(r#"{{"model": "{name}"}}"#));
-            ask(free, "/api/generate", &format!(r#"{{"model": "{name}", "keep_alive": 0}}"#));
+            let body = format!(r#"{{"model": "{name}", "prompt": "Once", "max_tokens": 1}}"#);
+            ask(small, "/v1/completions", &body);
         }
         if switch % 50 == 0 {
-            println!("after {switch}: {} MiB", resident());
+            println!(
+                "after {switch} switches to and fro: {} MiB, at most {} MiB",
+                resident(false),
+                resident(true)
+            );
         }
     }
 }

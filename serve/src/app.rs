@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::dialect::openai::responses::store::Store;
+use crate::downloads::Downloads;
 use crate::error::Refusal;
 use crate::grammar::Found as Known;
 use crate::limits::{COMPILING, EVENTS, LOOK, PREPARING, PROMPTS, REST, ROOM};
@@ -22,7 +23,7 @@ use crate::options::Options;
 use crate::patience::Patience;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
-use crate::served::Served;
+use crate::served::Serving;
 use crate::system;
 use crate::turns::{Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
@@ -63,6 +64,7 @@ pub(crate) struct App {
     /// Memory of all requests together.
     pub(crate) budget: Arc<Budget>,
     pub(crate) patience: Patience,
+    pub(crate) downloads: Arc<Downloads>,
     /// Open connections.
     pub(crate) connections: Arc<AtomicUsize>,
     /// Answers that can be gone on from.
@@ -98,11 +100,13 @@ pub(crate) struct Running {
 }
 
 impl App {
-    pub(crate) fn new(options: Options, served: Vec<Served>) -> Self {
+    pub(crate) fn new(options: Options, models: Serving) -> Self {
         // One model is loaded at the start and stays, whatever it takes.
-        let most = match served.iter().any(|served| served.load.is_some()) {
-            true => options.model_memory.or(system::available().map(|free| free / 4 * 3)).unwrap_or(u64::MAX),
-            false => u64::MAX,
+        let most = match models {
+            Serving::One(_) => u64::MAX,
+            Serving::Several(_) => {
+                options.model_memory.or(system::available().map(|free| free / 4 * 3)).unwrap_or(u64::MAX)
+            }
         };
         let all = options.parallel + options.queue;
         let places = Arc::new(Semaphore::new(all));
@@ -111,7 +115,7 @@ impl App {
         let shares = (0..keys).map(|_| share()).collect();
         Self {
             budget: Budget::new(options.request_memory),
-            models: Models::new(served, most, options.kv_memory, options.keep_alive),
+            models: Models::new(models, most, options.kv_memory, options.keep_alive),
             options,
             metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),
@@ -120,6 +124,7 @@ impl App {
             preparing: Turns::new(PREPARING, PREPARING / 2, REST),
             compiling: Turns::new(COMPILING, COMPILING / 2, REST),
             patience: Patience::default(),
+            downloads: Arc::default(),
             connections: Arc::default(),
             responses: Store::default(),
             ids: AtomicU64::new(0),
@@ -164,8 +169,8 @@ impl App {
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
-                Found::Load(at, served, gone) => {
-                    load::begin(self, at, served, gone);
+                Found::Load(served, gone) => {
+                    load::begin(self, served, gone);
                     continue;
                 }
             };

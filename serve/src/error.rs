@@ -78,6 +78,16 @@ impl Refusal {
         }
     }
 
+    /// The owner of the server does not want it.
+    pub(crate) fn forbidden(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", what)
+    }
+
+    /// It does not go together with what is or runs now.
+    pub(crate) fn conflict(what: impl Into<String>) -> Self {
+        Self { code: Some("conflict"), ..Self::new(StatusCode::CONFLICT, "invalid_request_error", what) }
+    }
+
     pub(crate) fn no_model(name: &str, names: &str) -> Self {
         let message = format!("there is no model `{name}` here: this server has {names}");
         Self { message, code: Some("model_not_found"), ..Self::not_found("") }
@@ -101,16 +111,13 @@ impl Refusal {
         Self::new(StatusCode::NOT_IMPLEMENTED, "not_supported_error", what)
     }
 
+    pub(crate) fn too_many(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", what)
+    }
+
     pub(crate) fn busy(queue: usize) -> Self {
-        Self {
-            code: Some("queue_full"),
-            retry_after: Some(2),
-            ..Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate_limit_error",
-                format!("{queue} answers are running or waiting already: try again in a moment"),
-            )
-        }
+        let what = format!("{queue} answers are running or waiting already: try again in a moment");
+        Self { code: Some("queue_full"), retry_after: Some(2), ..Self::too_many(what) }
     }
 
     pub(crate) fn memory() -> Self {

@@ -107,6 +107,16 @@ pub(crate) fn at_most(most: usize, found: usize, what: &str) -> Result<(), Strin
 
 /// How long a request waits for its model while those that are loaded answer others and leave no room for it.
 pub(crate) const ROOM: Duration = Duration::from_secs(30);
+/// Models of a server to which clients can add some, names that clients gave them, and bytes of such a name.
+pub(crate) const MODELS: usize = 1000;
+pub(crate) const COPIES: usize = 100;
+pub(crate) const NAME: usize = 200;
+/// Bytes of a name that is pulled, copied or deleted.
+pub(crate) const PULLED_NAME: usize = 1000;
+/// Models that are downloaded at the same time.
+pub(crate) const DOWNLOADS: usize = 2;
+/// How long a model that is to be deleted may have requests to answer.
+pub(crate) const LAST_REQUEST: Duration = Duration::from_secs(2);
 /// The longest rest after work before the model that took long.
 pub(crate) const REST: Duration = Duration::from_secs(5);
 /// How often a request that waits for either looks.

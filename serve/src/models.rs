@@ -3,6 +3,8 @@
 //! A model is in use while anybody beside this list holds its [`Ready`]. Whoever asks for one gets it under the list's
 //! lock, so that a model which nobody holds can be unloaded without a request losing it.
 
+mod change;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,7 +14,9 @@ use tokio::sync::watch;
 
 use crate::error::{Refusal, short};
 use crate::ready::Ready;
-use crate::served::Served;
+use crate::served::{Served, Serving};
+
+pub(crate) use change::{Deleted, Taken};
 
 /// How far a model is.
 enum State {
@@ -42,6 +46,8 @@ impl Loaded {
 
 struct Entry {
     served: Arc<Served>,
+    /// Names that clients have given it.
+    copies: Vec<String>,
     /// Bytes that are kept free for it before it is loaded.
     needed: u64,
     state: State,
@@ -49,7 +55,28 @@ struct Entry {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Whether two names are the same. Ollama's clients put `:latest` behind a name.
+fn is_same(name: &str, asked: &str) -> bool {
+    let plain = |name: &str| name.strip_suffix(":latest").unwrap_or(name).len();
+    name[..plain(name)] == asked[..plain(asked)]
+}
+
 impl Entry {
+    fn new(served: Served, state: State, kv: Option<u64>) -> Self {
+        let needed = needed(&served, kv);
+        Self { served: Arc::new(served), copies: Vec::new(), needed, state, thread: None }
+    }
+
+    /// Whether a client means this model.
+    fn is_called(&self, asked: &str) -> bool {
+        let names = [&self.served.name].into_iter().chain(&self.served.aliases).chain(&self.copies);
+        names.into_iter().any(|name| is_same(name, asked))
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(&self.state, State::Loaded(loaded) if loaded.is_idle())
+    }
+
     fn is_cold(&self) -> bool {
         matches!(self.state, State::Cold | State::Failed(..))
     }
@@ -66,6 +93,8 @@ impl Entry {
 /// A model as it is listed.
 pub(crate) struct Listed {
     pub(crate) served: Arc<Served>,
+    /// Names that clients have given it.
+    pub(crate) copies: Vec<String>,
     pub(crate) ready: Option<Arc<Ready>>,
     pub(crate) state: &'static str,
     /// Its bytes while it is loaded.
@@ -98,7 +127,7 @@ impl Listed {
 pub(crate) enum Found {
     Ready(Arc<Ready>),
     /// It has to be loaded first, by the caller. Those who were unloaded for it are gone when these threads end.
-    Load(usize, Arc<Served>, Vec<JoinHandle<()>>),
+    Load(Arc<Served>, Vec<JoinHandle<()>>),
     /// There is no room for it while all loaded models have requests to answer; this is told to whoever does not wait.
     Busy(Refusal),
     /// Somebody loads it already.
@@ -113,6 +142,10 @@ pub(crate) type Keep = Option<Option<Duration>>;
 
 pub(crate) struct Models {
     list: Mutex<Vec<Entry>>,
+    /// The server has but one model, which answers to every name.
+    one: bool,
+    /// Bytes of each model's keys and values, where that is said.
+    kv: Option<u64>,
     /// Bytes of all loaded models together.
     most: u64,
     /// How long a model stays without requests.
@@ -125,33 +158,34 @@ const RETRY: Duration = Duration::from_secs(5);
 
 impl Models {
     /// With so many bytes for all models, and for the keys and values of each where that is said.
-    pub(crate) fn new(served: Vec<Served>, most: u64, kv: Option<u64>, keep: Option<Duration>) -> Self {
-        let entry = |served: Served| Entry {
-            // The one model without a way to load it is being loaded from the start.
-            state: if served.load.is_some() { State::Cold } else { State::Loading(0) },
-            needed: needed(&served, kv),
-            served: Arc::new(served),
-            thread: None,
+    pub(crate) fn new(models: Serving, most: u64, kv: Option<u64>, keep: Option<Duration>) -> Self {
+        let (list, one) = match models {
+            Serving::One(served) => (vec![Entry::new(served, State::Loading(0), kv)], true),
+            Serving::Several(all) => {
+                (all.into_iter().map(|served| Entry::new(served, State::Cold, kv)).collect(), false)
+            }
         };
-        let list = Mutex::new(served.into_iter().map(entry).collect());
-        Self { list, most, keep, changed: watch::Sender::new(()) }
+        Self { list: Mutex::new(list), one, kv, most, keep, changed: watch::Sender::new(()) }
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Whether the server has but one model, which answers to every name.
-    fn is_one(list: &[Entry]) -> bool {
-        list.iter().all(|entry| entry.served.load.is_none())
+    /// Which model is meant. Without a name it is the first.
+    fn position(&self, list: &[Entry], asked: Option<&str>) -> Result<usize, Refusal> {
+        let asked = asked.filter(|asked| !asked.is_empty() && !self.one);
+        let found = match asked {
+            Some(asked) => list.iter().position(|entry| entry.is_called(asked)),
+            None => (!list.is_empty()).then_some(0),
+        };
+        found.ok_or_else(|| Self::unknown(list, asked.unwrap_or_default()))
     }
 
-    /// Which model is meant. Without a name it is the first.
-    fn position(list: &[Entry], asked: Option<&str>) -> Result<usize, Refusal> {
-        let Some(asked) = asked.filter(|asked| !asked.is_empty() && !Self::is_one(list)) else {
-            return Ok(0);
-        };
-        list.iter().position(|entry| entry.served.is_called(asked)).ok_or_else(|| Self::unknown(list, asked))
+    /// Which model has exactly this name, also where but one answers to all names.
+    fn exact(list: &[Entry], asked: &str) -> Result<usize, Refusal> {
+        let found = list.iter().position(|entry| entry.is_called(asked));
+        found.ok_or_else(|| Self::unknown(list, asked))
     }
 
     fn unknown(list: &[Entry], asked: &str) -> Refusal {
@@ -159,22 +193,19 @@ impl Models {
     }
 
     fn names_of(list: &[Entry]) -> String {
+        if list.is_empty() {
+            return "none".to_owned();
+        }
         let (names, more) =
             (list.iter().take(8).map(|entry| format!("`{}`", entry.served.name)), list.len() > 8);
         names.chain(more.then(|| "more".to_owned())).collect::<Vec<_>>().join(", ")
-    }
-
-    /// The models' names, for messages: the first of many.
-    pub(crate) fn names(&self) -> String {
-        Self::names_of(&self.list())
     }
 
     /// Finds a model, and begins its loading where it is not loaded. `keep` is how long it is to stay afterwards, where the
     /// request says so.
     pub(crate) fn find(&self, asked: Option<&str>, keep: Keep) -> Result<Found, Refusal> {
         let mut list = self.list();
-        let at = Self::position(&list, asked)?;
-        let is_one = list[at].served.load.is_none();
+        let at = self.position(&list, asked)?;
         match &mut list[at].state {
             State::Loaded(loaded) => {
                 loaded.used = Instant::now();
@@ -183,7 +214,7 @@ impl Models {
                 }
                 return Ok(Found::Ready(loaded.ready.clone()));
             }
-            State::Loading(_) if is_one => {
+            State::Loading(_) if self.one => {
                 return Err(Refusal::unavailable("the model is being loaded"));
             }
             State::Loading(_) => return Ok(Found::Wait(self.changed.subscribe())),
@@ -195,7 +226,7 @@ impl Models {
         match self.make_room(&mut list, &served, needed)? {
             Some(gone) => {
                 list[at].state = State::Loading(needed);
-                Ok(Found::Load(at, served, gone))
+                Ok(Found::Load(served, gone))
             }
             None => {
                 let what =
@@ -216,8 +247,7 @@ impl Models {
             let what = "takes more memory than `--model-memory` allows";
             return Err(Refusal::unavailable(format!("`{name}` {what}: {bytes} bytes of {most}")));
         }
-        let is_idle = |entry: &Entry| matches!(&entry.state, State::Loaded(loaded) if loaded.is_idle());
-        if list.iter().filter(|entry| !is_idle(entry)).map(Entry::bytes).sum::<u64>() > most - needed {
+        if list.iter().filter(|entry| !entry.is_idle()).map(Entry::bytes).sum::<u64>() > most - needed {
             return Ok(None);
         }
         while list.iter().map(Entry::bytes).sum::<u64>() > most - needed {
@@ -234,33 +264,40 @@ impl Models {
     }
 
     /// Bytes that a model may have which is being loaded: what no other model has.
-    pub(crate) fn room_for(&self, at: usize) -> u64 {
+    pub(crate) fn room_for(&self, served: &Arc<Served>) -> u64 {
         let list = self.list();
-        let others = list.iter().enumerate().filter(|(other, _)| *other != at);
-        self.most.saturating_sub(others.map(|(_, entry)| entry.bytes()).sum())
+        let others = list.iter().filter(|entry| !Arc::ptr_eq(&entry.served, served));
+        self.most.saturating_sub(others.map(Entry::bytes).sum())
     }
 
-    pub(crate) fn runs_on(&self, at: usize, thread: JoinHandle<()>) {
-        self.list()[at].thread = Some(thread);
+    /// Changes the entry of this model.
+    fn change(&self, served: &Arc<Served>, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.list().iter_mut().find(|entry| Arc::ptr_eq(&entry.served, served)) {
+            change(entry);
+        }
+        self.changed.send_replace(());
+    }
+
+    pub(crate) fn runs_on(&self, served: &Arc<Served>, thread: JoinHandle<()>) {
+        self.change(served, |entry| entry.thread = Some(thread));
     }
 
     /// A model is there.
-    pub(crate) fn loaded(&self, at: usize, ready: Ready, bytes: u64) {
+    pub(crate) fn loaded(&self, served: &Arc<Served>, ready: Ready, bytes: u64) {
         let (ready, keep) = (Arc::new(ready), self.keep);
-        self.list()[at].state = State::Loaded(Loaded { ready, used: Instant::now(), keep, bytes });
-        self.changed.send_replace(());
+        let loaded = Loaded { ready, used: Instant::now(), keep, bytes };
+        self.change(served, |entry| entry.state = State::Loaded(loaded));
     }
 
     /// A model could not be loaded, or its thread has ended because of this.
-    pub(crate) fn failed(&self, at: usize, refusal: Refusal) {
-        self.list()[at].state = State::Failed(refusal, Instant::now());
-        self.changed.send_replace(());
+    pub(crate) fn failed(&self, served: &Arc<Served>, refusal: Refusal) {
+        self.change(served, |entry| entry.state = State::Failed(refusal, Instant::now()));
     }
 
     /// Unloads what was not used for as long as it was to stay; tells the names.
     pub(crate) fn age(&self) -> Vec<String> {
         let mut names = Vec::new();
-        for entry in self.list().iter_mut().filter(|entry| entry.served.load.is_some()) {
+        for entry in self.list().iter_mut().filter(|_| !self.one) {
             let State::Loaded(loaded) = &mut entry.state else { continue };
             if !loaded.is_idle() {
                 loaded.used = Instant::now();
@@ -275,10 +312,10 @@ impl Models {
     /// Has a model unloaded as soon as nobody uses it. Whether it was loaded.
     pub(crate) fn let_go(&self, asked: Option<&str>) -> Result<bool, Refusal> {
         let mut list = self.list();
-        let at = Self::position(&list, asked)?;
+        let at = self.position(&list, asked)?;
         let entry = &mut list[at];
         let State::Loaded(loaded) = &mut entry.state else { return Ok(false) };
-        if entry.served.load.is_some() {
+        if !self.one {
             loaded.keep = Some(Duration::ZERO);
             if loaded.is_idle() {
                 unload(entry);
@@ -289,20 +326,37 @@ impl Models {
 
     /// All models, in the order in which they were given.
     pub(crate) fn all(&self) -> Vec<Listed> {
-        self.list().iter().map(listed).collect()
+        self.list().iter().map(|entry| self.listed(entry)).collect()
     }
 
     /// One of them, as it is.
     pub(crate) fn one(&self, asked: Option<&str>) -> Result<Listed, Refusal> {
         let list = self.list();
-        Ok(listed(&list[Self::position(&list, asked)?]))
+        Ok(self.listed(&list[self.position(&list, asked)?]))
     }
 
-    /// Whether there is a model of exactly this name, also where but one answers to all names.
+    /// The one of exactly this name, also where but one answers to all names.
     pub(crate) fn named(&self, asked: &str) -> Result<Listed, Refusal> {
         let list = self.list();
-        let found = list.iter().find(|entry| entry.served.is_called(asked));
-        found.map(listed).ok_or_else(|| Self::unknown(&list, asked))
+        Ok(self.listed(&list[Self::exact(&list, asked)?]))
+    }
+
+    fn listed(&self, entry: &Entry) -> Listed {
+        let (ready, state, expires) = match &entry.state {
+            State::Cold => (None, "unloaded", None),
+            State::Loading(_) => (None, "loading", None),
+            State::Failed(..) => (None, "failed", None),
+            State::Loaded(loaded) => {
+                let left = |keep: Duration| match loaded.is_idle() {
+                    true => keep.saturating_sub(loaded.used.elapsed()),
+                    false => keep,
+                };
+                let expires = loaded.keep.filter(|_| !self.one).map(left);
+                (Some(loaded.ready.clone()), "loaded", expires)
+            }
+        };
+        let (served, copies) = (entry.served.clone(), entry.copies.clone());
+        Listed { served, copies, ready, state, bytes: entry.bytes(), expires }
     }
 }
 
@@ -317,23 +371,6 @@ fn needed(served: &Served, kv: Option<u64>) -> u64 {
         (None, None) => 0,
     };
     served.file_bytes.saturating_add(kv)
-}
-
-fn listed(entry: &Entry) -> Listed {
-    let (ready, state, expires) = match &entry.state {
-        State::Cold => (None, "unloaded", None),
-        State::Loading(_) => (None, "loading", None),
-        State::Failed(..) => (None, "failed", None),
-        State::Loaded(loaded) => {
-            let left = |keep: Duration| match loaded.is_idle() {
-                true => keep.saturating_sub(loaded.used.elapsed()),
-                false => keep,
-            };
-            let expires = loaded.keep.filter(|_| entry.served.load.is_some()).map(left);
-            (Some(loaded.ready.clone()), "loaded", expires)
-        }
-    };
-    Listed { served: entry.served.clone(), ready, state, bytes: entry.bytes(), expires }
 }
 
 /// Its thread ends when its last sender is gone, and gives the memory back.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tern::{Dry, Pooling, Sampling};
 
+use crate::library::Library;
 use crate::log::Log;
 use crate::system;
 use tern::date::now;
@@ -12,14 +13,6 @@ use tern::date::now;
 /// What a server is to do.
 #[derive(Clone)]
 pub struct Options {
-    /// The model's name, as clients see it.
-    pub name: String,
-    /// Other names for it.
-    pub aliases: Vec<String>,
-    /// The model's file, as it is told to clients.
-    pub file: String,
-    /// Its bytes.
-    pub file_bytes: u64,
     /// Sequences that run at the same time.
     pub parallel: usize,
     /// Requests that may wait beside those that run.
@@ -43,6 +36,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// Texts across which no repeated sequence goes, see [`tern::Dry`]; the tokens in `sampling` are found by them.
     pub breakers: Vec<String>,
+    /// From where clients may add models, and where they may delete them; they may not without it.
+    pub library: Option<Arc<dyn Library>>,
     /// Keys of which every request must bring one; anybody may come if there are none.
     pub keys: Vec<String>,
     /// Whether prompts are remembered for each key apart.
@@ -76,10 +71,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            name: "tern".to_owned(),
-            aliases: Vec::new(),
-            file: String::new(),
-            file_bytes: 0,
             parallel: 16,
             queue: 128,
             context: None,
@@ -91,6 +82,7 @@ impl Default for Options {
             sampling: Sampling::default(),
             seed: None,
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),
+            library: None,
             keys: Vec::new(),
             isolate: false,
             page: true,

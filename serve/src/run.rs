@@ -2,40 +2,17 @@
 
 use std::net::SocketAddr;
 
-use tern::Model;
 use tokio::net::TcpListener;
 
 use crate::options::Options;
-use crate::served::Served;
-use crate::server::{Error, run, run_models};
+use crate::served::Serving;
+use crate::server::{Error, run};
 
 /// Threads that read requests and write answers; the model's own do the work.
 const THREADS: usize = 2;
 
 /// Serves on this address until the process is told to end (SIGTERM, SIGINT, Ctrl-C); told again, it ends at once.
-pub fn serve_until_told(
-    address: SocketAddr,
-    load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
-    options: Options,
-) -> Result<(), Error> {
-    until_told(address, async |listener, told| run(listener, load, options, told).await)
-}
-
-/// The same with several models, see [`run_models`].
-pub fn serve_models_until_told(
-    address: SocketAddr,
-    models: Vec<Served>,
-    options: Options,
-) -> Result<(), Error> {
-    until_told(address, async |listener, told| run_models(listener, models, options, told).await)
-}
-
-type Told = std::pin::Pin<Box<dyn Future<Output = ()>>>;
-
-fn until_told(
-    address: SocketAddr,
-    serve: impl AsyncFnOnce(TcpListener, Told) -> Result<(), Error>,
-) -> Result<(), Error> {
+pub fn serve_until_told(address: SocketAddr, models: Serving, options: Options) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("tern-serve")
@@ -46,7 +23,7 @@ fn until_told(
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|error| Error::Address(address, error))?;
         let told = signals().map_err(Error::Listener)?;
-        serve(listener, Box::pin(told)).await
+        run(listener, models, options, told).await
     });
     // A prompt that is just being prepared is not worth waiting for.
     runtime.shutdown_background();

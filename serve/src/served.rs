@@ -29,15 +29,27 @@ pub struct Served {
     pub config: Option<Config>,
     /// Its chat template, for as long as it is not loaded.
     pub template: Option<String>,
-    /// Loads it on first use; without it, it is the one model that the server starts with and keeps.
-    pub load: Option<Load>,
+    /// What a [`crate::Library`] removes to delete it, such as its repository; other models may lie in the same.
+    /// `None` where it is a file of the owner's, which no client deletes.
+    pub kept_in: Option<String>,
+    /// Loads it.
+    pub load: Load,
 }
 
 impl Served {
-    /// Whether a client means this model. Ollama's clients put `:latest` behind a name.
-    pub(crate) fn is_called(&self, asked: &str) -> bool {
-        let plain = asked.strip_suffix(":latest").unwrap_or(asked);
-        let names = || std::iter::once(&self.name).chain(&self.aliases);
-        names().any(|name| name == asked || name.strip_suffix(":latest").unwrap_or(name) == plain)
+    /// A model of which nothing is told before it is loaded.
+    pub fn new(name: impl Into<String>, load: Load) -> Self {
+        let (aliases, file) = (Vec::new(), String::new());
+        let (config, template, kept_in) = (None, None, None);
+        Self { name: name.into(), aliases, file, file_bytes: 0, config, template, kept_in, load }
     }
+}
+
+/// What a server serves.
+pub enum Serving {
+    /// One model, which is loaded at the start, stays, and answers to every name.
+    One(Served),
+    /// Several, each chosen by its name: loaded on its first use, and unloaded when it was not used for a while or others
+    /// need its memory.
+    Several(Vec<Served>),
 }

@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde_json::json;
-use tern::Model;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +20,7 @@ use crate::http::routes::routes;
 use crate::limits::CONNECTIONS;
 use crate::options::Options;
 use crate::ready::Phase;
-use crate::served::Served;
+use crate::served::Serving;
 use crate::worker::Message;
 
 /// Why a server ended by itself.
@@ -53,50 +52,26 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Serves until `shutdown` is ready and all that ran has ended. Connections are taken at once; until `load` has given
-/// the model, they are told to wait.
+/// Serves until `shutdown` is ready and all that ran has ended. Connections are taken at once; until the only model is
+/// loaded, they are told to wait.
 pub async fn run(
     listener: TcpListener,
-    load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
+    models: Serving,
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let one = Served {
-        name: options.name.clone(),
-        aliases: options.aliases.clone(),
-        file: options.file.clone(),
-        file_bytes: options.file_bytes,
-        config: None,
-        template: None,
-        load: None,
-    };
-    let app = Arc::new(App::new(options, vec![one]));
-    let (ended, worker_ended) = oneshot::channel();
-    load::one(&app, load, ended).map_err(Error::Listener)?;
-    whole(listener, &app, worker_ended, shutdown).await
-}
-
-/// The same with several models, each of which can be loaded more than once: it is on its first use, and unloaded when
-/// it was not used for a while or others need its memory. The names and the file in `options` are not read.
-pub async fn run_models(
-    listener: TcpListener,
-    models: Vec<Served>,
-    options: Options,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
+    let one = matches!(models, Serving::One(_));
     let app = Arc::new(App::new(options, models));
-    app.phase.send_replace(Phase::Serving);
-    let (_never, worker_ended) = oneshot::channel();
-    whole(listener, &app, worker_ended, shutdown).await
-}
-
-async fn whole(
-    listener: TcpListener,
-    app: &Arc<App>,
-    worker_ended: oneshot::Receiver<Result<(), Ended>>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
-    let served = serve(listener, app, worker_ended, shutdown).await;
+    // Of several models none ends the server.
+    let (ended, worker_ended) = oneshot::channel();
+    let _never = if one {
+        load::one(&app, ended).map_err(Error::Listener)?;
+        None
+    } else {
+        app.phase.send_replace(Phase::Serving);
+        Some(ended)
+    };
+    let served = serve(listener, &app, worker_ended, shutdown).await;
     // The last lines get a moment, as far as somebody reads them.
     let log = app.options.log.clone();
     let _ = tokio::task::spawn_blocking(move || log.settle(LAST_LINES)).await;

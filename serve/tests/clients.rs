@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Reply, Server, options, request};
 use serde_json::{Value, json};
 use tern::Model;
+use tern_serve::{Served, Serving};
 
 /// The small model with room for what agents say: its context is written longer.
 fn roomy() -> tern::Result<Model> {
@@ -334,13 +337,13 @@ fn completions_of_llama_cpp() {
 
 #[test]
 fn helpers_of_llama_cpp_and_vllm() {
-    let names = tern_serve::Options {
+    let page = Served {
         aliases: vec!["other".into()],
         file: "page.gguf".into(),
         file_bytes: 7,
-        ..options()
+        ..Served::new("page", Arc::new(common::page))
     };
-    let server = Server::start(names);
+    let server = Server::serving(options(), Serving::One(page)).ready();
     let slots = server.get("/slots").json();
     assert_eq!((slots.as_array().unwrap().len(), &slots[0]["is_processing"]), (16, &json!(false)));
     let props = server.get("/props").json();
@@ -379,7 +382,8 @@ fn helpers_of_llama_cpp_and_vllm() {
 
 #[test]
 fn ollama_finds_its_paths() {
-    let server = Server::start(tern_serve::Options { file_bytes: 7, ..options() });
+    let page = Served { file_bytes: 7, ..Served::new("page", Arc::new(common::page)) };
+    let server = Server::serving(options(), Serving::One(page)).ready();
     let reply = server.get("/api/nothing");
     assert_eq!((reply.status, reply.json()["error"].is_string()), (404, true));
     let card = &server.get("/api/tags").json()["models"][0];
@@ -394,7 +398,7 @@ fn ollama_finds_its_paths() {
         server.post("/api/pull", &json!({"model": "page", "stream": false})).json()["status"],
         "success"
     );
-    for path in ["/api/embed", "/api/embeddings", "/api/create", "/api/copy", "/api/push"] {
+    for path in ["/api/embed", "/api/embeddings", "/api/create", "/api/push"] {
         let reply = server.post(path, &json!({"model": "page"}));
         assert_eq!((reply.status, reply.json()["error"].is_string()), (501, true), "{path}");
     }

@@ -18,15 +18,8 @@ fn served(name: &str, loads: &Arc<AtomicUsize>) -> Served {
         page()
     });
     let bytes = std::fs::metadata(PAGE).unwrap().len();
-    Served {
-        name: name.to_owned(),
-        aliases: vec![format!("{name}-alias")],
-        file: PAGE.to_owned(),
-        file_bytes: bytes,
-        config: None,
-        template: None,
-        load: Some(load),
-    }
+    let (aliases, file) = (vec![format!("{name}-alias")], PAGE.to_owned());
+    Served { aliases, file, file_bytes: bytes, ..Served::new(name, load) }
 }
 
 fn three(options: Options) -> (Server, Vec<Arc<AtomicUsize>>) {
@@ -148,9 +141,9 @@ fn a_model_that_cannot_be_loaded_says_why_to_all_and_others_go_on() {
     });
     let loads = Arc::default();
     let file = "/there/is/none.gguf".to_owned();
-    let broken = Served { name: "broken".into(), file, load: Some(broken), ..served("broken", &loads) };
+    let broken = Served { name: "broken".into(), file, load: broken, ..served("broken", &loads) };
     let panics: Load = Arc::new(|| panic!("on purpose"));
-    let panics = Served { name: "panics".into(), load: Some(panics), ..served("panics", &loads) };
+    let panics = Served { name: "panics".into(), load: panics, ..served("panics", &loads) };
     let server = Server::models(options(), vec![broken, panics, served("good", &loads)]);
     std::thread::scope(|scope| {
         let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| ask(&server, "broken"))).collect();

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use tern_hub::{Cache, Choice, choose, elsewhere, zoo};
+use tern_hub::{Cache, elsewhere, zoo};
 
 use crate::failure::Outcome;
 use crate::{hub, terminal};
@@ -68,32 +68,14 @@ fn known() -> Vec<Value> {
 /// What is on the disk, of this cache and of other programs.
 fn here() -> Outcome<Vec<Value>> {
     let mut rows = Vec::new();
-    for cached in Cache::from_env()?.list() {
-        let row = |name: String, path: &std::path::Path, bytes: u64| json!({"name": name, "bytes": bytes, "program": "Hub", "commit": cached.commit, "path": path.to_string_lossy()});
-        let paths = || cached.files.iter().map(|(path, _)| path.as_str());
-        // Each GGUF file is a model of its own.
-        for (path, size) in cached.files.iter().filter(|(path, _)| path.ends_with(".gguf")) {
-            let name = tern_hub::Name {
-                repo: cached.repo.clone(),
-                revision: "main".to_owned(),
-                variant: Some(path.clone()),
-            };
-            let short = hub::of(&name).map(|known| known.name.clone());
-            let alone = paths().filter(|path| path.ends_with(".gguf")).count() == 1;
-            let full = if alone { cached.repo.clone() } else { name.to_string() };
-            rows.push(row(short.unwrap_or(full), &cached.folder.join(path), *size));
-        }
-        let others = paths().filter(|path| !path.ends_with(".gguf"));
-        if let Ok(Choice::Folder(files)) = choose(others, None) {
-            let name: Result<tern_hub::Name, _> = cached.repo.parse();
-            let short = name.ok().and_then(|name| hub::of(&name)).map(|known| known.name.clone());
-            let sizes = cached.files.iter().filter(|(path, _)| files.contains(path));
-            rows.push(row(
-                short.unwrap_or_else(|| cached.repo.clone()),
-                &cached.folder,
-                sizes.map(|(_, size)| size).sum(),
-            ));
-        }
+    for here in hub::models_in(&Cache::from_env()?) {
+        rows.push(json!({
+            "name": here.name,
+            "bytes": here.bytes,
+            "program": "Hub",
+            "commit": here.commit,
+            "path": here.path.to_string_lossy(),
+        }));
     }
     for found in std::env::home_dir().map(|home| elsewhere(&home)).unwrap_or_default() {
         rows.push(json!({

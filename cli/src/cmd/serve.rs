@@ -1,6 +1,7 @@
 //! `tern serve`: an endpoint for programs and a page for people.
 
 mod layers;
+mod library;
 mod log;
 mod several;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use tern_serve::{Served, Serving};
 
 use crate::failure::{Failure, Outcome};
 use crate::hub::{self, PullArgs};
@@ -27,6 +29,7 @@ Examples:
   tern serve story                then open http://127.0.0.1:8080 in a browser
   tern serve model.gguf story     each loaded on its first use, chosen by name
   tern serve model.gguf --port 9000 --parallel 4
+  tern serve --manage-models      clients may `ollama pull` others
   tern serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
   curl http://127.0.0.1:8080/v1/chat/completions \\
       -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]}'";
@@ -116,6 +119,10 @@ struct Access {
     /// A file of keys, one in each line
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// Let clients download, copy and delete models (Ollama's pull, cp and rm), and serve those that were downloaded before;
+    /// else they can use the models that are named here
+    #[arg(long)]
+    manage_models: bool,
     /// Let keys share the remembered beginnings of prompts; else each has its own, and cannot learn others' by the time
     /// that a prompt takes
     #[arg(long)]
@@ -153,8 +160,8 @@ impl Serve {
         }
         let models = several::each(&words);
         // A folder is several also where it holds but one.
-        let several = models.len() > 1 || models != words;
-        if several && !self.alias.is_empty() {
+        let alone = models.len() == 1 && models == words;
+        if !alone && !self.alias.is_empty() {
             return Err(Failure::misused(
                 "--alias: one model only can have other names, found several models",
             ));
@@ -164,29 +171,44 @@ impl Serve {
         }
         tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });
         // What cannot be opened is told before anything listens.
-        let (served, named) = match several {
-            true => (several::served(&models, &self.machine, self.threads.threads)?, Named::Story),
-            false => (Vec::new(), model::find(&models[0])?),
+        let maker = several::Maker { machine: self.machine.clone(), threads: self.threads.threads };
+        let manages = self.access.manage_models;
+        let serving = if alone && !manages {
+            let named = model::find(&models[0])?;
+            let (file, file_bytes) = file_of(&named);
+            let served = Served::new(name_of(&models[0]), maker.load(named));
+            Serving::One(Served { file, file_bytes, ..self.called(served) })
+        } else {
+            let mut all = maker.served(&models)?;
+            if alone {
+                all = all.into_iter().map(|served| self.called(served)).collect();
+            }
+            if manages {
+                library::add_downloaded(&mut all, &maker);
+            }
+            Serving::Several(all)
         };
-        let options = self.options(&models[0], &named)?;
+        let mut options = self.options()?;
+        if manages {
+            options.library = Some(Arc::new(library::Downloaded::new(maker, self.pull.is_offline())));
+        }
         let log = options.log.clone();
         if !self.host.is_loopback() && options.keys.is_empty() {
-            let what =
-                "can be reached from other machines, and nobody needs a key: `--api-key-file` asks for one";
-            log.event("warning", json!({"message": format!("{} {what}", self.host)}));
+            let what = match manages {
+                true => {
+                    "can be reached from other machines, whose users can download and delete models without a key"
+                }
+                false => "can be reached from other machines, and nobody needs a key",
+            };
+            let what = format!("{} {what}: `--api-key-file` asks for one", self.host);
+            log.event("warning", json!({"message": what}));
         }
         let panics = log.clone();
         std::panic::set_hook(Box::new(move |panic| {
             panics.event("panic", json!({"message": panic.to_string()}));
         }));
-        let (machine, threads) = (self.machine, self.threads.threads);
         let address = (self.host, self.port).into();
-        let load = move || model::open_for_server(&named, &machine, threads);
-        let ended = match several {
-            true => tern_serve::serve_models_until_told(address, served, options),
-            false => tern_serve::serve_until_told(address, load, options),
-        };
-        let Err(error) = ended else { return Ok(()) };
+        let Err(error) = tern_serve::serve_until_told(address, serving, options) else { return Ok(()) };
         // Through the log, too: its reader may stand still.
         log.event("error", json!({"message": error.to_string()}));
         if let tern_serve::Error::Address(_, error) = &error
@@ -198,10 +220,19 @@ impl Serve {
         Err(Failure::failed(""))
     }
 
-    fn options(&self, model: &Path, named: &Named) -> Outcome<tern_serve::Options> {
+    /// A model with the names of `--alias`.
+    fn called(&self, served: Served) -> Served {
+        match self.alias.split_first() {
+            Some((name, others)) => Served { name: name.clone(), aliases: others.to_vec(), ..served },
+            None => served,
+        }
+    }
+
+    fn options(&self) -> Outcome<tern_serve::Options> {
         let Access {
             api_key,
             api_key_file,
+            manage_models: _,
             share_cache,
             metrics_open,
             allowed_hosts,
@@ -232,7 +263,6 @@ impl Serve {
             }
             _ => None,
         };
-        let (file, file_bytes) = file_of(named);
         let seconds = |count: usize| Duration::from_secs(count as u64);
         let form = self.log;
         let room = &self.room;
@@ -240,10 +270,6 @@ impl Serve {
         let request_memory = room.request_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(tern_serve::Options {
             request_memory: request_memory.unwrap_or(usual.request_memory),
-            name: self.alias.first().cloned().unwrap_or_else(|| name_of(model)),
-            aliases: self.alias.iter().skip(1).cloned().collect(),
-            file,
-            file_bytes,
             parallel: room.parallel,
             queue: room.queue,
             context: room.ctx_size,

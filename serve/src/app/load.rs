@@ -35,29 +35,24 @@ impl std::fmt::Display for Ended {
 }
 
 /// Starts the thread of the only model, with which the server ends.
-pub(crate) fn one(
-    app: &Arc<App>,
-    load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
-    ended: oneshot::Sender<Result<(), Ended>>,
-) -> std::io::Result<()> {
+pub(crate) fn one(app: &Arc<App>, ended: oneshot::Sender<Result<(), Ended>>) -> std::io::Result<()> {
     // Weak, because the app holds the sender of the worker's inbox: the thread ends when the app is gone.
     let (served, metrics) = (app.models.all().swap_remove(0).served, app.metrics.clone());
     let app = Arc::downgrade(app);
     let thread = std::thread::Builder::new().name("tern-model".to_owned());
-    thread.spawn(move || drop(ended.send(own(&app, 0, &served, &metrics, load))))?;
+    thread.spawn(move || drop(ended.send(own(&app, &served, &metrics))))?;
     Ok(())
 }
 
 /// Starts the thread of a model of several, once those that were unloaded for it have given their memory back.
-pub(crate) fn begin(app: &Arc<App>, at: usize, served: Arc<Served>, gone: Vec<JoinHandle<()>>) {
-    let (weak, metrics) = (Arc::downgrade(app), app.metrics.clone());
+pub(crate) fn begin(app: &Arc<App>, served: Arc<Served>, gone: Vec<JoinHandle<()>>) {
+    let (weak, metrics, owned) = (Arc::downgrade(app), app.metrics.clone(), served.clone());
     let owner = move || {
         for thread in gone {
             let _ = thread.join();
         }
         tern::give_back();
-        let Some(load) = served.load.clone() else { return };
-        let owned = catch_unwind(AssertUnwindSafe(|| own(&weak, at, &served, &metrics, move || load())));
+        let owned = catch_unwind(AssertUnwindSafe(|| own(&weak, &served, &metrics)));
         metrics.unloaded(&served.name);
         let what = match owned {
             Ok(Ok(())) => return tern::give_back(),
@@ -72,24 +67,20 @@ pub(crate) fn begin(app: &Arc<App>, at: usize, served: Arc<Served>, gone: Vec<Jo
             false => what.replace(&served.file, &served.name),
         };
         let refusal = Refusal::unavailable(format!("the model `{}` cannot be used: {what}", served.name));
-        app.models.failed(at, refusal);
+        app.models.failed(&served, refusal);
     };
     let thread = std::thread::Builder::new().name("tern-model".to_owned());
     match thread.spawn(owner) {
-        Ok(thread) => app.models.runs_on(at, thread),
-        Err(error) => app.models.failed(at, Refusal::unavailable(format!("no thread for a model: {error}"))),
+        Ok(thread) => app.models.runs_on(&owned, thread),
+        Err(error) => {
+            app.models.failed(&owned, Refusal::unavailable(format!("no thread for a model: {error}")))
+        }
     }
 }
 
-fn own(
-    app: &Weak<App>,
-    at: usize,
-    served: &Arc<Served>,
-    metrics: &Metrics,
-    load: impl FnOnce() -> tern::Result<Model>,
-) -> Result<(), Ended> {
-    let model = Arc::new(load().map_err(Ended::Model)?);
-    let Some(Opened { bounds, inbox, pooling }) = open(app, at, served, &model)? else { return Ok(()) };
+fn own(app: &Weak<App>, served: &Arc<Served>, metrics: &Metrics) -> Result<(), Ended> {
+    let model = Arc::new((served.load)().map_err(Ended::Model)?);
+    let Some(Opened { bounds, inbox, pooling }) = open(app, served, &model)? else { return Ok(()) };
     if model.config().pooling.is_some() {
         return embed::run(&model, pooling, &inbox, metrics).map_err(Ended::Model);
     }
@@ -104,15 +95,10 @@ struct Opened {
 }
 
 /// Makes the loaded model known to the app and begins to serve; `None` where the server ended during loading.
-fn open(
-    app: &Weak<App>,
-    at: usize,
-    served: &Arc<Served>,
-    model: &Arc<Model>,
-) -> Result<Option<Opened>, Ended> {
+fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Option<Opened>, Ended> {
     let Some(app) = app.upgrade() else { return Ok(None) };
     let options = &app.options;
-    let room = app.models.room_for(at).saturating_sub(served.file_bytes);
+    let room = app.models.room_for(served).saturating_sub(served.file_bytes);
     let (context, pages) = match model.config().pooling {
         None => memory::plan(model, options, room).map_err(Ended::Settings)?,
         // Its texts are through at once: nothing of them is kept.
@@ -141,7 +127,7 @@ fn open(
         reads_system: OnceLock::new(),
     };
     let kv = pages as u64 * Batch::page_bytes(model) as u64;
-    app.models.loaded(at, ready, served.file_bytes + kv);
+    app.models.loaded(served, ready, served.file_bytes + kv);
     app.phase.send_if_modified(|phase| {
         let loading = *phase == Phase::Loading;
         if loading {

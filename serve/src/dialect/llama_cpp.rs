@@ -117,6 +117,32 @@ pub(crate) async fn apply_template(
     Ok(axum::Json(answer.await?))
 }
 
+/// The model that is to be loaded or unloaded.
+#[derive(Deserialize)]
+pub(crate) struct Wanted {
+    model: Option<String>,
+}
+
+impl json::Body for Wanted {}
+
+/// As llama.cpp's router; the answer comes when the model is there.
+pub(crate) async fn load(
+    State(app): State<Arc<App>>,
+    Json(wanted): Json<Wanted>,
+) -> Result<axum::Json<Value>, Refusal> {
+    app.model(wanted.model.as_deref()).await?;
+    Ok(axum::Json(json!({"success": true})))
+}
+
+/// The same: once nobody uses it.
+pub(crate) async fn unload(
+    State(app): State<Arc<App>>,
+    Json(wanted): Json<Wanted>,
+) -> Result<axum::Json<Value>, Refusal> {
+    let loaded = app.models.let_go(wanted.model.as_deref())?;
+    Ok(axum::Json(json!({"success": loaded})))
+}
+
 /// What this server is working at, as llama.cpp's slots: no prompts, no texts.
 pub(crate) async fn slots(
     State(app): State<Arc<App>>,

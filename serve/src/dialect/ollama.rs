@@ -1,7 +1,9 @@
 //! Ollama's dialect: lines of JSON, durations in nanoseconds.
 
+pub(crate) mod cards;
 pub(crate) mod embed;
 mod keep;
+pub(crate) mod manage;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -9,18 +11,16 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tern::Scored;
 
 use crate::answer::Envelope;
 use crate::app::{App, Caller};
 use crate::error::Refusal;
 use crate::json::{self, Json};
-use crate::models::{Keep, Listed};
+use crate::models::Keep;
 use crate::parts::{Call, Part, Parts, Spoken, THINK};
 use crate::prepare::{ASKS, Kind, Shape};
 use crate::refused::{self, Setting};
@@ -344,143 +344,21 @@ impl Dialect for Lines {
     fn alive(&mut self, _: &mut String) {}
 }
 
-/// A name as Ollama's clients look for it.
-fn tagged(name: &str) -> String {
-    if name.contains(':') { name.to_owned() } else { format!("{name}:latest") }
-}
-
-fn card(app: &App, model: &Listed) -> Value {
-    let (name, bytes) = (&model.served.name, model.served.file_bytes);
-    let config = model.config();
-    // As theirs it names what the card describes, not the bytes of the weights, which would all have to be read.
-    let described = match config {
-        Some(config) => format!("{name} {bytes} {config:?}"),
-        None => format!("{name} {bytes}"),
-    };
-    let digest: String = Sha256::digest(described).iter().map(|byte| format!("{byte:02x}")).collect();
-    let family = config.map(|config| config.family.to_string()).unwrap_or_default();
-    json!({
-        "name": tagged(name),
-        "model": tagged(name),
-        "modified_at": utc(model.ready.as_ref().map_or(app.options.started, |ready| ready.loaded)),
-        "size": bytes,
-        "digest": digest,
-        "details": {
-            "format": "gguf",
-            "family": family,
-            "families": [family],
-            "parameter_size": "",
-            "quantization_level": "ternary",
-        },
-    })
-}
-
-pub(crate) async fn tags(State(app): State<Arc<App>>) -> Response {
-    let listed = || {
-        app.there()?;
-        Ok(app.models.all().iter().map(|model| card(&app, model)).collect::<Vec<_>>())
-    };
-    match listed() {
-        Ok(cards) => axum::Json(json!({ "models": cards })).into_response(),
-        Err(refusal) => error(&refusal),
-    }
-}
-
-/// What is loaded, and until when.
-pub(crate) async fn ps(State(app): State<Arc<App>>) -> Response {
-    let shown = || {
-        app.there()?;
-        let all = app.models.all();
-        let loaded = all.iter().filter(|model| model.ready.is_some()).map(|model| {
-            let mut card = card(&app, model);
-            if model.bytes > 0 {
-                card["size"] = json!(model.bytes);
-            }
-            card["size_vram"] = json!(0);
-            card["expires_at"] = match model.expires {
-                Some(left) => json!(utc(now() + left.as_secs())),
-                None => json!("9999-12-31T23:59:59Z"),
-            };
-            card["context_length"] = json!(model.context());
-            card
-        });
-        Ok(loaded.collect::<Vec<_>>())
-    };
-    match shown() {
-        Ok(cards) => axum::Json(json!({ "models": cards })).into_response(),
-        Err(refusal) => error(&refusal),
-    }
-}
-
+/// A model that a request names.
 #[derive(Deserialize)]
-pub(crate) struct Named {
+pub(crate) struct ByName {
     #[serde(alias = "name")]
     model: Option<String>,
     stream: Option<bool>,
 }
 
-impl json::Body for Named {}
+impl json::Body for ByName {}
 
-/// The model that is here can be had; others are not fetched.
-pub(crate) async fn pull(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
-    let pulled = || {
-        let Json(Named { model, stream }) = body?;
-        if model.as_deref().is_none_or(|name| app.models.named(name).is_err()) {
-            let (names, models) =
-                (app.models.names(), if app.models.all().len() == 1 { "model" } else { "models" });
-            let what = format!("this server has the {models} {names} and fetches no others");
-            return Err(Refusal::not_supported(what));
-        }
-        let done = json!({"status": "success"});
-        Ok(match stream {
-            Some(false) => axum::Json(done).into_response(),
-            _ => ([(header::CONTENT_TYPE, Lines::TYPE)], format!("{done}\n")).into_response(),
-        })
-    };
-    pulled().unwrap_or_else(|refusal| error(&refusal))
-}
-
-/// What changes or copies models.
-pub(crate) async fn managed() -> Response {
+/// What this server has no part in.
+pub(crate) async fn other() -> Response {
     error(&Refusal::not_supported(
-        "this server has the models that it was started with, and changes nothing about them",
+        "this server makes no models and uploads none: `tern convert` and `tern train` make some",
     ))
-}
-
-pub(crate) async fn show(State(app): State<Arc<App>>, body: Result<Json<Named>, Refusal>) -> Response {
-    let shown = || {
-        let Json(Named { model, .. }) = body?;
-        app.there()?;
-        let model = match model {
-            Some(asked) => app.models.named(&asked)?,
-            None => app.models.one(None)?,
-        };
-        let mut shown = card(&app, &model);
-        let Some(config) = model.config() else {
-            return Err(Refusal::unavailable("nothing is known of this model before it is loaded"));
-        };
-        let template = Some(model.template()).filter(|template| !template.is_empty());
-        let embeds = config.pooling.is_some();
-        let mut capabilities = vec![if embeds { "embedding" } else { "completion" }];
-        if let Some(source) = template.filter(|_| !embeds) {
-            capabilities.push("tools");
-            if source.contains(THINK) {
-                capabilities.push("thinking");
-            }
-        }
-        shown["template"] = json!(template);
-        shown["capabilities"] = json!(capabilities);
-        shown["model_info"] = json!({
-            "general.architecture": config.family,
-            "context_length": model.context(),
-            "embedding_length": config.dim,
-        });
-        Ok(shown)
-    };
-    match shown() {
-        Ok(shown) => axum::Json(shown).into_response(),
-        Err(refusal) => error(&refusal),
-    }
 }
 
 pub(crate) async fn version() -> axum::Json<Value> {

@@ -51,7 +51,7 @@ fn card(app: &App, model: &Listed) -> Value {
         "object": "model",
         "created": model.ready.as_ref().map_or(app.options.started, |ready| ready.loaded),
         "owned_by": "tern",
-        "aliases": served.aliases,
+        "aliases": served.aliases.iter().chain(&model.copies).collect::<Vec<_>>(),
         "status": {"value": model.state},
     });
     if let Some(config) = model.config() {

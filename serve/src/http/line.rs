@@ -61,7 +61,7 @@ impl Line {
             entry["warning"] = json!(known.warnings.join("; "));
         }
         if known.text {
-            entry["model"] = json!(known.model.as_ref().unwrap_or(&self.app.options.name));
+            entry["model"] = json!(known.model);
             entry["prompt_tokens"] = json!(known.prompt);
             entry["cached_tokens"] = json!(known.cached);
             entry["completion_tokens"] = json!(known.tokens);

@@ -27,6 +27,8 @@ with refused(ollama.ResponseError, "images"):
     client.generate(model="page", prompt="What is this?", images=[b"x"])
 with refused(ollama.ResponseError, "think"):
     client.chat(model="page", messages=HELLO, think=True)
-for call in lambda: client.embed("page", "x"), lambda: client.delete("page"), lambda: client.copy("page", "other"):
-    with refused(ollama.ResponseError, "501"):
+with refused(ollama.ResponseError, "501"):
+    client.embed("page", "x")
+for call in lambda: client.pull("org/repo"), lambda: client.delete("page"), lambda: client.copy("page", "other"):
+    with refused(ollama.ResponseError, "--manage-models"):
         call()

@@ -7,13 +7,13 @@ pub(crate) mod fuzz;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tern::Model;
-use tern_serve::{Log, Options};
+use tern_serve::{Log, Options, Served, Serving};
 use tokio::sync::oneshot;
 
 /// A running server; it ends with this value.
@@ -26,7 +26,6 @@ pub(crate) struct Server {
 /// Greedy by itself, so that texts can be compared.
 pub(crate) fn options() -> Options {
     Options {
-        name: "page".to_owned(),
         sampling: tern::Sampling::greedy(),
         grace: Duration::from_secs(5),
         request_memory: 1 << 30,
@@ -51,8 +50,6 @@ pub(crate) fn page() -> tern::Result<Model> {
     Model::open(PAGE.as_ref(), &tern::Options { threads: Some(1), ..tern::Options::default() })
 }
 
-type Told = std::pin::Pin<Box<dyn Future<Output = ()>>>;
-
 impl Server {
     pub(crate) fn start(options: Options) -> Self {
         Self::with(options, page)
@@ -63,7 +60,12 @@ impl Server {
         options: Options,
         load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
     ) -> Self {
-        let server = Self::loading(options, load);
+        Self::loading(options, load).ready()
+    }
+
+    /// Waits for its model.
+    pub(crate) fn ready(self) -> Self {
+        let server = self;
         let start = Instant::now();
         while server.get("/health").status != 200 {
             assert!(start.elapsed() < Duration::from_secs(60), "the model is not there after a minute");
@@ -73,8 +75,8 @@ impl Server {
     }
 
     /// With several models, none of which is loaded.
-    pub(crate) fn models(options: Options, models: Vec<tern_serve::Served>) -> Self {
-        Self::of(async |listener, told| tern_serve::run_models(listener, models, options, told).await)
+    pub(crate) fn models(options: Options, models: Vec<Served>) -> Self {
+        Self::serving(options, Serving::Several(models))
     }
 
     /// With one, without waiting for it.
@@ -82,13 +84,12 @@ impl Server {
         options: Options,
         load: impl FnOnce() -> tern::Result<Model> + Send + 'static,
     ) -> Self {
-        Self::of(async |listener, told| tern_serve::run(listener, load, options, told).await)
+        let load = Mutex::new(Some(load));
+        let load = move || load.lock().unwrap().take().expect("it is loaded once")();
+        Self::serving(options, Serving::One(Served::new("page", Arc::new(load))))
     }
 
-    fn of<F>(serve: F) -> Self
-    where
-        F: AsyncFnOnce(tokio::net::TcpListener, Told) -> Result<(), tern_serve::Error> + Send + 'static,
-    {
+    pub(crate) fn serving(options: Options, models: Serving) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -98,10 +99,10 @@ impl Server {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let told: Told = Box::pin(async {
+                let told = async {
                     let _ = told.await;
-                });
-                serve(listener, told).await
+                };
+                tern_serve::run(listener, models, options, told).await
             });
             runtime.shutdown_background();
             served

@@ -43,7 +43,10 @@ fn plain(entry: &Value) -> String {
             );
         }
         Some("dropped") => return format!("{} lines of this log were lost", count("lines")),
-        Some(event) => return format!("{}: {}", terminal::one_line(event), text("message")),
+        Some(event) => {
+            let about = if entry["message"].is_string() { text("message") } else { text("model") };
+            return format!("{}: {about}", terminal::one_line(event));
+        }
         None => {}
     }
     let mut line = format!(

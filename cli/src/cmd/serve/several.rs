@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tern::Config;
-use tern_serve::Served;
+use tern_serve::{Load, Served};
 
-use super::{file_of, name_of};
+use super::{file_of, library, name_of};
 use crate::failure::{Failure, Outcome};
-use crate::model::{self, MachineArgs};
+use crate::model::{self, MachineArgs, Named};
 
 /// These words, with its models in the place of each folder.
 pub(super) fn each(words: &[PathBuf]) -> Vec<PathBuf> {
@@ -26,41 +26,41 @@ fn folder(word: &Path) -> Option<Vec<PathBuf>> {
     Some(models).filter(|models| !models.is_empty())
 }
 
-/// These models, each with what the head of its file says.
-pub(super) fn served(
-    models: &[PathBuf],
-    machine: &MachineArgs,
-    threads: Option<usize>,
-) -> Outcome<Vec<Served>> {
-    let mut all: Vec<Served> = Vec::new();
-    for word in models {
-        let served = one(word, machine, threads)?;
-        if all.iter().any(|other| other.name == served.name) {
-            let what = format!("{}: another model is called `{}` already", word.display(), served.name);
-            return Err(
-                Failure::failed(what).hint("clients choose by the file's name: rename one of the files")
-            );
-        }
-        all.push(served);
-    }
-    Ok(all)
+/// How the models of a server are opened.
+pub(super) struct Maker {
+    pub(super) machine: MachineArgs,
+    pub(super) threads: Option<usize>,
 }
 
-fn one(word: &Path, machine: &MachineArgs, threads: Option<usize>) -> Outcome<Served> {
-    let named = model::find(word)?;
-    let (file, file_bytes) = file_of(&named);
-    let opened = named.clone().file(machine.file())?;
-    let template = model::template_of(&opened);
-    let config = Some(Config::of(&opened)?);
-    let machine = machine.clone();
-    let load = Arc::new(move || model::open_for_server(&named, &machine, threads));
-    Ok(Served {
-        name: name_of(word),
-        aliases: Vec::new(),
-        file,
-        file_bytes,
-        config,
-        template,
-        load: Some(load),
-    })
+impl Maker {
+    /// Loads a model, each time that it is called.
+    pub(super) fn load(&self, named: Named) -> Load {
+        let (machine, threads) = (self.machine.clone(), self.threads);
+        Arc::new(move || model::open_for_server(&named, &machine, threads))
+    }
+
+    /// A model with what the head of its file says.
+    pub(super) fn one(&self, name: String, named: Named) -> Outcome<Served> {
+        let (file, file_bytes) = file_of(&named);
+        let opened = named.clone().file(self.machine.file())?;
+        let template = model::template_of(&opened);
+        let config = Some(Config::of(&opened)?);
+        Ok(Served { file, file_bytes, config, template, ..Served::new(name, self.load(named)) })
+    }
+
+    /// The models that these words name.
+    pub(super) fn served(&self, models: &[PathBuf]) -> Outcome<Vec<Served>> {
+        let mut all: Vec<Served> = Vec::new();
+        for word in models {
+            let served = self.one(name_of(word), model::find(word)?)?;
+            if all.iter().any(|other| other.name == served.name) {
+                let what = format!("{}: another model is called `{}` already", word.display(), served.name);
+                return Err(
+                    Failure::failed(what).hint("clients choose by the file's name: rename one of the files")
+                );
+            }
+            all.push(library::kept(served, word));
+        }
+        Ok(all)
+    }
 }
