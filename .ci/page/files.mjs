@@ -32,6 +32,13 @@ export const whole = async (page, sent) => {
   await page.waitForFunction(() => document.querySelectorAll("#attached li").length === 2);
   await hand(page, "#text", "paste", "pasted.txt", "Pasted.");
   await page.waitForFunction(() => document.querySelectorAll("#attached li").length === 3);
+  // A picture beside a text is left to the browser, which pastes the text.
+  assert(await page.evaluate(() => {
+    const data = new DataTransfer();
+    data.setData("text/plain", "as text");
+    data.items.add(new File(["x"], "x.png", { type: "image/png" }));
+    return document.getElementById("text").dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+  }));
   await accessible(page, "attached files");
   await shot(page, "attached");
   await page.getByRole("button", { name: "Take “dropped.txt” off" }).click();
@@ -180,6 +187,25 @@ export const refusals = async (page) => {
   assert.equal((await chips(page)).length, 0);
 };
 
+// A model that holds next to nothing: how much fits is said.
+const tiny = async (page) => {
+  await page.route("**/v1/models", async (route) => {
+    const response = await route.fetch();
+    const models = await response.json();
+    models.data[0].max_model_len = 100;
+    await route.fulfill({ response, json: models });
+  });
+  await page.reload();
+  await met(page);
+  await attach(page, "book.txt", long);
+  await refused(page, /“book\.txt” was not attached\. It has about [\d,]+ tokens, and beside a question this model holds 50\./);
+  await attach(page, "short.txt", "Short.");
+  await page.locator("#attached li", { hasText: "short.txt" }).waitFor();
+  await page.unroute("**/v1/models");
+  await page.reload();
+  await met(page);
+};
+
 // Chromium prints a page; its own viewer and other programs read the same.
 const print = async (page, html) => {
   const other = await page.context().newPage();
@@ -222,6 +248,7 @@ export default async () => {
     if (by === "words") {
       await whole(page, sent);
       await refusals(page);
+      await tiny(page);
       await pdfs(page);
       await closed(at);
     }

@@ -113,7 +113,9 @@ export const beginAttach = (chat) => {
   });
   $("text").addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    if (files.length === 0) return;
+    // Office programs put a picture of a text beside the text.
+    const isText = event.clipboardData?.types.includes("text/plain") && files.every(({ type }) => type.startsWith("image/"));
+    if (isText || files.length === 0) return;
     event.preventDefault();
     takeAll(files);
   });
