@@ -34,6 +34,21 @@ const models = async (page, sent) => {
   await page.selectOption("#pick", "page");
 };
 
+// A model that the server gets later is there when the page is looked at again.
+const arriving = async (page) => {
+  await page.route("**/v1/models", async (route) => {
+    const response = await route.fetch();
+    const models = await response.json();
+    await route.fulfill({ response, json: { ...models, data: models.data.slice(0, 1) } });
+  });
+  await page.reload();
+  await met(page);
+  assert(!(await page.isVisible("#pick")));
+  await page.unroute("**/v1/models");
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await page.locator("#pick").waitFor();
+};
+
 const system = async (page, sent) => {
   await page.keyboard.press("Control+,");
   await page.fill("#system", "For all.");
@@ -296,6 +311,7 @@ export default async () => {
   page.on("request", (request) => request.url().endsWith("/chat/completions") && sent.push(JSON.parse(request.postData())));
   await met(page);
   await models(page, sent);
+  await arriving(page);
   await system(page, sent);
   await prompts(page);
   const all = await files(page);

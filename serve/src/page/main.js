@@ -97,6 +97,8 @@ const listen = () => {
   $("close-side").addEventListener("click", () => side(false));
   $("talk").addEventListener("click", () => $("side").classList.remove("shown"));
   addEventListener("keyed", meet);
+  // While nobody looked a model may have come or gone.
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && $("model").textContent !== "…" && meet());
   // What has come of an answer stays when the page goes.
   addEventListener("pagehide", () => {
     for (const [id, { turn }] of running) {
