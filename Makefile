@@ -1,6 +1,6 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book miri fuzz release release-check package-check
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book miri fuzz release release-check package-check systems
 
 # The tests come last, so that their closing lines close the log.
 ci: lint doc fuzz-check arm wasm browser clients exports hub shells book test
@@ -64,6 +64,10 @@ release:
 
 release-check:
 	.ci/release
+
+# Whether the program compiles for Windows and macOS: minutes.
+systems:
+	.ci/systems
 
 # Every crate's tarball, built from itself in order: minutes. Their contents are looked at by engine/tests/house.rs.
 package-check:

@@ -17,6 +17,7 @@ mod serve;
 mod show;
 mod tokenize;
 pub(crate) mod train;
+mod update_check;
 
 use crate::failure::Outcome;
 
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
+    UpdateCheck(update_check::UpdateCheck),
     /// Compile the grammars that `tern serve` sends, to see whether they can be
     #[command(hide = true)]
     TryGrammars,
@@ -69,6 +71,7 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(),
             Self::Completions(completions) => completions.run(tern),
             Self::Man(man) => man.run(tern),
+            Self::UpdateCheck(check) => check.run(),
             Self::TryGrammars => serve::try_grammars(),
         }
     }

@@ -70,7 +70,6 @@ fn no_file_is_over_800_lines() {
     }
 }
 
-/// A crate's package has the crate's folder and nothing else.
 /// In WebAssembly `std` has none, and says so when it is asked.
 #[test]
 fn the_engine_has_one_clock() {
@@ -84,6 +83,23 @@ fn the_engine_has_one_clock() {
     }
 }
 
+#[test]
+fn the_hub_alone_opens_connections() {
+    let mut count = 0;
+    for (folder, ..) in CRATES.iter().filter(|(folder, ..)| *folder != "fuzz") {
+        for path in sources_of(&root().join(folder).join("src")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+            let ways = ["ureq::", "TcpStream::connect", "TcpSocket", "UdpSocket", "UnixStream::connect"];
+            let opens = ways.iter().any(|way| text.contains(way));
+            count += usize::from(opens);
+            assert!(!opens || *folder == "hub", "{} opens a connection", path.display());
+        }
+    }
+    assert!(count > 0, "the hub's own was not found");
+}
+
+/// A crate's package has the crate's folder and nothing else.
 #[test]
 fn what_a_crate_is_built_from_lies_in_its_folder() {
     let mut count = 0;
@@ -137,6 +153,12 @@ fn the_workflow_runs_every_part_of_what_ci_runs() {
         let named = workflow.split([' ', '\n', '[', ']', ',']).any(|word| word == part);
         assert!(named, "the workflow never runs `make {part}`");
     }
+    // What is published is what was tried before.
+    let (check, release) =
+        (makefile.split("\nrelease-check:\n\t").nth(1), read(".github/workflows/release.yml"));
+    let check = check.and_then(|rest| rest.lines().next()).unwrap();
+    let runs = |what: &str| release.lines().position(|line| line.contains("- run: ") && line.contains(what));
+    assert!(runs(check).is_some_and(|at| Some(at) < runs("gh release create")), "{check} in\n{release}");
 }
 
 /// The path of a module within its crate: none for `lib.rs`, `["file", "gguf"]` for `file/gguf.rs`.

@@ -59,25 +59,8 @@ impl Hub {
         if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Error::Name("HF_TOKEN: a token has letters, digits and signs only".to_owned()));
         }
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls_graviola::default_provider()))
-            .root_certs(roots()?)
-            .build();
-        let config = Agent::config_builder()
-            .user_agent(concat!("tern/", env!("CARGO_PKG_VERSION")))
-            .https_only(endpoint.starts_with("https://"))
-            .http_status_as_error(false)
-            // A file lies on another host, to which the token is not sent.
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            .max_redirects(5)
-            .timeout_connect(Some(limits.stall))
-            .timeout_send_request(Some(limits.stall))
-            .timeout_recv_response(Some(limits.stall))
-            .timeout_recv_body(Some(limits.stall))
-            .tls_config(tls)
-            .build();
-        Ok(Self { endpoint, token, agent: config.into(), limits })
+        let agent = agent(endpoint.starts_with("https://"), limits)?;
+        Ok(Self { endpoint, token, agent, limits })
     }
 
     /// The Hub of `HF_ENDPOINT` with the token of `HF_TOKEN`, `HF_TOKEN_PATH` or the file that `hf auth login` wrote.
@@ -158,6 +141,29 @@ impl Hub {
             _ => Try::Again(Error::Network(what)),
         }
     }
+}
+
+/// What makes requests: over TLS only where the first address is, with a bound of time on every step.
+pub(crate) fn agent(https_only: bool, limits: Limits) -> Result<Agent> {
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls_graviola::default_provider()))
+        .root_certs(roots()?)
+        .build();
+    let config = Agent::config_builder()
+        .user_agent(concat!("tern/", env!("CARGO_PKG_VERSION")))
+        .https_only(https_only)
+        .http_status_as_error(false)
+        // A file lies on another host, to which the token is not sent.
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .max_redirects(5)
+        .timeout_connect(Some(limits.stall))
+        .timeout_send_request(Some(limits.stall))
+        .timeout_recv_response(Some(limits.stall))
+        .timeout_recv_body(Some(limits.stall))
+        .tls_config(tls)
+        .build();
+    Ok(config.into())
 }
 
 /// The certificates to trust: those of `SSL_CERT_FILE`, or Mozilla's.
