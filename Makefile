@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book miri fuzz release release-check package-check systems
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c miri fuzz release release-check package-check systems
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm browser clients exports hub shells book test
+ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c test
 
 check: lint doc fuzz-check test
 
@@ -53,6 +53,10 @@ hub: tests
 # Completion in the shells themselves.
 shells: tests
 	.ci/shells
+
+# The C interface: gcc, the address sanitizer, Node.
+c: tests
+	.ci/c
 
 # The pages as a site, in target/book.
 book:

@@ -54,8 +54,8 @@ const QUICKER: [(&str, &str); 11] = [
 ];
 
 /// Languages of blocks that are no commands. A language that is in neither list is a mistake.
-const TEXTS: [&str; 11] =
-    ["text", "json", "toml", "python", "rust", "js", "ts", "html", "yaml", "ini", "markdown"];
+const TEXTS: [&str; 12] =
+    ["text", "json", "toml", "python", "rust", "js", "ts", "html", "yaml", "ini", "markdown", "c"];
 
 /// Languages of blocks with commands; one without a language is one.
 const SHELLS: [&str; 4] = ["", "sh", "bash", "console"];
