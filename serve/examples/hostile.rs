@@ -77,7 +77,7 @@ fn serve(model: String, keys: u64) -> Result<(), String> {
         tern::STORY => Model::story(&tern::Options::default()),
         file => Model::open(file.as_ref(), &tern::Options::default()),
     });
-    let served = Serving::One(Served::new("tern", load));
+    let served = Serving::One(Box::new(Served::new("tern", load)));
     tern_serve::serve_until_told(([127, 0, 0, 1], 0).into(), served, options)
         .map_err(|error| error.to_string())
 }

@@ -160,7 +160,7 @@ impl Models {
     /// With so many bytes for all models, and for the keys and values of each where that is said.
     pub(crate) fn new(models: Serving, most: u64, kv: Option<u64>, keep: Option<Duration>) -> Self {
         let (list, one) = match models {
-            Serving::One(served) => (vec![Entry::new(served, State::Loading(0), kv)], true),
+            Serving::One(served) => (vec![Entry::new(*served, State::Loading(0), kv)], true),
             Serving::Several(all) => {
                 (all.into_iter().map(|served| Entry::new(served, State::Cold, kv)).collect(), false)
             }

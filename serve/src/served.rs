@@ -48,7 +48,7 @@ impl Served {
 /// What a server serves.
 pub enum Serving {
     /// One model, which is loaded at the start, stays, and answers to every name.
-    One(Served),
+    One(Box<Served>),
     /// Several, each chosen by its name: loaded on its first use, and unloaded when it was not used for a while or others
     /// need its memory.
     Several(Vec<Served>),

@@ -343,7 +343,7 @@ fn helpers_of_llama_cpp_and_vllm() {
         file_bytes: 7,
         ..Served::new("page", Arc::new(common::page))
     };
-    let server = Server::serving(options(), Serving::One(page)).ready();
+    let server = Server::serving(options(), Serving::One(Box::new(page))).ready();
     let slots = server.get("/slots").json();
     assert_eq!((slots.as_array().unwrap().len(), &slots[0]["is_processing"]), (16, &json!(false)));
     let props = server.get("/props").json();
@@ -383,7 +383,7 @@ fn helpers_of_llama_cpp_and_vllm() {
 #[test]
 fn ollama_finds_its_paths() {
     let page = Served { file_bytes: 7, ..Served::new("page", Arc::new(common::page)) };
-    let server = Server::serving(options(), Serving::One(page)).ready();
+    let server = Server::serving(options(), Serving::One(Box::new(page))).ready();
     let reply = server.get("/api/nothing");
     assert_eq!((reply.status, reply.json()["error"].is_string()), (404, true));
     let card = &server.get("/api/tags").json()["models"][0];

@@ -177,7 +177,7 @@ impl Serve {
             let named = model::find(&models[0])?;
             let (file, file_bytes) = file_of(&named);
             let served = Served::new(name_of(&models[0]), maker.load(named));
-            Serving::One(Served { file, file_bytes, ..self.called(served) })
+            Serving::One(Box::new(Served { file, file_bytes, ..self.called(served) }))
         } else {
             let mut all = maker.served(&models)?;
             if alone {

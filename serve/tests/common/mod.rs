@@ -86,7 +86,7 @@ impl Server {
     ) -> Self {
         let load = Mutex::new(Some(load));
         let load = move || load.lock().unwrap().take().expect("it is loaded once")();
-        Self::serving(options, Serving::One(Served::new("page", Arc::new(load))))
+        Self::serving(options, Serving::One(Box::new(Served::new("page", Arc::new(load)))))
     }
 
     pub(crate) fn serving(options: Options, models: Serving) -> Self {
