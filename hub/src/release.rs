@@ -94,7 +94,7 @@ mod tests {
         let url = format!("http://{}/latest", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.read(&mut [0; 4096]).unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
             // Each byte comes well within the bound on a pause.
             while stream.write_all(b" ").is_ok() {
