@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c miri fuzz release release-check package-check systems
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py miri fuzz release release-check package-check systems
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c test
+ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c py test
 
 check: lint doc fuzz-check test
 
@@ -61,6 +61,10 @@ c: tests
 # The pages as a site, in target/book.
 book:
 	.ci/book
+
+# The Python package: its wheel, its tests, its types.
+py:
+	.ci/py
 
 # Archives, packages, image, lists of parts and checksums in target/dist; then all of it tried in a bare system.
 release:

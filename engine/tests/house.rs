@@ -20,6 +20,7 @@ const CRATES: [(&str, &[&str], &[&str]); 11] = [
     ("wasm", &["tern", "tern-kernels"], &[]),
     ("capi", &["tern"], &[]),
     ("fuzz", &["tern", "tern-serve"], &[]),
+    ("py", &["tern", "tern-convert", "tern-eval", "tern-hub", "tern-serve", "tern-train"], &[]),
 ];
 
 fn root() -> PathBuf {

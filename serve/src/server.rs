@@ -52,6 +52,17 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl Error {
+    /// What the thread that owns the model left behind at its end.
+    pub(crate) fn of(ended: Result<Result<(), Ended>, oneshot::error::RecvError>) -> Self {
+        match ended {
+            Ok(Err(Ended::Model(error))) => Self::Model(error),
+            Ok(Err(Ended::Settings(what))) => Self::Settings(what),
+            Ok(Ok(())) | Err(_) => Self::Worker,
+        }
+    }
+}
+
 /// Serves until `shutdown` is ready and all that ran has ended. Connections are taken at once; until the only model is
 /// loaded, they are told to wait.
 pub async fn run(
@@ -139,11 +150,7 @@ async fn serve(
             result = &mut worker_ended => {
                 app.phase.send_replace(Phase::Draining);
                 wait(LAST_WORDS, || open.load(Ordering::Relaxed) == 0).await;
-                return match result {
-                    Ok(Err(Ended::Model(error))) => Err(Error::Model(error)),
-                    Ok(Err(Ended::Settings(what))) => Err(Error::Settings(what)),
-                    Ok(Ok(())) | Err(_) => Err(Error::Worker),
-                };
+                return Err(Error::of(result));
             }
         }
         if told {

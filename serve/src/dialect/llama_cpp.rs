@@ -112,7 +112,11 @@ pub(crate) async fn apply_template(
             conversation(&request, tools.as_ref(), ready.keeps_system(), ready.template())?;
         let tokenizer = chatting(ready)?;
         let ids = tokenizer.encode_chat(&messages, continued)?;
-        Ok(json!({"prompt": tokenizer.decode(&ids, true), "count": ids.len()}))
+        let mut answer = json!({"prompt": tokenizer.decode(&ids, true), "count": ids.len()});
+        if request.return_tokens == Some(true) {
+            answer["tokens"] = json!(ids);
+        }
+        Ok(answer)
     });
     Ok(axum::Json(answer.await?))
 }

@@ -1,0 +1,210 @@
+//! A model that answers: loaded once, served in this process, closed once.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tern::file::{self, OpenOptions};
+use tern::{Head, KvFormat, Model, Options, Packing, Pooling, Rounding, STORY};
+use tern_serve::{Local, Served};
+use tokio::runtime::Builder;
+
+use crate::errors::{engine, failed, wrong};
+use crate::open::{Open, here};
+use crate::pieces::{Pieces, Task, call, many, stream};
+use crate::wait::wait;
+
+/// A request may wait for as long as its caller does.
+const LONG: Duration = Duration::from_secs(100 * 365 * 86400);
+/// Requests that may wait: the caller's memory bounds them, not this.
+const QUEUE: usize = 1 << 20;
+/// Threads that read requests and write answers; the model's own do the work.
+const THREADS: usize = 2;
+
+/// A loaded model.
+#[pyclass(frozen, module = "tern._tern")]
+pub(crate) struct Engine {
+    pid: u32,
+    open: RwLock<Option<Arc<Open>>>,
+}
+
+fn named<T>(
+    what: &str,
+    name: Option<&str>,
+    find: impl Fn(&str) -> Option<T>,
+    names: &[&str],
+) -> PyResult<Option<T>> {
+    let Some(name) = name else { return Ok(None) };
+    let found = find(name);
+    found
+        .map(Some)
+        .ok_or_else(|| wrong(format!("{what} `{}`: expected {}", name.escape_debug(), names.join(", "))))
+}
+
+impl Engine {
+    /// What is there, while it is open.
+    pub(crate) fn opened(&self) -> PyResult<Arc<Open>> {
+        here(self.pid)?;
+        let open = self.open.read().map_err(failed)?;
+        open.clone().ok_or_else(|| failed("the model is closed"))
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (path, *, name, threads=None, context=None, parallel=16, kv=None, kv_memory=None, cpu=None, packing=None,
+        head=None, activations=None, pooling=None, copy=false, i2s_arm=false, grammar_process=Vec::new()))]
+    #[expect(clippy::too_many_arguments, reason = "keywords")]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        name: String,
+        threads: Option<usize>,
+        context: Option<usize>,
+        parallel: usize,
+        kv: Option<&str>,
+        kv_memory: Option<u64>,
+        cpu: Option<String>,
+        packing: Option<&str>,
+        head: Option<&str>,
+        activations: Option<&str>,
+        pooling: Option<&str>,
+        copy: bool,
+        i2s_arm: bool,
+        grammar_process: Vec<String>,
+    ) -> PyResult<Self> {
+        if context == Some(0) || !(1..=4096).contains(&parallel) {
+            return Err(wrong("expected a context of at least 1 token, and 1 to 4096 texts in parallel"));
+        }
+        let heads = |name: &str| match name {
+            "int8" => Some(Head::Int8),
+            "stored" => Some(Head::Stored),
+            _ => None,
+        };
+        let options = Options {
+            cpu,
+            threads,
+            packing: named("packing", packing, Packing::from_name, &Packing::ALL.map(Packing::name))?,
+            head: named("head", head, heads, &["int8", "stored"])?.unwrap_or_default(),
+            kv: named("kv", kv, KvFormat::from_name, &KvFormat::ALL.map(KvFormat::name))?.unwrap_or_default(),
+            activations: named(
+                "activations",
+                activations,
+                Rounding::from_name,
+                &Rounding::ALL.map(Rounding::name),
+            )?,
+            i2s_arm,
+            copy,
+        };
+        let pooling = self::pooling(pooling)?;
+        let serve = tern_serve::Options {
+            parallel,
+            queue: QUEUE,
+            context,
+            pooling,
+            kv_memory,
+            page: false,
+            request_time: LONG,
+            try_grammars: start(grammar_process),
+            ..tern_serve::Options::default()
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("tern-python")
+            .enable_time()
+            .build()
+            .map_err(failed)?;
+        let load = move || {
+            let file = match path.as_os_str() == STORY {
+                true => tern::story_file()?,
+                false => file::open(&path, OpenOptions { i2s_arm, copy })?,
+            };
+            Model::from_file(&file, &options)
+        };
+        let started = wait(py, runtime.handle(), Local::start(Served::new(name, Arc::new(load)), serve));
+        let local = match started {
+            Ok(Ok(local)) => local,
+            Ok(Err(error)) => {
+                runtime.shutdown_background();
+                return Err(match error {
+                    tern_serve::Error::Model(error) => engine(error),
+                    other => wrong(other),
+                });
+            }
+            Err(signal) => {
+                runtime.shutdown_background();
+                return Err(signal);
+            }
+        };
+        let open = Open::new(runtime, local, parallel);
+        Ok(Self { pid: std::process::id(), open: RwLock::new(Some(Arc::new(open))) })
+    }
+
+    /// Posts a body of JSON to a path of the server; the status and the whole answer.
+    fn ask<'py>(&self, py: Python<'py>, path: String, body: Vec<u8>) -> PyResult<(u16, Bound<'py, PyBytes>)> {
+        let open = self.opened()?;
+        let post = async {
+            let answer = open.local.post(&path, body).await;
+            (answer.status(), answer.whole().await)
+        };
+        let (status, bytes) = wait(py, open.runtime(), post)?;
+        Ok((status, PyBytes::new(py, &bytes)))
+    }
+
+    /// Posts one body; an iterator of `(0, status, bytes)`, the pieces of its answer.
+    fn stream(&self, path: String, body: Vec<u8>) -> PyResult<Pieces> {
+        Ok(stream(self.opened()?, path, body))
+    }
+
+    /// Posts many bodies; an iterator of `(index, status, bytes)`, whole answers as they end.
+    fn many(&self, path: String, bodies: Vec<Vec<u8>>) -> PyResult<Pieces> {
+        let open = self.opened()?;
+        // Some more than run, so that the next ones are prepared when places become free.
+        let most = 4 * open.parallel;
+        Ok(many(open, path, bodies, most))
+    }
+
+    /// Posts one body; `callback(status, bytes or None)` gets the pieces of its answer on other threads.
+    fn call(&self, path: String, body: Vec<u8>, callback: Py<PyAny>) -> PyResult<Task> {
+        Ok(call(self.opened()?, path, body, callback))
+    }
+
+    /// Ends what runs and lets go of the model. Closed again, nothing happens.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        here(self.pid)?;
+        let open = self.open.write().map_err(failed)?.take();
+        py.detach(|| {
+            if let Some(open) = &open {
+                open.local.end();
+            }
+            drop(open);
+        });
+        Ok(())
+    }
+}
+
+/// A pooling by its name.
+pub(crate) fn pooling(name: Option<&str>) -> PyResult<Option<Pooling>> {
+    let find = |name: &str| match name {
+        "last" => Some(Pooling::Last),
+        "mean" => Some(Pooling::Mean),
+        "cls" => Some(Pooling::Cls),
+        _ => None,
+    };
+    named("pooling", name, find, &["last", "mean", "cls"])
+}
+
+/// How the process is started that tries grammars.
+fn start(words: Vec<String>) -> Option<tern_serve::Start> {
+    let (program, rest) = words.split_first()?;
+    let (program, rest) = (program.clone(), rest.to_vec());
+    Some(Arc::new(move || {
+        let mut command = Command::new(&program);
+        command.args(&rest);
+        command
+    }))
+}
