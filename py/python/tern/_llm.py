@@ -40,7 +40,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        neutral = {"stop_token_ids": (None, [], ()), "min_tokens": (0,), "prompt_logprobs": (None,), "detokenize": (True,),
+        neutral: dict[str, tuple[Any, ...]] = {"stop_token_ids": (None, [], ()), "min_tokens": (0,), "prompt_logprobs": (None,), "detokenize": (True,),
                    "skip_special_tokens": (True,)}
         for word, values in neutral.items():
             if getattr(self, word) not in values:
@@ -207,7 +207,7 @@ def _output(index: int, answer: Mapping[str, Any], params: SamplingParams) -> Co
 
 
 def _numbers(model: Model, params: Any, count: int) -> list[SamplingParams]:
-    each = [params] * count if params is None or isinstance(params, SamplingParams) else list(params)
+    each: list[Any] = [params] * count if params is None or isinstance(params, SamplingParams) else list(params)
     if len(each) != count:
         raise ValueError(f"sampling_params: expected one for each of the {count} prompts, found {len(each)}")
     each = [SamplingParams() if one is None else one for one in each]
@@ -277,11 +277,9 @@ class LLM:
         """Answers prompts (texts, `{"prompt_token_ids": ids}`), in their order. An exception or Ctrl-C cancels all."""
         if lora_request is not None:
             raise ValueError("lora_request is not supported")
-        if isinstance(prompts, (str, Mapping)):
-            prompts = [prompts]
-        elif prompts and isinstance(prompts[0], int):
-            prompts = [prompts]
-        texts = [_prompt(self.model, prompt) for prompt in prompts]
+        one = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        each: Sequence[Any] = [prompts] if one else prompts  # type: ignore[assignment]
+        texts = [_prompt(self.model, prompt) for prompt in each]
         return self._run(texts, _numbers(self.model, sampling_params, len(texts)), use_tqdm)
 
     def chat(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping as _Mapping
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 import numpy as np
@@ -55,7 +56,7 @@ def _ids(tokens: Any) -> list[int]:
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
             raise TypeError(f"expected a row of whole numbers, found {tokens.dtype} of shape {tokens.shape}")
         tokens = tokens.tolist()
-    if isinstance(tokens, (str, bytes)):
+    if isinstance(tokens, (str, bytes, _Mapping)):
         raise TypeError(f"expected token ids, found {type(tokens).__name__}")
     ids = list(tokens)
     for token in ids:
