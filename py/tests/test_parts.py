@@ -7,6 +7,7 @@ import pytest
 import tern
 
 TEXT = "Once upon a time there was a little dog. The dog liked to play in the park with a red ball. " * 12
+RUN = {"from": "story", "separator": "\n\n", "length": 32, "sequences": 2, "warmup": 1, "log_every": 1, "validation": 0.0}
 
 
 def test_tokenizer(llm):
@@ -57,8 +58,7 @@ def test_embedder(llm):
 def test_train_stop_resume_convert(tmp_path):
     data = tmp_path / "data.txt"
     data.write_text("\n\n".join(f"Story {n}. " + TEXT for n in range(6)))
-    run = dict(out=str(tmp_path / "run"), train=[str(data)], tokenizer="bytes", dim=64, layers=1, hidden=64, heads=1,
-               length=32, sequences=2, steps=6, warmup=1, log_every=1, validation=0)
+    run = {**RUN, "out": tmp_path / "run", "train": [data], "steps": 6}
     seen = []
 
     def stop_after_two(event):
@@ -82,7 +82,6 @@ def test_train_stop_resume_convert(tmp_path):
 def test_an_exception_of_a_callback_ends_a_run(tmp_path):
     data = tmp_path / "data.txt"
     data.write_text(TEXT)
-    run = dict(out=str(tmp_path / "run"), train=[str(data)], tokenizer="bytes", dim=64, layers=1, hidden=64, heads=1,
-               length=32, sequences=2, steps=10**6, warmup=1, validation=0)
+    run = {**RUN, "out": tmp_path / "run", "train": [data], "steps": 10**6}
     with pytest.raises(ZeroDivisionError):
         tern.train(run, callback=lambda event: 1 / 0)
