@@ -42,7 +42,7 @@ pub struct Answer {
 impl Local {
     /// Loads the model and is ready for requests.
     pub async fn start(model: Served, options: Options) -> Result<Self, Error> {
-        let app = Arc::new(App::new(options, Serving::One(model)));
+        let app = Arc::new(App::new(options, Serving::One(Box::new(model))));
         let (ended, worker_ended) = oneshot::channel();
         load::one(&app, ended).map_err(Error::Listener)?;
         let mut phase = app.phase.subscribe();

@@ -6,6 +6,8 @@ from typing import Any, Callable, Iterator, Optional, Sequence, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["Engine", "Pieces", "Task", "Words", "convert", "download", "find", "train", "try_grammars"]
+
 @final
 class Engine:
     def __new__(
