@@ -65,7 +65,7 @@ fn what_is_no_answer_is_one_line_that_names_the_address() {
     for (status, body, wanted) in [
         ("404 Not Found", &b"{}"[..], "there is no release yet"),
         ("500 Internal Server Error", b"", "it answered 500"),
-        ("302 Found", b"", "302"),
+        ("302 Found", b"", "missing a location header"),
         ("200 OK", b"<html>", "expected JSON with a tag such as `v1.2.3` in `tag_name`"),
         ("200 OK", b"{\"tag_name\": 7}", "expected JSON with a tag"),
         ("200 OK", b"{\"tag_name\": \"v9.9.9\\u001b[2J\"}", "expected JSON with a tag"),
