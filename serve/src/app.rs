@@ -1,5 +1,6 @@
 //! What all requests share, and how one of them becomes events.
 
+pub(crate) mod downloads;
 pub(crate) mod load;
 
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::dialect::openai::responses::store::Store;
-use crate::downloads::Downloads;
 use crate::error::Refusal;
 use crate::grammar::Found as Known;
 use crate::limits::{COMPILING, EVENTS, LOOK, PREPARING, PROMPTS, REST, ROOM};
@@ -28,6 +28,7 @@ use crate::system;
 use crate::turns::{Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Place, Work};
+use downloads::Downloads;
 
 /// Who sent a request.
 #[derive(Clone, Debug)]

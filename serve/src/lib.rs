@@ -10,7 +10,6 @@ mod app;
 mod asked;
 mod budget;
 mod dialect;
-mod downloads;
 mod embed;
 mod error;
 pub mod fuzzing;

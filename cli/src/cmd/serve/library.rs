@@ -1,11 +1,11 @@
 //! The models that clients of a server may download and delete: those of the Hub's cache.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tern_hub::{Cache, Error, Hub, Limits, Plan, known};
 use tern_serve::{Arriving, Library, Named, Served, Wrong};
 
-use super::several::Maker;
+use super::several::{Maker, served_as};
 use crate::failure::Outcome;
 use crate::hub;
 use crate::model;
@@ -24,19 +24,6 @@ fn name(asked: &str) -> Result<tern_hub::Name, Error> {
         Some(known) => Ok(known.full()),
         None => asked.strip_suffix(":latest").unwrap_or(asked).parse(),
     }
-}
-
-/// The name by which a model of the Hub is served.
-fn served_as(name: &tern_hub::Name) -> String {
-    hub::of(name).map_or_else(|| name.to_string(), |known| known.name.clone())
-}
-
-/// A model that a word on the command line names; where that is a name, clients may use it in full and delete it.
-pub(super) fn kept(served: Served, word: &Path) -> Served {
-    let Some(name) = hub::name(word).filter(|_| !word.exists()) else { return served };
-    let full = served_as(&name);
-    let aliases = (full != served.name).then_some(full).into_iter().collect();
-    Served { aliases, kept_in: Some(name.repo), ..served }
 }
 
 /// Adds the models of the cache that Tern can read, and are not there yet.

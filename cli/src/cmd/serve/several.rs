@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tern::Config;
 use tern_serve::{Load, Served};
 
-use super::{file_of, library, name_of};
+use super::{file_of, name_of};
 use crate::failure::{Failure, Outcome};
+use crate::hub;
 use crate::model::{self, MachineArgs, Named};
 
 /// These words, with its models in the place of each folder.
@@ -24,6 +25,19 @@ fn folder(word: &Path) -> Option<Vec<PathBuf>> {
     let mut models: Vec<PathBuf> = entries.filter(|path| model::is_model(&path.to_string_lossy())).collect();
     models.sort();
     Some(models).filter(|models| !models.is_empty())
+}
+
+/// The name by which a model of the Hub is served.
+pub(super) fn served_as(name: &tern_hub::Name) -> String {
+    hub::of(name).map_or_else(|| name.to_string(), |known| known.name.clone())
+}
+
+/// A model that a word on the command line names; where that is a name, clients may use it in full and delete it.
+fn kept(served: Served, word: &Path) -> Served {
+    let Some(name) = hub::name(word).filter(|_| !word.exists()) else { return served };
+    let full = served_as(&name);
+    let aliases = (full != served.name).then_some(full).into_iter().collect();
+    Served { aliases, kept_in: Some(name.repo), ..served }
 }
 
 /// How the models of a server are opened.
@@ -59,7 +73,7 @@ impl Maker {
                     Failure::failed(what).hint("clients choose by the file's name: rename one of the files")
                 );
             }
-            all.push(library::kept(served, word));
+            all.push(kept(served, word));
         }
         Ok(all)
     }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{ByName, Lines, error};
 use crate::app::App;
-use crate::downloads::{Downloads, Step, Steps};
+use crate::app::downloads::{Downloads, Step, Steps};
 use crate::error::Refusal;
 use crate::json::{self, Json};
 use crate::library::Library;
