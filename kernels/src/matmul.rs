@@ -58,7 +58,9 @@ pub fn products<const N: usize>(cpu: Cpu, pool: &Pool, x: &mut Activations, prod
         let segments = Segments::new(x.cols(), matrix.lanes().size(), x.group());
         let blocks = matrix.packing().group_len(matrix.cols()) / size_of::<Block>();
         let steps = match x.rows() {
-            1 => with_layout!(matrix.packing(), L => column::steps::<L>(x, blocks, segments, sums)),
+            1 if !sums.is_empty() => {
+                with_layout!(matrix.packing(), L => column::steps::<L>(x, blocks, segments, sums))
+            }
             _ => Vec::new(),
         };
         Task { w: matrix, x, sums, segments: segments.count(), steps, out: Disjoint::new(out) }
