@@ -155,7 +155,8 @@ def test_ten_thousand_calls_leave_nothing(llama, llm):
             else:
                 llm.model.detokenize(llm.model.tokenize("Once upon a time"))
 
-    calls(2000)
+    # Caches and the allocator's pages for each thread fill up first: 15 MiB after what the tests before have done.
+    calls(10_000)
     before = resident()
     calls(10_000)
-    assert resident() - before < 16 << 20
+    assert resident() - before < 8 << 20
