@@ -31,6 +31,8 @@ mod _tern {
     use super::train::train;
     #[pymodule_export]
     use super::try_grammars;
+    #[pymodule_export]
+    use super::wait::leave;
 }
 
 /// Tries the grammars that come on standard input until it ends: the life of the process that `Engine` starts for it.

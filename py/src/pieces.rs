@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::errors::failed;
 use crate::open::{Open, here};
-use crate::wait::wait;
+use crate::wait::{from_outside, wait};
 
 /// Pieces that wait for their reader; beyond these the work for it stands still.
 const WAITING: usize = 64;
@@ -144,7 +144,7 @@ pub(crate) fn call(open: Arc<Open>, path: String, body: Vec<u8>, callback: Py<Py
             let (ended, callback) = (piece.is_none(), callback.clone());
             let tell = move || {
                 // There is nobody to tell when the interpreter is ending.
-                Python::try_attach(|py| {
+                from_outside(|py| {
                     let bytes = piece.as_ref().map(|piece| PyBytes::new(py, piece));
                     callback.call1(py, (status, bytes)).is_ok()
                 })

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use tokio::runtime::Handle;
@@ -65,4 +65,36 @@ pub(crate) fn work<T: Send + 'static>(
     let done = wait(py, runtime, task)?;
     drop(told);
     done.unwrap_or_else(|_| Err(failed("internal error: please report it")))
+}
+
+/// Threads of ours that call Python, or wait for its lock to do so.
+static CALLING: AtomicUsize = AtomicUsize::new(0);
+static LEAVING: AtomicBool = AtomicBool::new(false);
+/// How long the interpreter's end waits for them.
+const LAST: Duration = Duration::from_secs(10);
+
+/// Calls Python from a thread of ours; `None` where the interpreter is about to end. An interpreter that ends kills threads that
+/// wait for its lock, and with them, since they are not its own, the process.
+pub(crate) fn from_outside<T>(job: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    struct Calling;
+    impl Drop for Calling {
+        fn drop(&mut self) {
+            CALLING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    CALLING.fetch_add(1, Ordering::SeqCst);
+    let _calling = Calling;
+    if LEAVING.load(Ordering::SeqCst) { None } else { Python::try_attach(job) }
+}
+
+/// Lets the threads that call Python come to their end, and no other begin: before the interpreter ends.
+#[pyfunction]
+pub(crate) fn leave(py: Python<'_>) {
+    py.detach(|| {
+        LEAVING.store(true, Ordering::SeqCst);
+        let begin = Instant::now();
+        while CALLING.load(Ordering::SeqCst) > 0 && begin.elapsed() < LAST {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
 }

@@ -41,6 +41,13 @@ except KeyboardInterrupt:
     raise SystemExit(42)
 """
 
+LEFT = """
+import tern
+model = tern.LLM("story", threads=1).model
+task = model.call("/completion", {"prompt": "Once", "n_predict": 300, "stream": True}, lambda status, piece: None)
+model.tokenize("Once " * 2000)
+"""
+
 
 def run(code, timeout=120):
     return subprocess.run([sys.executable, "-c", code], timeout=timeout).returncode
@@ -160,3 +167,7 @@ def test_ten_thousand_calls_leave_nothing(llama, llm):
     before = resident()
     calls(10_000)
     assert resident() - before < 8 << 20
+
+
+def test_the_interpreter_may_end_while_answers_come():
+    assert [run(LEFT) for _ in range(10)] == [0] * 10

@@ -4,6 +4,8 @@
 sentence-transformers; all of them stand on `Model`, and that on the engine and the server behind the command `tern`.
 """
 
+import atexit
+
 from tern import eval
 from tern._convert import Converted, convert
 from tern._embedder import Embedder
@@ -22,9 +24,13 @@ from tern._llm import (
 )
 from tern._model import Model
 from tern._tokenizer import Tokenizer
+from tern._tern import leave
 from tern._train import TrainResult, train
 
 __version__ = "0.1.0"
+
+# No thread of the engine's may be on its way into an interpreter that ends.
+atexit.register(leave)
 
 __all__ = [
     "AsyncLLM",

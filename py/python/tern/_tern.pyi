@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine", "Pieces", "Task", "Words", "convert", "download", "find", "train", "try_grammars"]
+__all__ = ["Engine", "Pieces", "Task", "Words", "convert", "download", "find", "leave", "train", "try_grammars"]
 
 @final
 class Engine:
@@ -86,3 +86,4 @@ def train(
     callback: Optional[Callable[[str], Any]] = None,
 ) -> tuple[str, bool]: ...
 def try_grammars() -> None: ...
+def leave() -> None: ...
