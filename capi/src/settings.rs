@@ -42,16 +42,11 @@ impl Options {
                 "options: threads: expected 1 to {MAX_THREADS}, found {threads}"
             )));
         }
-        let head = |name: &str| match name {
-            "int8" => Some(Head::Int8),
-            "stored" => Some(Head::Stored),
-            _ => None,
-        };
         Ok(tern::Options {
             cpu: self.cpu.clone(),
             threads: self.threads,
             packing: named("packing", &self.packing, Packing::from_name)?,
-            head: named("head", &self.head, head)?.unwrap_or_default(),
+            head: named("head", &self.head, Head::from_name)?.unwrap_or_default(),
             kv: named("kv", &self.kv, KvFormat::from_name)?.unwrap_or_default(),
             activations: named("activations", &self.activations, Rounding::from_name)?,
             i2s_arm: self.i2s_arm,

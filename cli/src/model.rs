@@ -263,11 +263,7 @@ fn cpu(text: &str) -> Result<String, String> {
 }
 
 fn head(text: &str) -> Result<Head, String> {
-    match text {
-        "int8" => Ok(Head::Int8),
-        "stored" => Ok(Head::Stored),
-        _ => Err(expected(&["int8", "stored"])),
-    }
+    Head::from_name(text).ok_or_else(|| expected(&Head::CHOICES.map(Head::name)))
 }
 
 fn activations(text: &str) -> Result<Rounding, String> {

@@ -26,6 +26,25 @@ pub enum Head {
     Ternary,
 }
 
+impl Head {
+    /// The ways of holding a head that can be asked for.
+    pub const CHOICES: [Head; 2] = [Head::Int8, Head::Stored];
+
+    /// The name used in logs and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Head::Int8 => "int8",
+            Head::Stored => "stored",
+            Head::Ternary => "ternary",
+        }
+    }
+
+    /// The choice of this name.
+    pub fn from_name(name: &str) -> Option<Head> {
+        Self::CHOICES.into_iter().find(|head| head.name() == name)
+    }
+}
+
 /// Every tensor of a model.
 #[derive(Debug)]
 pub(crate) struct Weights {

@@ -28,6 +28,17 @@ pub struct Window {
     pub begins: bool,
 }
 
+impl Window {
+    /// Its tokens, out of the whole text's; `bos` is the token that begins texts, where there is one.
+    pub fn of(&self, ids: &[u32], bos: Option<u32>) -> Vec<u32> {
+        let mut tokens = ids[self.tokens.clone()].to_vec();
+        if let Some(bos) = bos.filter(|_| self.begins) {
+            tokens[0] = bos;
+        }
+        tokens
+    }
+}
+
 impl Convention {
     /// The windows of a text of `tokens` tokens, each of at most `context`.
     pub fn windows(self, tokens: usize, context: usize, begins: bool) -> Result<Vec<Window>> {

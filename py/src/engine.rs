@@ -80,16 +80,11 @@ impl Engine {
         if context == Some(0) || !(1..=4096).contains(&parallel) {
             return Err(wrong("expected a context of at least 1 token, and 1 to 4096 texts in parallel"));
         }
-        let heads = |name: &str| match name {
-            "int8" => Some(Head::Int8),
-            "stored" => Some(Head::Stored),
-            _ => None,
-        };
         let options = Options {
             cpu,
             threads,
             packing: named("packing", packing, Packing::from_name, &Packing::ALL.map(Packing::name))?,
-            head: named("head", head, heads, &["int8", "stored"])?.unwrap_or_default(),
+            head: named("head", head, Head::from_name, &Head::CHOICES.map(Head::name))?.unwrap_or_default(),
             kv: named("kv", kv, KvFormat::from_name, &KvFormat::ALL.map(KvFormat::name))?.unwrap_or_default(),
             activations: named(
                 "activations",
@@ -189,13 +184,7 @@ impl Engine {
 
 /// A pooling by its name.
 pub(crate) fn pooling(name: Option<&str>) -> PyResult<Option<Pooling>> {
-    let find = |name: &str| match name {
-        "last" => Some(Pooling::Last),
-        "mean" => Some(Pooling::Mean),
-        "cls" => Some(Pooling::Cls),
-        _ => None,
-    };
-    named("pooling", name, find, &["last", "mean", "cls"])
+    named("pooling", name, Pooling::from_name, &Pooling::ALL.map(Pooling::name))
 }
 
 /// How the process is started that tries grammars.

@@ -173,11 +173,7 @@ impl Engine {
                 if stop.is_told() {
                     return Err(stopped());
                 }
-                let mut tokens = ids[window.tokens].to_vec();
-                if let (true, Some(bos)) = (window.begins, bos) {
-                    tokens[0] = bos;
-                }
-                let scores = scorer.window(&tokens, window.from).map_err(engine)?;
+                let scores = scorer.window(&window.of(&ids, bos), window.from).map_err(engine)?;
                 scores.iter().for_each(|token| sum.add(token.logprob));
             }
             match sum.tokens {
@@ -238,10 +234,6 @@ impl Engine {
     fn pooling(&self) -> PyResult<Option<&'static str>> {
         let open = self.opened()?;
         let model = open.model();
-        Ok(model.config().pooling.map(|pooling| match pooling {
-            tern::Pooling::Last => "last",
-            tern::Pooling::Mean => "mean",
-            tern::Pooling::Cls => "cls",
-        }))
+        Ok(model.config().pooling.map(tern::Pooling::name))
     }
 }

@@ -65,9 +65,17 @@ pub(crate) fn response<D: Dialect>(running: Running, dialect: D) -> Response {
     keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let left = running.shape.choices;
     let body = Stream { events: running.events, dialect, left, keep, begun: false, ended: false };
+    streamed(D::TYPE, body)
+}
+
+/// A response that comes piece by piece.
+pub(crate) fn streamed(
+    kind: &'static str,
+    body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+) -> Response {
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(D::TYPE));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies that gather answers would turn a stream into a wait.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));

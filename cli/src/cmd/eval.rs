@@ -11,7 +11,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tern::{Head, Model};
+use tern::Model;
 
 use crate::failure::Outcome;
 use crate::model::{self, Loaded, MachineArgs, ThreadsArgs};
@@ -74,7 +74,7 @@ impl Common {
 /// What may change a figure, and what only changes its speed.
 fn settings(model: &Model) -> Value {
     json!({
-        "head": head(model),
+        "head": model.head_form().name(),
         "kv": model.kv().name(),
         "activations": model.activations().name(),
         "packing": model.packing().name(),
@@ -87,17 +87,9 @@ fn settings_line(model: &Model) -> String {
     let (kv, packing) = (model.kv().name(), model.packing().name());
     format!(
         "head {}, kv {kv}, activations {}, packing {packing}, {}, {} threads",
-        head(model),
+        model.head_form().name(),
         model.activations().name(),
         model.cpu_name(),
         model.threads()
     )
-}
-
-fn head(model: &Model) -> &'static str {
-    match model.head_form() {
-        Head::Int8 => "int8",
-        Head::Stored => "stored",
-        Head::Ternary => "ternary",
-    }
 }

@@ -156,32 +156,57 @@ impl<L: Layout> Column<'_, L> {
     #[inline(always)]
     fn plain<I: Isa, const G: usize>(&self, isa: I, g: usize) {
         let (weights, x) = self.operands::<G>(g);
-        let blocks = weights[0].len();
-        let mut sums = [isa.sums(); G];
-        let step = I::DOTS / L::PLANES;
-        let mut start = 0;
-        while start < blocks {
-            let end = start.saturating_add(step).min(blocks);
-            let mut part = [isa.part(); G];
-            for b in start..end {
-                let ahead = ahead(b, blocks, G);
-                let quads = &x[b * L::PLANES..][..L::PLANES];
-                for i in 0..G {
-                    isa.prefetch(weights[i], ahead);
-                    let planes = L::split(isa, isa.load(&weights[i][b]));
-                    for p in 0..L::PLANES {
-                        part[i] = isa.dot(part[i], planes.as_ref()[p], quads[p]);
-                    }
-                }
-            }
-            for i in 0..G {
-                sums[i] = isa.widen(sums[i], part[i]);
-            }
-            start = end;
-        }
+        let sums = self.shifted::<I, G>(isa, weights, x, 0..weights[0].len(), G);
         for i in 0..G {
             self.finish(isa, g + i, isa.store(sums[i]));
         }
+    }
+
+    /// The sums of some blocks of `W` of the rows.
+    #[inline(always)]
+    pub(super) fn shifted<I: Isa, const W: usize>(
+        &self,
+        isa: I,
+        weights: [&[Block]; W],
+        x: &[[i8; 4]],
+        blocks: Range<usize>,
+        side_by_side: usize,
+    ) -> [I::Sums; W] {
+        let mut sums = [isa.sums(); W];
+        let most = I::DOTS / L::PLANES;
+        let mut start = blocks.start;
+        while start < blocks.end {
+            let end = start.saturating_add(most).min(blocks.end);
+            let mut part = [isa.part(); W];
+            for b in start..end {
+                let ahead = ahead(b, weights[0].len(), side_by_side);
+                weights.iter().for_each(|weights| isa.prefetch(weights, ahead));
+                part = Self::split(isa, part, weights, b, &x[b * L::PLANES..][..L::PLANES]);
+            }
+            for w in 0..W {
+                sums[w] = isa.widen(sums[w], part[w]);
+            }
+            start = end;
+        }
+        sums
+    }
+
+    /// One block of them.
+    #[inline(always)]
+    pub(super) fn split<I: Isa, const W: usize>(
+        isa: I,
+        mut part: [I::Part; W],
+        weights: [&[Block]; W],
+        b: usize,
+        quads: &[[i8; 4]],
+    ) -> [I::Part; W] {
+        for w in 0..W {
+            let planes = L::split(isa, isa.load(&weights[w][b]));
+            for p in 0..L::PLANES {
+                part[w] = isa.dot(part[w], planes.as_ref()[p], quads[p]);
+            }
+        }
+        part
     }
 
     /// The blocks of `G` row groups and the quads of activations that they meet.

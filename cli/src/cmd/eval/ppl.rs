@@ -95,11 +95,10 @@ impl Ppl {
             let running =
                 if nth == 0 { String::new() } else { format!("perplexity {:.4}", sum.perplexity()) };
             bar.step(nth, windows.len(), running);
-            let mut tokens = ids[window.tokens.clone()].to_vec();
-            if let Some(first) = begins.filter(|_| window.begins) {
-                tokens[0] = first;
-            }
-            scorer.window(&tokens, window.from)?.iter().for_each(|scored| sum.add(scored.logprob));
+            scorer
+                .window(&window.of(&ids, begins), window.from)?
+                .iter()
+                .for_each(|scored| sum.add(scored.logprob));
         }
         bar.clear();
         let seconds = start.elapsed().as_secs_f64();

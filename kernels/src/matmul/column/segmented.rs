@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{Column, ahead};
+use super::Column;
 use crate::activations::Activations;
 use crate::cpu::Kernel;
 use crate::isa::{Block, Isa};
@@ -163,26 +163,9 @@ impl<L: Layout> Segmented<'_, L> {
         step: &Step,
         side_by_side: usize,
     ) -> [[i32; ROWS]; W] {
-        let mut sums = [isa.sums(); W];
-        let most = I::DOTS / L::PLANES;
-        let mut start = step.whole.start;
-        while start < step.whole.end {
-            let end = start.saturating_add(most).min(step.whole.end);
-            let mut part = [isa.part(); W];
-            for b in start..end {
-                let ahead = ahead(b, weights[0].len(), side_by_side);
-                for w in 0..W {
-                    isa.prefetch(weights[w], ahead);
-                }
-                part = Self::split(isa, part, weights, b, &x[b * L::PLANES..][..L::PLANES]);
-            }
-            for w in 0..W {
-                sums[w] = isa.widen(sums[w], part[w]);
-            }
-            start = end;
-        }
+        let mut sums = self.0.shifted(isa, weights, x, step.whole.clone(), side_by_side);
         for (b, quads) in step.edges.iter().flatten() {
-            let part = Self::split(isa, [isa.part(); W], weights, *b, &quads[..L::PLANES]);
+            let part = Column::<L>::split(isa, [isa.part(); W], weights, *b, &quads[..L::PLANES]);
             for w in 0..W {
                 sums[w] = isa.widen(sums[w], part[w]);
             }
@@ -192,23 +175,5 @@ impl<L: Layout> Segmented<'_, L> {
             totals[w] = isa.store(sums[w]);
         }
         totals
-    }
-
-    /// One block of them.
-    #[inline(always)]
-    fn split<I: Isa, const W: usize>(
-        isa: I,
-        mut part: [I::Part; W],
-        weights: [&[Block]; W],
-        b: usize,
-        quads: &[[i8; 4]],
-    ) -> [I::Part; W] {
-        for w in 0..W {
-            let planes = L::split(isa, isa.load(&weights[w][b]));
-            for p in 0..L::PLANES {
-                part[w] = isa.dot(part[w], planes.as_ref()[p], quads[p]);
-            }
-        }
-        part
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Frame;
@@ -25,7 +24,7 @@ use crate::json::{self, Json};
 use crate::library::Library;
 use crate::limits::{KEEP_ALIVE, LAST_REQUEST, LOOK, PULLED_NAME};
 use crate::models::{Deleted, Taken};
-use crate::stream::Dialect;
+use crate::stream::{self, Dialect};
 
 #[derive(Deserialize)]
 pub(crate) struct Copy {
@@ -137,12 +136,7 @@ fn streamed(mut steps: Steps) -> Response {
             }
         }
     });
-    let mut response = Response::new(Body::new(Told(lines)));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Lines::TYPE));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response
+    stream::streamed(Lines::TYPE, Told(lines))
 }
 
 /// A body of lines that come through a channel.
