@@ -11,6 +11,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::Hash;
 use crate::choice::{Choice, choose};
@@ -113,7 +114,7 @@ impl Cache {
         let path = self.repo(&name.repo).join("refs").join(&name.revision);
         make_parent(&path)?;
         // A reader sees the old commit or the new one.
-        let draft = path.with_extension(format!("tern-{}", std::process::id()));
+        let draft = draft(&path)?;
         fs::write(&draft, commit).map_err(Error::io(&draft))?;
         fs::rename(&draft, &path).map_err(Error::io(&path))
     }
@@ -126,7 +127,7 @@ impl Cache {
             return Ok(link);
         }
         make_parent(&link)?;
-        let draft = link.with_file_name(format!(".tern-{}-{hash}", std::process::id()));
+        let draft = draft(&link)?;
         let up = "../".repeat(2 + path.matches('/').count());
         symlink(&format!("{up}blobs/{hash}"), &draft)
             .or_else(|_| fs::copy(&blob, &draft).map(drop))
@@ -221,6 +222,18 @@ fn is_whole(folder: &Path) -> bool {
     })
 }
 
+/// Where a file is made that is then renamed to `path`: a name that no other thread and no other process has. What a killed
+/// process of the same number left there is removed: it may be a link, through which a blob would be overwritten.
+fn draft(path: &Path) -> Result<PathBuf> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (process, nth) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let draft = path.with_file_name(format!(".tern-{process}-{nth}"));
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(&draft)(error)),
+        _ => Ok(draft),
+    }
+}
+
 #[cfg(unix)]
 fn symlink(target: &str, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, link)
@@ -229,4 +242,55 @@ fn symlink(target: &str, link: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn symlink(_: &str, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server downloads on several threads of one process.
+    #[test]
+    fn threads_that_write_the_same_do_not_meet() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::new(root.path());
+        let name: Name = "org/model".parse().unwrap();
+        let (hash, commit) = (Hash::Git("b10b".to_owned()), "c0ffee");
+        let blob = cache.blob(&name.repo, &hash);
+        make_parent(&blob).unwrap();
+        fs::write(&blob, "the bytes").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for nth in 0..100 {
+                        cache.write_ref(&name, commit).unwrap();
+                        // Each path is linked by all of them at about the same time.
+                        cache.link(&name.repo, commit, &format!("{nth}/model.gguf"), &hash).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&blob).unwrap(), "the bytes");
+        let refs = blob.parent().unwrap().with_file_name("refs");
+        assert_eq!(fs::read_to_string(refs.join("main")).unwrap(), commit);
+        assert_eq!(fs::read_dir(refs).unwrap().count(), 1, "drafts are left");
+    }
+
+    #[test]
+    fn a_draft_that_a_killed_process_left_is_not_written_through() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::new(root.path());
+        let hash = Hash::Git("b10b".to_owned());
+        let blob = cache.blob("org/model", &hash);
+        make_parent(&blob).unwrap();
+        fs::write(&blob, "the bytes").unwrap();
+        let folder = cache.snapshot("org/model", "c0ffee");
+        fs::create_dir_all(&folder).unwrap();
+        // Whatever its name is: the next drafts have the next names.
+        for nth in 0..10_000 {
+            let left = folder.join(format!(".tern-{}-{nth}", std::process::id()));
+            let _ = symlink("../../blobs/b10b", &left);
+        }
+        cache.link("org/model", "c0ffee", "model.gguf", &hash).unwrap();
+        assert_eq!(fs::read_to_string(&blob).unwrap(), "the bytes");
+    }
 }
