@@ -1,6 +1,6 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py miri fuzz release release-check package-check systems
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py ray miri fuzz release release-check package-check systems
 
 # The tests come last, so that their closing lines close the log.
 ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c py test
@@ -65,6 +65,10 @@ book:
 # The Python package: its wheel, its tests, its types.
 py:
 	.ci/py
+
+# The same on Ray: batch jobs, a service.
+ray:
+	.ci/ray
 
 # Archives, packages, image, lists of parts and checksums in target/dist; then all of it tried in a bare system.
 release:
