@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py ray miri fuzz release release-check package-check systems
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py ray chart miri fuzz release release-check package-check systems
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c py test
+ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c py chart test
 
 check: lint doc fuzz-check test
 
@@ -69,6 +69,10 @@ py:
 # The same on Ray: batch jobs, a service.
 ray:
 	.ci/ray
+
+# The chart and KServe's manifest, without a cluster.
+chart: tests
+	.ci/chart
 
 # Archives, packages, image, lists of parts and checksums in target/dist; then all of it tried in a bare system.
 release:
