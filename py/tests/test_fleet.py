@@ -1,7 +1,9 @@
 import json
+import re
 import statistics
 
 import pytest
+from conftest import ROOT
 
 from tern import fleet
 from tern._route import beginning, preferred, ranked
@@ -44,8 +46,8 @@ def test_what_stands_before_the_replicas_takes_its_time():
     assert alone.end == pytest.approx(1.5)
     requests = [Request(0.0, "m", 1, 5)]
     simulate(kinds, [(1, ["m"])], requests, Costs(token=0.5))
-    # Each token but the last is sent while the next is made, on one core: half speed until it is sent.
-    assert requests[0].end == pytest.approx(1 + 4 * 1.5)
+    # On one core, each token is made and the one before it is sent.
+    assert requests[0].end == pytest.approx(5 * 1.5)
     simulate(kinds, [(2, ["m"])], [beside], Costs(token=0.5))
     assert beside.end == pytest.approx(1)
 
@@ -76,6 +78,8 @@ def test_the_same_seed_gives_the_same_figures(tmp_path, capsys):
     assert capsys.readouterr().out == first
     one, four = map(json.loads, first.splitlines())
     assert four["first_token"]["p95"] <= one["first_token"]["p95"] and four["per_million_tokens"] > one["per_million_tokens"]
+    with pytest.raises(SystemExit, match="do not help"):
+        fleet.main([str(path), "--find", "--first", "0.01"])
     fleet.main([str(path), "--find", "--scale", "10", "--first", "0.5", "--token", "0.1", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["first_token"]["p95"] <= 0.5 and found["per_token"]["p95"] <= 0.1
@@ -95,15 +99,20 @@ def test_a_wrong_file_is_told(tmp_path, change, word):
 
 
 def test_rates_out_of_a_record(tmp_path):
-    tests = [{"n_prompt": 512, "n_gen": 0, "n_sequences": 1, "n_depth": 0, "n_threads": 1, "avg_ts": 512.0},
-             {"n_prompt": 0, "n_gen": 64, "n_sequences": 1, "n_depth": 0, "n_threads": 1, "avg_ts": 50.0},
-             {"n_prompt": 0, "n_gen": 64, "n_sequences": 16, "n_depth": 0, "n_threads": 1, "avg_ts": 200.0},
-             {"n_prompt": 0, "n_gen": 64, "n_sequences": 16, "n_depth": 0, "n_threads": 2, "avg_ts": 900.0}]
+    def test(rows, rate, depth=0, threads=1):
+        return {"n_prompt": 512 if rows == 256 else 0, "n_gen": 0 if rows == 256 else 64, "n_depth": depth, "n_threads": threads,
+                "n_sequences": 1 if rows == 256 else rows, "avg_ts": rate}
+
     path = tmp_path / "record.json"
-    path.write_text(json.dumps({"tests": tests}))
+    path.write_text(json.dumps({"tests": [test(256, 512.0), test(1, 50.0), test(16, 200.0), test(16, 900.0, threads=2)]}))
     rates = Rates.read(str(path), 1)
     assert (rates.step(1), rates.step(16), rates.step(256)) == pytest.approx((0.02, 0.08, 0.5))
-    assert rates.step(1) < rates.step(8) < rates.step(16)
+    assert rates.step(1) < rates.step(8) < rates.step(16) and rates.position == 0
+    assert Rates.of(rates.json()).step(100) == rates.step(100)
+    # 16 texts take 8 ms more when each of their rows has 500 positions more: a microsecond for each.
+    path.write_text(json.dumps({"tests": [test(256, 512.0), test(1, 50.0), test(16, 200.0), test(16, 16 / 0.088, depth=500)]}))
+    rates = Rates.read(str(path), 1)
+    assert rates.position == pytest.approx(1e-6) and rates.step(16) == pytest.approx(0.08 - 16 * 32 * 1e-6)
     with pytest.raises(ValueError, match="threads"):
         Rates.read(str(path), 4)
 
@@ -135,3 +144,16 @@ def test_a_busy_replica_comes_last():
     assert preferred("abc", {"a": 5, "b": 0, "c": 4}.get, 4) == ["b", "c", "a"]
     assert preferred("abc", {"a": 4, "b": 0, "c": 4}.get, 4) == ["a", "b", "c"]
     assert preferred("", lambda _: 0, 4) == []
+
+
+def test_the_lines_of_the_manual(tmp_path, capsys, monkeypatch):
+    page = (ROOT / "docs/scale.md").read_text()
+    (told,) = re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)
+    # Its traffic for a tenth of the time: what is tried is that the lines run.
+    (tmp_path / "fleet.json").write_text(told.replace('"seconds": 300', '"seconds": 20'))
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in re.findall(r"^python -m tern.fleet (fleet.json .*?)(?: *#.*)?$", page, re.M)]
+    assert len(lines) == 4
+    for line in lines:
+        fleet.main(line.split())
+        assert len(capsys.readouterr().out.splitlines()) >= 2

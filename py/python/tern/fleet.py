@@ -26,26 +26,54 @@ PAUSE = 0.2
 
 
 class Rates:
-    """How long a step takes with so many rows, on cores of its own."""
+    """How long a step takes with so many rows, on cores of its own; `position` seconds more for each token that is there
+    before, of each text: its keys and values are read once, whether one row or many of the text look at them."""
 
-    def __init__(self, points: Mapping[int, float]) -> None:
+    def __init__(self, points: Mapping[int, float], position: float = 0.0) -> None:
+        self.position = position
         self._points = sorted((int(rows), float(seconds)) for rows, seconds in points.items())
         if not self._points or any(rows < 1 or not seconds > 0 for rows, seconds in self._points):
             raise ValueError("rates: expected the seconds of a step for at least one number of rows")
 
     @classmethod
     def read(cls, path: str, threads: int) -> "Rates":
-        """Out of a record of `tern bench --json -p 512 -n 64 -b 1,2,4,8,16`."""
+        """Out of a record of `tern bench --json -p 512 -n 64 -d 0,512 -b 1,2,4,8,16`."""
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
-        points = {}
+        found: dict[tuple[int, int], tuple[float, int]] = {}
         for test in record["tests"]:
-            if test["n_threads"] == threads and test["n_depth"] == 0:
+            if test["n_threads"] == threads:
                 rows = PIECE if test["n_prompt"] else test["n_sequences"]
-                points[rows] = rows / test["avg_ts"]
-        if PIECE not in points or 1 not in points:
-            raise ValueError(f"{path}: expected a prompt's and a text's rate on {threads} threads")
-        return cls(points)
+                depth = test["n_depth"] + (test["n_prompt"] or test["n_gen"]) // 2
+                found[rows, test["n_depth"]] = (rows / test["avg_ts"], depth)
+        return cls.fit(found)
+
+    @classmethod
+    def fit(cls, found: Mapping[tuple[int, int], tuple[float, int]]) -> "Rates":
+        """Out of seconds and mean positions by rows and depths: of two depths of as many texts the most tells what a position
+        takes, which is then taken off all."""
+        if (PIECE, 0) not in found or (1, 0) not in found:
+            raise ValueError("rates: expected a prompt's and a text's rate on so many threads, at depth 0")
+        deep = max((key for key in found if key[1] and key[0] != PIECE and (key[0], 0) in found), default=None)
+        position = 0.0
+        if deep:
+            (slow, far), (quick, near) = found[deep], found[deep[0], 0]
+            position = max(0.0, (slow - quick) / (deep[0] * (far - near)))
+        points = {}
+        for (rows, depth), (seconds, mean) in found.items():
+            if depth == 0:
+                points[rows] = max(seconds - position * mean * (1 if rows == PIECE else rows), seconds / 4)
+        return cls(points, position)
+
+    def json(self) -> dict[str, float]:
+        """As `FLEET.json` has them."""
+        return {**{str(rows): seconds for rows, seconds in self._points}, "position": self.position}
+
+    @classmethod
+    def of(cls, told: Mapping[str, float]) -> "Rates":
+        """Out of that."""
+        points = {int(rows): seconds for rows, seconds in told.items() if rows != "position"}
+        return cls(points, told.get("position", 0.0))
 
     def step(self, rows: int) -> float:
         """Between two points the straight line, below the first and beyond the last in proportion to the rows."""
@@ -56,6 +84,36 @@ class Rates:
             if rows <= high:
                 return fast + (slow - fast) * (rows - low) / (high - low)
         return points[-1][1] * rows / points[-1][0]
+
+
+def measure(model: str, threads: int = 1, **options: Any) -> Rates:
+    """The rates of a model on this machine: what the server itself tells of texts that are written together (and of a
+    prompt), the quickest of two rounds after one that warms up."""
+    from tern._model import Model
+
+    found: dict[tuple[int, int], list[float]] = {}
+    # Texts at a time, the depth, tokens of each prompt and answer.
+    tests = [(count, 0, 16, 32) for count in (1, 2, 4, 16)] + [(4, 256, 272, 32), (PIECE, 0, 512, 1)]
+    with Model(model, threads=threads, parallel=16, **options) as loaded:
+        dice = random.Random(0)
+        for turn in range(3):
+            for count, depth, length, tokens in tests:
+                if length + tokens > loaded.n_ctx:
+                    raise ValueError(f"{model}: a context of {loaded.n_ctx} tokens is too short to measure")
+                requests = [{
+                    "prompt": [dice.randrange(16, loaded.n_vocab) for _ in range(length)], "n_predict": tokens,
+                    "temperature": 0, "ignore_eos": True, "cache_prompt": False} for _ in range(1 if count == PIECE else count)]
+                told = [answer["timings"] for _, answer in loaded.requests("/completion", requests)]
+                if count == PIECE:
+                    seconds = told[0]["prompt_ms"] / length * PIECE / 1000
+                else:
+                    # The last to begin: from then on all are written together.
+                    seconds = min(one["predicted_ms"] for one in told) / (tokens - 1) / 1000
+                # The first round warms up.
+                if turn:
+                    found.setdefault((count, depth), []).append(seconds)
+    means = {(count, depth): PIECE if count == PIECE else length + tokens // 2 for count, depth, length, tokens in tests}
+    return Rates.fit({key: (min(each), means[key]) for key, each in found.items()})
 
 
 @dataclass
@@ -95,8 +153,8 @@ class Server:
         self.running: list[Request] = []
         self.known: OrderedDict[str, int] = OrderedDict()
         self.pieces: list[tuple[Request, int]] = []
-        # Of a step, or of several alike: work in seconds of a core, steps in it.
-        self.work = self.each = 0.0
+        # Of a step, or of several alike: work in seconds of a core, steps in it; cores that send what it writes.
+        self.work = self.each = self.sending = 0.0
         self.steps = 0
         self.busy = 0.0
 
@@ -104,15 +162,24 @@ class Server:
     def load(self) -> int:
         return len(self.waiting) + len(self.running)
 
-    def plan(self, alike: bool) -> None:
-        """Lets requests in and decides the next step. Steps that are `alike` can be taken at once."""
+    def plan(self, token: float) -> None:
+        """Lets requests in and decides the next step; steps that are alike are taken at once. To send a token takes `token`
+        seconds of a core."""
+        held = []
         while self.waiting and len(self.running) < self.kind.parallel:
             request = self.waiting.popleft()
+            if request.shared and request.group not in self.known and any(
+                one.left and one.group == request.group for one in self.running
+            ):
+                # Another one reads the same beginning: soon it is known.
+                held.append(request)
+                continue
             if request.group in self.known:
                 self.known.move_to_end(request.group)
                 request.known = min(self.known[request.group], request.prompt - 1)
             request.left = request.prompt - request.known
             self.running.append(request)
+        self.waiting.extendleft(reversed(held))
         if not self.running:
             return
         writing = [one for one in self.running if not one.left]
@@ -127,9 +194,12 @@ class Server:
             if part > 0:
                 left -= part
                 self.pieces.append((one, part))
-        self.steps = min(one.answer - one.written for one in writing) if alike and not reading else 1
-        self.each = self.kind.rates.step(sum(rows for _, rows in self.pieces))
+        self.steps = min(one.answer - one.written for one in writing) if not reading else 1
+        before = sum(one.prompt - one.left + one.written + rows * self.steps / 2 for one, rows in self.pieces)
+        rows = sum(rows for _, rows in self.pieces)
+        self.each = self.kind.rates.step(rows) + self.kind.rates.position * before
         self.work = self.steps * self.each
+        self.sending = token * sum(one.left in (0, rows) for one, rows in self.pieces) / self.each
 
     def shorten(self) -> None:
         """Somebody has come: no more than the step that runs."""
@@ -168,27 +238,31 @@ class Server:
 
 
 class Front:
-    """What stands before the replicas of a machine and takes time of its cores: HTTP, routing, sending tokens."""
+    """What stands before the replicas of a machine and takes time of its cores: HTTP and routing."""
 
     def __init__(self) -> None:
-        self.queue: deque[tuple[float, Optional[Request]]] = deque()
+        self.queue: deque[tuple[Server, Request]] = deque()
         self.work = self.busy = 0.0
 
 
 @dataclass
 class Machine:
-    """Cores, and what uses them."""
+    """Cores, and what uses them. `together` is how fast each goes when all are busy, of what one goes alone: cores share
+    memory, and two threads of a processor's core share that."""
 
     cores: float
+    together: float = 1.0
     servers: list[Server] = field(default_factory=list)
     front: Front = field(default_factory=Front)
     now: float = 0.0
     turn: int = 0
 
     def share(self) -> float:
-        """How fast each goes that works: all at full speed, unless they want more cores than there are."""
-        wanted = sum(one.kind.threads for one in self.servers if one.work > 0) + (1 if self.front.work > 0 else 0)
-        return 1.0 if wanted <= self.cores else self.cores / wanted
+        """How fast each goes that works: those that want more cores than there are have equal parts of them."""
+        wanted = sum(one.kind.threads + one.sending for one in self.servers if one.work > 0) + (self.front.work > 0)
+        busy = min(wanted, self.cores)
+        slower = 1 - (1 - self.together) * max(0.0, (busy - 1) / (self.cores - 1)) if self.cores > 1 else 1.0
+        return slower * busy / wanted if wanted else 1.0
 
     def busy(self) -> list[Union[Server, Front]]:
         """Those that work."""
@@ -199,6 +273,8 @@ class Machine:
         part = (now - self.now) * self.share()
         for one in self.busy():
             one.busy += part
+            if isinstance(one, Server):
+                self.front.busy += part * one.sending
             one.work = max(0.0, one.work - part)
             if one.work < 1e-9:
                 one.work = 0.0
@@ -220,14 +296,14 @@ class Costs:
 
 def simulate(
     kinds: Mapping[str, Kind], machines: Sequence[tuple[float, Sequence[str]]], requests: Sequence[Request],
-    costs: Costs = Costs(), slack: float = 4, shared: bool = True,
+    costs: Costs = Costs(), slack: float = 4, shared: bool = True, together: float = 1.0,
 ) -> list[Machine]:
     """Runs all requests (whose times are filled in) through machines, each with its cores and its replicas' models.
     Without `shared`, requests go to the least busy replica, whatever they begin with."""
     fleet = []
     by_model: dict[str, list[Server]] = {name: [] for name in kinds}
     for nth, (cores, names) in enumerate(machines):
-        machine = Machine(cores)
+        machine = Machine(cores, together)
         for other, name in enumerate(names):
             server = Server(kinds[name], f"{nth}-{other}", machine)
             machine.servers.append(server)
@@ -237,7 +313,6 @@ def simulate(
         if not by_model.get(request.model):
             raise ValueError(f"no replica of {request.model}")
     coming: dict[Server, int] = {}
-    goes: dict[int, Server] = {}
     orders: dict[str, list[Server]] = {}
     # When something ends on a machine, which one, and the turn in which that was expected.
     events: list[tuple[float, int, int]] = []
@@ -248,9 +323,6 @@ def simulate(
         time = machine.next()
         if time < math.inf:
             heapq.heappush(events, (time, at, machine.turn))
-
-    # What is sent takes time, too: then after each step.
-    alike = costs.token == 0
 
     def route(request: Request, nth: int) -> Server:
         servers = by_model[request.model]
@@ -268,32 +340,20 @@ def simulate(
         if server.work > 0:
             server.shorten()
         else:
-            server.plan(alike)
+            server.plan(costs.token)
 
-    def settle(at: int) -> None:
+    def settle(machine: Machine) -> None:
         """Whatever has ended on this machine goes on with what comes next."""
-        machine = fleet[at]
         front = machine.front
-        while front.queue and front.work == 0:
-            _, request = front.queue.popleft()
-            if request is not None:
-                server = goes.pop(id(request))
-                coming[server] -= 1
-                arrive(server, request)
-            if front.queue:
-                front.work = front.queue[0][0]
+        if front.queue and front.work == 0:
+            server, request = front.queue.popleft()
+            coming[server] -= 1
+            arrive(server, request)
+            front.work = costs.request if front.queue else 0.0
         for server in machine.servers:
-            while server.pieces and server.work == 0:
-                sent = sum(server.steps for one, rows in server.pieces if one.left in (0, rows))
+            if server.pieces and server.work == 0:
                 server.done(machine.now)
-                server.plan(alike)
-                if costs.token and sent:
-                    push(front, sent * costs.token, None)
-
-    def push(front: Front, work: float, request: Optional[Request]) -> None:
-        front.queue.append((work, request))
-        if len(front.queue) == 1:
-            front.work = work
+                server.plan(costs.token)
 
     places = {id(machine): at for at, machine in enumerate(fleet)}
     arrivals = iter(enumerate(sorted(requests, key=lambda one: one.at)))
@@ -305,8 +365,10 @@ def simulate(
             server.machine.advance(upcoming.at)
             if costs.request:
                 coming[server] = coming.get(server, 0) + 1
-                goes[id(upcoming)] = server
-                push(server.machine.front, costs.request, upcoming)
+                front = server.machine.front
+                front.queue.append((server, upcoming))
+                if len(front.queue) == 1:
+                    front.work = costs.request
             else:
                 arrive(server, upcoming)
             expect(at)
@@ -315,7 +377,7 @@ def simulate(
         time, at, turn = heapq.heappop(events)
         if turn == fleet[at].turn:
             fleet[at].advance(time)
-            settle(at)
+            settle(fleet[at])
             expect(at)
     return fleet
 
@@ -388,6 +450,7 @@ class Fleet:
     seconds: float
     seed: int
     slack: float
+    together: float
 
     @classmethod
     def read(cls, path: str) -> "Fleet":
@@ -401,7 +464,7 @@ class Fleet:
             if isinstance(rates, str):
                 known = Rates.read(os.path.join(os.path.dirname(path), rates), threads)
             else:
-                known = Rates({int(rows): seconds for rows, seconds in rates.items()})
+                known = Rates.of(rates)
             kinds[name] = Kind(name, known, threads, int(one.get("parallel", 16)), int(one.get("kept", 1 << 16)))
         replicas = [name for name, count in machine["replicas"].items() for _ in range(count)]
         for name in [*replicas, *(one["model"] for one in told["traffic"])]:
@@ -409,33 +472,40 @@ class Fleet:
                 raise ValueError(f"{path}: `models` has no {name}")
         costs = Costs(machine.get("request_ms", 0) / 1000, machine.get("token_ms", 0) / 1000)
         return cls(kinds, float(machine["cores"]), replicas, machine.get("price"), costs, told["traffic"],
-                   float(told.get("seconds", 300)), int(told.get("seed", 0)), float(told.get("slack", 4)))
+                   float(told.get("seconds", 300)), int(told.get("seed", 0)), float(told.get("slack", 4)),
+                   float(machine.get("together", 1)))
 
     def run(self, machines: int, shared: bool = True, scale: float = 1.0) -> dict[str, Any]:
         """So many machines under this traffic, `scale` times of it."""
         requests: list[Request] = []
         for one in self.traffic:
             requests += traffic({**one, "per_second": one["per_second"] * scale}, self.seconds, self.seed)
-        fleet = simulate(self.kinds, [(self.cores, self.replicas)] * machines, requests, self.costs, self.slack, shared)
+        fleet = simulate(self.kinds, [(self.cores, self.replicas)] * machines, requests, self.costs, self.slack, shared, self.together)
         return summary(requests, fleet, self.price)
 
     def fewest(self, first: float, token: float, most: int, shared: bool = True, scale: float = 1.0) -> dict[str, Any]:
         """The fewest machines with which 95 of 100 requests have their first token after `first` seconds, and one more
         every `token`."""
-        def enough(count: int) -> Optional[dict[str, Any]]:
-            told = self.run(count, shared, scale)
-            return told if told["first_token"]["p95"] <= first and told["per_token"]["p95"] <= token else None
+        def enough(told: Mapping[str, Any]) -> bool:
+            return bool(told["first_token"]["p95"] <= first and told["per_token"]["p95"] <= token)
 
-        low, high, found = 0, 1, enough(1)
-        while found is None:
+        low, high, found = 0, 1, self.run(1, shared, scale)
+        while not enough(found):
+            before = found
             if high >= most:
                 raise ValueError(f"{most} machines are not enough")
             low, high = high, min(2 * high, most)
-            found = enough(high)
+            found = self.run(high, shared, scale)
+            # With hardly anything to wait for, more of them change nothing.
+            if found["cores_used"] < 0.1 and found["first_token"]["p95"] > 0.95 * before["first_token"]["p95"]:
+                raise ValueError(
+                    f"more machines do not help: with {high} the first token of 95 in 100 takes {found['first_token']['p95']:.2f} s,"
+                    f" and each further one {found['per_token']['p95']:.3f} s"
+                )
         while high - low > 1:
             middle = (low + high) // 2
-            told = enough(middle)
-            low, high, found = (low, middle, told) if told else (middle, high, found)
+            told = self.run(middle, shared, scale)
+            low, high, found = (low, middle, told) if enough(told) else (middle, high, found)
         return found
 
 
@@ -449,7 +519,9 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
 def main(words: Optional[Sequence[str]] = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m tern.fleet", description="How many machines a traffic needs.")
-    parser.add_argument("fleet", help="models, machine and traffic as JSON; docs/scale.md says how")
+    parser.add_argument("fleet", help="models, machine and traffic as JSON (docs/scale.md says how); with --rates a model")
+    parser.add_argument("--rates", action="store_true", help="measure how long steps of a model take here, for `models`")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a replica, with --rates [default: 1]")
     parser.add_argument("--machines", default="1", help="numbers of machines to try, such as 1,2,4 [default: 1]")
     parser.add_argument("--find", action="store_true", help="find the fewest machines that keep --first and --token")
     parser.add_argument("--first", type=float, default=1.0, help="seconds to the first token, of 95 in 100 [default: 1]")
@@ -460,6 +532,9 @@ def main(words: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object in each line")
     told = parser.parse_args(words)
     try:
+        if told.rates:
+            print(json.dumps({"threads": told.threads, "rates": measure(told.fleet, told.threads).json()}))
+            return
         fleet, shared = Fleet.read(told.fleet), not told.least_busy
         if told.find:
             results = iter([fleet.fewest(told.first, told.token, told.most, shared, told.scale)])
