@@ -30,6 +30,12 @@ def cpu():
     return total / TICK
 
 
+def all_cpu():
+    """The same of everything that this machine runs, and what it is not given."""
+    words = open("/proc/stat").readline().split()[1:]
+    return sum(int(words[at]) for at in (0, 1, 2, 5, 6, 7)) / TICK
+
+
 async def ask(session, at, start, prompt, tokens, told):
     await asyncio.sleep(max(0, start + at - time.perf_counter()))
     begin, first = time.perf_counter(), None
@@ -53,9 +59,10 @@ async def drive(trace):
         # Connections and code are warm.
         await asyncio.gather(*(ask(session, 0, time.perf_counter(), [20 + n] * 20, 4, []) for n in range(16)))
         await asyncio.sleep(1)
-        used, start = cpu(), time.perf_counter()
+        used, every, start = cpu(), all_cpu(), time.perf_counter()
         await asyncio.gather(*(ask(session, at, start, prompt, tokens, told) for at, prompt, tokens in trace))
-        return told, cpu() - used, time.perf_counter() - start
+        used, span = cpu() - used, time.perf_counter() - start
+        return told, used, span, max(0.0, all_cpu() - every - used) / span
 
 
 def deploy(model, replicas):
@@ -66,7 +73,8 @@ def deploy(model, replicas):
 
     ray.init(num_cpus=replicas + 2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
     serve.start(http_options={"port": 18438})
-    config = TernServeConfig(model, name="m", replicas=replicas, slack=SLACK, queue=10_000, options={"n_ctx": 1024})
+    # 400 characters of ids: less than what the groups share.
+    config = TernServeConfig(model, name="m", replicas=replicas, slack=SLACK, prefix=400, queue=10_000, options={"n_ctx": 1024})
     serve.run(build_openai_app([config]), name="tern", route_prefix="/")
 
 
@@ -122,7 +130,7 @@ def main():
             dice = random.Random(count)
             trace = [(n * (0.1 if tokens == 2 else 0.25), [dice.randrange(16, 4000) for _ in range(16)], tokens) for n in range(count)]
             plan = [fleet.Request(at, "m", len(prompt), tokens) for at, prompt, tokens in trace]
-            _, used, span = asyncio.run(drive(trace))
+            _, used, span, _ = asyncio.run(drive(trace))
             (machine,) = simulated(plan, 1, fleet.Costs())
             points.append((count, count * tokens, used - idle * span - machine.servers[0].busy))
         (a, b, x), (c, d, y) = points
@@ -143,12 +151,14 @@ def main():
         else:
             with open(f"seen-{replicas}-{name.replace(' ', '-')}.json") as file:
                 seen = json.load(file)
-        compare(fleet, name, replicas, trace, plan, seen, simulated(plan, replicas, costs, cores), told["idle"])
+        # What other programs took is not there.
+        machines = simulated(plan, replicas, costs, cores - seen[3])
+        compare(fleet, name, replicas, trace, plan, seen, machines, told["idle"])
 
 
 def compare(fleet, name, replicas, trace, plan, seen, machines, idle):
     """Measured, simulated, and the second over the first."""
-    seen, used, span = seen
+    seen, used, span, foreign = seen
     theirs = fleet.summary(plan, machines)
     firsts, wholes = sorted(one[2] for one in seen), sorted(one[3] for one in seen)
     mean = lambda values: sum(values) / len(values)  # noqa: E731
@@ -165,7 +175,7 @@ def compare(fleet, name, replicas, trace, plan, seen, machines, idle):
         "known": (sum(one[4] for one in seen) / prompts, theirs["known"]),
         "cpu": (used, sum(one.busy for one in machines[0].servers) + machines[0].front.busy + idle * span),
     }
-    print(json.dumps({"replicas": replicas, "load": name, "requests": len(trace), "late": round(max(one[1] for one in seen), 4),
+    print(json.dumps({"replicas": replicas, "load": name, "requests": len(trace), "others": round(foreign, 3), "late": round(max(one[1] for one in seen), 4),
                       **{key: (round(a, 4), round(b, 4), round(b / a, 3)) for key, (a, b) in pairs.items()}}), flush=True)
 
 
