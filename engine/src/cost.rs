@@ -39,6 +39,16 @@ pub struct Step {
 }
 
 impl Model {
+    /// Bytes of memory that its weights take: all but the embedding, of which only the rows of tokens are read.
+    pub fn weight_bytes(&self) -> u64 {
+        let cost = self.cost();
+        let screened = match &self.weights.output {
+            Output::Int8(head) => head.held_bytes(),
+            Output::Stored(_) | Output::Ternary(_) | Output::None => cost.head,
+        };
+        cost.trits + cost.scales + screened
+    }
+
     /// What its steps cost.
     pub fn cost(&self) -> Cost {
         let config = &self.config;
@@ -115,6 +125,8 @@ mod tests {
         assert!(cost.trits >= weights as u64 / 4 && cost.trits < weights as u64 / 3, "{cost:?}");
         // A byte for each weight of the int8 head, filled up to whole pieces, and some for each row.
         assert!(cost.head >= cost.head_macs && cost.head < 3 * cost.head_macs, "{cost:?}");
+        // The screen adds 3 bits a weight.
+        assert!(model.weight_bytes() > cost.trits + cost.scales + cost.head * 11 / 8, "{cost:?}");
         assert_eq!(cost.position_macs, (config.layers * config.heads * config.head_dim * 2) as u64);
     }
 

@@ -350,7 +350,11 @@ impl Loader<'_> {
         }
         let packing = self.packing.unwrap_or(self.quickest);
         let row = |row: usize, out: &mut [i8]| trits.row(row, out);
-        Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error)
+        let packed =
+            Ternary::pack(packing, rows, cols, trits.scales().clone(), self.pool, row).map_err(error);
+        // The matrix has its own bytes from now on; of an embedding that is a head as well only single rows are read.
+        tensor.bytes.release();
+        packed
     }
 
     /// The first byte of mapped blocks that cannot be, looked for on all threads.

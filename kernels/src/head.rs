@@ -138,6 +138,10 @@ impl OutputHead {
     pub fn int8_bytes(&self) -> u64 {
         (self.rows * (self.cols + size_of::<f32>())) as u64
     }
+    /// Bytes that it holds: rows, screen and the numbers of each row.
+    pub fn held_bytes(&self) -> u64 {
+        (self.codes.len() + self.screen.len() + size_of_val(&*self.scales) + size_of_val(&*self.norms)) as u64
+    }
 }
 
 /// One row of the head in codes, digits and their numbers.

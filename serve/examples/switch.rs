@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use tern_serve::{Options, Served, Serving, serve_until_told};
 
+/// What each model's keys and values may take.
+const KV_MEMORY: u64 = 64 << 20;
+
 fn served(name: &str, path: PathBuf) -> Served {
     let file_bytes = std::fs::metadata(&path).expect("the model's file").len();
     let file = path.display().to_string();
@@ -79,7 +82,7 @@ fn main() {
     let (writer, loaded) = (path(), path());
     let switches: usize = words.next().map_or(200, |count| count.parse().expect("a number of switches"));
     let models = vec![served("writer", writer), served("loaded", loaded)];
-    let options = Options { kv_memory: Some(64 << 20), ..Options::default() };
+    let options = Options { kv_memory: Some(KV_MEMORY), ..Options::default() };
     let free = start(models.clone(), options.clone());
     let tell = |what: &str, gaps: &[Duration]| {
         let at = |share: usize| gaps[(gaps.len() - 1) * share / 100].as_secs_f64() * 1e3;
@@ -106,16 +109,16 @@ fn main() {
     };
     tell("beside 20 loads", &while_it(&loads));
     ask(free, "/api/generate", r#"{"model": "writer", "keep_alive": 0}"#);
-    // In another server, whose memory holds one of them: each that is loaded has the other unloaded.
-    let largest = models.iter().map(|model| model.file_bytes).max().unwrap_or(0);
-    let budget = largest + (64 << 20);
+    // In another server, whose memory holds either of them but not both: each that is loaded has the other unloaded.
+    let bytes: Vec<u64> = models.iter().map(|model| model.file_bytes + KV_MEMORY).collect();
+    let budget = bytes[0].max(bytes[1]) + bytes[0].min(bytes[1]) / 2;
     let small = start(models, Options { model_memory: Some(budget), ..options });
     println!("budget {} MiB, memory before: {} MiB", budget >> 20, resident(false));
     // What it held at most is counted anew.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     for switch in 1..=switches {
         for name in ["writer", "loaded"] {
-            let body = format!(r#"{{"model": "{name}", "prompt": "Once", "max_tokens": 1}}"#);
+            let body = format!(r#"{{"model": "{name}", "prompt": [1], "max_tokens": 1}}"#);
             ask(small, "/v1/completions", &body);
         }
         if switch % 50 == 0 {

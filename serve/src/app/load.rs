@@ -98,7 +98,9 @@ struct Opened {
 fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Option<Opened>, Ended> {
     let Some(app) = app.upgrade() else { return Ok(None) };
     let options = &app.options;
-    let room = app.models.room_for(served).saturating_sub(served.file_bytes);
+    // Before it was loaded, the length of its file stood for this.
+    let weights = model.weight_bytes();
+    let room = app.models.room_for(served).saturating_sub(weights);
     let (context, pages) = match model.config().pooling {
         None => memory::plan(model, options, room).map_err(Ended::Settings)?,
         // Its texts are through at once: nothing of them is kept.
@@ -127,7 +129,7 @@ fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Opt
         reads_system: OnceLock::new(),
     };
     let kv = pages as u64 * Batch::page_bytes(model) as u64;
-    app.models.loaded(served, ready, served.file_bytes + kv);
+    app.models.loaded(served, ready, weights + kv);
     app.phase.send_if_modified(|phase| {
         let loading = *phase == Phase::Loading;
         if loading {
