@@ -17,7 +17,7 @@ use tern::file::hf::{CONFIG, MODEL};
 use tern::file::hf_write::pretty;
 use tern::file::write::{Draft, Entry};
 use tern::file::{self, File, Metadata, OpenOptions, gguf_write, hf_write};
-use tern::keys::{SCALE_NAMES, SCALE_VALUES};
+use tern::keys::{READY_HEAD, SCALE_NAMES, SCALE_VALUES};
 use tern::{Error, Result, Tokenizer};
 use tern_kernels::Scales;
 
@@ -85,7 +85,8 @@ pub fn convert_file(
         measured.push(m);
     }
     let to = options.to;
-    let mut job = Job { file, detected: &detected, to, engine, measured, notes };
+    let adds_head = plan::adds_head(file, &detected, options);
+    let mut job = Job { file, detected: &detected, to, engine, adds_head, measured, notes };
     // Out of a GGUF's arrays a tokenizer.json is made, which says the same where it fails; all else is copied.
     if let Err(error) = Tokenizer::from_file(file)
         && !(from_gguf && to == Target::Hf)
@@ -165,6 +166,7 @@ struct Job<'a> {
     detected: &'a Detected,
     to: Target,
     engine: Option<Engine>,
+    adds_head: bool,
     measured: Vec<Measured<'a>>,
     notes: Vec<String>,
 }
@@ -192,6 +194,9 @@ impl Job<'_> {
             }
         };
         keys::format(&mut pairs, self.to);
+        if self.adds_head {
+            pairs.insert(READY_HEAD, Value::Bool(true));
+        }
         let rounded = self.measured.iter().filter(|m| m.entry.encoding.rounds_scales());
         let (names, values): (Vec<_>, Vec<_>) =
             rounded.filter_map(|m| Some((m.entry.name.as_str(), m.scale?))).unzip();

@@ -154,6 +154,11 @@ fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) 
         };
         let (rows, cols) = (dims[..dims.len() - 1].iter().product(), dims[dims.len() - 1]);
         let wrong = |what: String| Error::tensor(output, &name, what);
+        if encoding == Encoding::H8 {
+            return Err(wrong(
+                "cannot be made as int8: make it with f16, then `tern convert --head int8`".into(),
+            ));
+        }
         let bytes = match shape.group.filter(|_| encoding.is_ternary()) {
             Some(size) => {
                 let values = vec![0.0; rows * usize::div_ceil(cols, size)];

@@ -7,7 +7,7 @@ use tern::family::{Detected, FAMILIES, Family};
 use tern::file::gguf::{Array, Pairs, Value};
 use tern::file::gguf_write::ALIGNMENT_KEY;
 use tern::file::hf::GENERATION;
-use tern::keys::{DUMMY, PROMPT, SCALE_NAMES, SCALE_VALUES};
+use tern::keys::{DUMMY, PROMPT, READY_HEAD, SCALE_NAMES, SCALE_VALUES};
 use tern::{Config, Pooling, Result, Scaling, Yarn};
 use tern_kernels::Activation;
 
@@ -171,7 +171,7 @@ pub(crate) fn own(config: &Json, pairs: &mut Pairs) {
 pub(crate) fn copied(from: &Pairs, output: &Path) -> Pairs {
     let mut pairs = Pairs::new(output);
     for (key, value) in from.iter() {
-        if ![ALIGNMENT_KEY, FILE_TYPE, SCALE_NAMES, SCALE_VALUES].contains(&key) {
+        if ![ALIGNMENT_KEY, FILE_TYPE, READY_HEAD, SCALE_NAMES, SCALE_VALUES].contains(&key) {
             pairs.insert(key, value.clone());
         }
     }

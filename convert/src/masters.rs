@@ -46,7 +46,7 @@ impl<'a> Masters<'a> {
 
     /// Whether it has an output head beside the embedding.
     pub fn has_head(&self) -> bool {
-        self.file.tensor(&self.detected.name("output.weight")).is_some()
+        self.detected.own_head(self.file).is_some()
     }
 
     /// How the tensor of this canonical (GGUF) name is stored.

@@ -121,11 +121,14 @@ pub enum Floats {
     Bf16,
     /// 8.5 bits a number.
     Q8_0,
+    /// 11 bits a number: the head as the engine uses it, so that it is mapped and not made at every start. Tern's own
+    /// formats only. A head changes no result by it; an embedding is rounded.
+    Int8,
 }
 
 impl Floats {
     /// Every choice.
-    pub const ALL: [Floats; 5] = [Self::Keep, Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+    pub const ALL: [Floats; 6] = [Self::Keep, Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Int8];
 
     /// The name used in options and messages.
     pub fn name(self) -> &'static str {
@@ -135,6 +138,7 @@ impl Floats {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::Q8_0 => "q8_0",
+            Self::Int8 => "int8",
         }
     }
 
@@ -151,6 +155,7 @@ impl Floats {
             Self::F16 => Some(Encoding::F16),
             Self::Bf16 => Some(Encoding::Bf16),
             Self::Q8_0 => Some(Encoding::Q8_0),
+            Self::Int8 => Some(Encoding::H8),
         }
     }
 }
@@ -166,7 +171,7 @@ pub struct ConvertOptions {
     pub i2s_arm: bool,
     /// How the embedding is written.
     pub embedding: Floats,
-    /// How the output head is written, where it is not the embedding.
+    /// How the output head is written, where it is not the embedding; [`Floats::Int8`] writes one of these as well.
     pub head: Floats,
     /// The program whose names a GGUF gets; [the usual one of the format](Self::engine) if `None`.
     pub engine: Option<Engine>,

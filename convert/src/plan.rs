@@ -103,8 +103,8 @@ pub(crate) fn other_graph(
     if engine != Some(Engine::LlamaCpp) || !sub_norms {
         return None;
     }
-    let head = detected.name(HEAD);
-    if file.tensor(&head).is_some() {
+    if detected.own_head(file).is_some() {
+        let head = detected.name(HEAD);
         let what = "numbers of its own, and llama.cpp takes the embedding for the output head of a `bitnet`";
         return Some((head, what.to_owned()));
     }
@@ -148,9 +148,10 @@ pub(crate) fn items<'a>(
         _ => Order::Same,
     };
     let mut plan = Plan { file, detected, options, items: Vec::new() };
-    let has_head = file.tensor(&detected.name(HEAD)).is_some();
-    for Part { name, dims, role } in parts(config, has_head) {
+    let has_head = detected.own_head(file).is_some();
+    for Part { name, dims, role } in parts(config, has_head || adds_head(file, detected, options)) {
         match role {
+            Role::Head if !has_head => plan.ready_head(&name, &dims)?,
             Role::Embedding => plan.floats(&name, &dims, options.embedding)?,
             Role::Head => plan.floats(&name, &dims, options.head)?,
             // Every reader of GGUF wants norms in f32.
@@ -173,6 +174,12 @@ pub(crate) fn items<'a>(
         less_one: false,
     }));
     Ok(plan.items)
+}
+
+/// Whether the embedding is written once more, as the head that the engine makes of it.
+pub(crate) fn adds_head(file: &File, detected: &Detected, options: &ConvertOptions) -> bool {
+    let tied = detected.own_head(file).is_none() && detected.config.pooling.is_none();
+    tied && options.head == Floats::Int8 && options.embedding != Floats::Int8
 }
 
 /// LongRoPE's factors within the first context, and beyond it.
@@ -297,15 +304,23 @@ impl<'a> Plan<'a, '_> {
         if self.options.to.keeps_ternary() && wanted.encoding().is_none() && codec::is_ternary(tensor) {
             return self.trits(canonical, dims, Order::Same);
         }
+        if wanted == Floats::Int8 && codec::is_ternary(tensor) {
+            return wrong("holds trits, which are used as they are; choose keep".to_owned());
+        }
         let holds = |encoding: &Encoding| match self.options.to {
+            Target::I2 | Target::T5 => encoding.gguf_type().is_some(),
+            _ if *encoding == Encoding::H8 => false,
             Target::Hf => matches!(encoding, Encoding::F32 | Encoding::F16 | Encoding::Bf16),
             _ => encoding.gguf_type().is_some(),
         };
         let encoding = match wanted.encoding() {
             Some(encoding) if !holds(&encoding) => {
-                return wrong(format!(
-                    "a Hugging Face checkpoint cannot hold {encoding}; choose keep, f32, f16 or bf16"
-                ));
+                return wrong(match self.options.to {
+                    Target::Hf => format!(
+                        "a Hugging Face checkpoint cannot hold {encoding}; choose keep, f32, f16 or bf16"
+                    ),
+                    to => format!("{} has no int8 head; choose keep, or `--to i2` or t5", to.name()),
+                });
             }
             Some(encoding) => encoding,
             // PyTorch on a CPU adds and multiplies f32 and bf16, and not f16 with either.
@@ -320,6 +335,15 @@ impl<'a> Plan<'a, '_> {
             less_one,
         };
         self.items.push(item);
+        Ok(())
+    }
+
+    /// The head that the engine makes of the embedding.
+    fn ready_head(&mut self, name: &str, dims: &[usize]) -> Result<()> {
+        self.floats("token_embd.weight", dims, Floats::Int8)?;
+        if let Some(item) = self.items.last_mut() {
+            item.name = name.to_owned();
+        }
         Ok(())
     }
 

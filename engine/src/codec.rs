@@ -6,6 +6,7 @@
 
 mod absmean;
 mod coarsest;
+mod head;
 mod i2_s;
 mod iq_bn;
 mod k_blocks;
@@ -31,10 +32,12 @@ use std::io;
 use std::ops::Range;
 #[cfg(doc)]
 use tern_kernels::Packing;
-use tern_kernels::{Scales, Ternary, half};
+use tern_kernels::{BadHead, Cpu, OutputHead, Pool, Scales, Ternary, half};
+
+pub(crate) use head::mapped as mapped_head;
 
 /// The encodings that can be read.
-const READABLE: [Encoding; 29] = [
+const READABLE: [Encoding; 30] = [
     Encoding::F32,
     Encoding::F16,
     Encoding::Bf16,
@@ -64,6 +67,7 @@ const READABLE: [Encoding; 29] = [
     Encoding::Mlx2,
     Encoding::I2,
     Encoding::T5,
+    Encoding::H8,
 ];
 
 /// How one encoding lays out a tensor of `rows` by `cols`; each file of `codec/` holds one or a few.
@@ -80,6 +84,8 @@ struct Codec {
 enum Read {
     /// The numbers of whole blocks; rows lie one after another.
     Floats(fn(&[u8], &mut [f32])),
+    /// The numbers of an output head, whose rows do not lie together.
+    Head,
     Trits {
         /// The scales of some rows; with several, values of the first row first.
         scales: fn(&Tensor, Range<usize>) -> Result<Scales, String>,
@@ -127,6 +133,7 @@ impl Encoding {
             Self::Mlx2 => &mlx::CODEC,
             Self::I2 => &own::I2,
             Self::T5 => &own::T5,
+            Self::H8 => &head::H8,
             Self::Tl1 | Self::Tl2 | Self::Other(_) | Self::Dtype(_) => return None,
         })
     }
@@ -277,6 +284,10 @@ pub fn floats(tensor: &Tensor, row: usize, out: &mut [f32]) -> Result<(), String
                 out.iter_mut().for_each(|value| *value *= tensor.factor);
             }
         }
+        Read::Head => {
+            OutputHead::row_of_file(&tensor.bytes, tensor.rows(), row, out);
+            out.iter_mut().for_each(|value| *value *= tensor.factor);
+        }
         Read::Trits { scales, row: decode } => {
             let mut trits = vec![0; out.len()];
             decode(tensor, row, &mut trits)?;
@@ -313,6 +324,7 @@ impl<'a> Trits<'a> {
                 let rule = absmean::Rule::of(tensor, codec, decode)?;
                 Ok(Self { tensor, scales: rule.scales.clone(), rule: Some(rule) })
             }
+            Read::Head => Err("holds an output head, and no matrix of trits".to_owned()),
             Read::Trits { scales, .. } => {
                 Ok(Self { tensor, scales: scales(tensor, 0..tensor.rows())?, rule: None })
             }
@@ -342,6 +354,7 @@ impl<'a> Trits<'a> {
                 rule.row(self.tensor, codec, decode, row, out);
                 Ok(())
             }
+            Read::Head => unreachable!("`open` refuses heads"),
             Read::Trits { row: decode, .. } => decode(self.tensor, row, out),
         }
     }
@@ -351,6 +364,7 @@ impl<'a> Trits<'a> {
 pub fn is_ternary(tensor: &Tensor) -> bool {
     tensor.encoding.codec().is_some_and(|codec| match codec.read {
         Read::Floats(decode) => absmean::is_exact(tensor, codec, decode),
+        Read::Head => false,
         Read::Trits { .. } => true,
     })
 }
@@ -452,5 +466,22 @@ pub fn encode_floats(encoding: Encoding, row: &[f32], out: &mut Vec<u8>) -> Resu
     match codec.write {
         Write::Floats(encode) => encode(row, out),
         _ => Err(format!("{encoding} is no encoding that Tern writes floats in")),
+    }
+}
+
+/// Writes a matrix of floats as an output head ([`Encoding::H8`]): exactly [`Encoding::bytes`] bytes. All of the head is in
+/// memory meanwhile.
+pub fn encode_head(tensor: &Tensor, pool: &Pool, out: &mut dyn io::Write) -> Result<(), EncodeError> {
+    let row = |row: usize, out: &mut [f32]| floats(tensor, row, out);
+    let head = OutputHead::build(Cpu::best(), pool, tensor.rows(), tensor.cols(), row).map_err(bad_head)?;
+    tensor.bytes.release();
+    Ok(head.write(|part| out.write_all(part))?)
+}
+
+/// What is wrong with a matrix that cannot be a head.
+pub(crate) fn bad_head(bad: BadHead<String>) -> String {
+    match bad {
+        BadHead::Row(what) => what,
+        BadHead::NotFinite(row) => format!("row {row} holds a value that is not a number"),
     }
 }

@@ -17,6 +17,8 @@ pub use self::names::{PROJECTIONS, hf_name};
 use crate::config::{Config, Graph};
 use crate::error::{Error, Result};
 use crate::file::{File, Metadata};
+use crate::keys;
+use crate::tensor::Tensor;
 use std::fmt;
 
 /// What distinguishes one family from another.
@@ -146,6 +148,15 @@ impl Detected {
             None => canonical.to_owned(),
             Some(prefix) => hf_name(self.family, prefix, canonical),
         }
+    }
+
+    /// The output head, where the model has one that is not the embedding.
+    pub fn own_head<'f>(&self, file: &'f File) -> Option<&'f Tensor> {
+        let ready = match &file.metadata {
+            Metadata::Gguf(pairs) => pairs.bool(keys::READY_HEAD).ok().flatten() == Some(true),
+            Metadata::Hf { .. } => false,
+        };
+        file.tensor(&self.name("output.weight")).filter(|_| !ready)
     }
 
     /// Whether the file stores the norm of this canonical name less 1.

@@ -68,6 +68,8 @@ pub enum Encoding {
     I2,
     /// Tern's base-3 blocks, mapped as they are.
     T5,
+    /// Tern's output head: int8 rows and their screen, mapped as they are.
+    H8,
     /// bitnet.cpp's lookup tables for ARM: refused.
     Tl1,
     /// bitnet.cpp's lookup tables for x86: refused.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tern_kernels::{BadHead, Cpu, FloatFormat, OutputHead, Packing, Pool, Ternary, decode, dot, dots};
+use tern_kernels::{Cpu, FloatFormat, OutputHead, Packing, Pool, Ternary, decode, dot, dots};
 
 use crate::codec::{self, Trits};
 use crate::config::Config;
@@ -170,6 +170,9 @@ impl Dense {
 
     /// The matrix in int8.
     fn output_head(&self, cpu: Cpu, pool: &Pool) -> Result<OutputHead, String> {
+        if let Some(mapped) = codec::mapped_head(&self.tensor, cpu, pool) {
+            return mapped;
+        }
         let row = |row: usize, out: &mut [f32]| match self.plain() {
             Some((format, len)) => {
                 decode(cpu, format, &self.tensor.bytes[row * len..][..len], out);
@@ -177,7 +180,7 @@ impl Dense {
             }
             None => self.row(row, out),
         };
-        let head = OutputHead::build(cpu, pool, self.tensor.rows(), self.cols, row).map_err(bad_head);
+        let head = OutputHead::build(cpu, pool, self.tensor.rows(), self.cols, row).map_err(codec::bad_head);
         // Of an embedding that is a head as well only single rows are read from now on.
         self.tensor.bytes.release();
         head
@@ -193,14 +196,6 @@ pub(crate) enum Output {
     Ternary(Ternary),
     /// An embedding model has none.
     None,
-}
-
-/// What is wrong with a matrix that cannot be a head.
-fn bad_head(bad: BadHead<String>) -> String {
-    match bad {
-        BadHead::Row(what) => what,
-        BadHead::NotFinite(row) => format!("row {row} holds a value that is not a number"),
-    }
 }
 
 /// Takes the tensors of a model out of its file, each checked against the shape that the configuration asks for.

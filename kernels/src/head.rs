@@ -8,6 +8,7 @@
 
 mod chance;
 mod input;
+mod parts;
 mod screen;
 mod search;
 mod whole;
@@ -18,6 +19,7 @@ pub use search::{HeadScratch, Wanted};
 use std::sync::Mutex;
 
 use crate::buffer::Buffer;
+use crate::bytes::Bytes;
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
 use crate::packing::ROWS;
@@ -36,9 +38,9 @@ pub struct OutputHead {
     /// `cols` filled up to whole pieces of the screen.
     stride: usize,
     /// `(rows, stride)`, signed: `code = round(weight / scale)`, |code| <= 127.
-    codes: Buffer,
+    codes: Bytes,
     /// Groups of 16 rows, see `screen.rs`.
-    screen: Buffer,
+    screen: Bytes,
     /// `(rows)`: absmax / 127.
     scales: Vec<f32>,
     /// `(rows)`: Euclidean norm of the codes that the screen stands for, rounded up.
@@ -66,20 +68,13 @@ impl OutputHead {
         assert!(cols <= MOST_COLS && u32::try_from(rows).is_ok(), "a head of {rows} rows of {cols}");
         let (stride, groups) = (cols.next_multiple_of(PAD), rows.div_ceil(ROWS));
         let len = screen::group_len(cols);
-        let mut head = Self {
-            rows,
-            cols,
-            stride,
-            codes: Buffer::zeroed(rows * stride),
-            screen: Buffer::zeroed(groups * len),
-            scales: vec![0.0; rows],
-            norms: vec![0.0; rows],
-        };
+        let (mut all_codes, mut all_screen) = (Buffer::zeroed(rows * stride), Buffer::zeroed(groups * len));
+        let (mut all_scales, mut all_norms) = (vec![0f32; rows], vec![0f32; rows]);
         let dither = Dither::new(WEIGHT_DITHER).cells(cols);
         let guess = guess(cols);
         let failure = Mutex::new(None);
-        let (codes, screen) = (Disjoint::new(&mut head.codes), Disjoint::new(&mut head.screen));
-        let (scales, norms) = (Disjoint::new(&mut head.scales), Disjoint::new(&mut head.norms));
+        let (codes, screen) = (Disjoint::new(&mut all_codes), Disjoint::new(&mut all_screen));
+        let (scales, norms) = (Disjoint::new(&mut all_scales), Disjoint::new(&mut all_norms));
         let shares = Shares::new(groups, pool.threads());
         pool.run(|_| {
             let (mut values, mut digits) = (vec![0f32; cols], vec![0u8; stride]);
@@ -118,7 +113,10 @@ impl OutputHead {
         });
         match failure.into_inner().expect("no panic under this lock") {
             Some(bad) => Err(bad),
-            None => Ok(head),
+            None => {
+                let (codes, screen) = (all_codes.into(), all_screen.into());
+                Ok(Self { rows, cols, stride, codes, screen, scales: all_scales, norms: all_norms })
+            }
         }
     }
 
@@ -169,20 +167,34 @@ impl Kernel for Encode<'_> {
         for (code, x) in self.codes.iter_mut().zip(self.values) {
             *code = round(x * scale) as u8;
         }
-        for ((digit, &code), &dither) in self.digits.iter_mut().zip(&*self.codes).zip(self.dither) {
-            let at = (i16::from(code as i8) + 127) as u16 + u16::from(dither);
-            *digit = ((at * 222) >> 13) as u8; // at / CELL, right for at <= 290
-        }
-        let mut squares = 0i64;
-        for (digits, guess) in self.digits.chunks(256).zip(self.guess.chunks(256)) {
-            let mut part = 0i32; // 256 * 163² < 2^23
-            for (&digit, &guess) in digits.iter().zip(guess) {
-                let code = CELL as i16 * i16::from(digit) + guess;
-                part += i32::from(code) * i32::from(code);
-            }
-            squares += i64::from(part);
-        }
-        screen::write_row(self.digits, self.row, self.group);
-        Some((1.0 / scale, ((squares as f64).sqrt() * (1.0 + 1e-6)) as f32))
+        let Self { codes, dither, guess, digits, group, row, .. } = self;
+        Some((1.0 / scale, screened(codes, dither, guess, digits, group, row)))
     }
+}
+
+/// Writes one row of the screen from its codes, each -127..=127, and tells its norm; padding gets the digits that it had.
+#[inline(always)]
+fn screened(
+    codes: &[u8],
+    dither: &[u8],
+    guess: &[i16],
+    digits: &mut [u8],
+    group: &mut [u8],
+    row: usize,
+) -> f32 {
+    for ((digit, &code), &dither) in digits.iter_mut().zip(codes).zip(dither) {
+        let at = (i16::from(code as i8) + 127) as u16 + u16::from(dither);
+        *digit = ((at * 222) >> 13) as u8; // at / CELL, right for at <= 290
+    }
+    let mut squares = 0i64;
+    for (digits, guess) in digits.chunks(256).zip(guess.chunks(256)) {
+        let mut part = 0i32; // 256 * 163² < 2^23
+        for (&digit, &guess) in digits.iter().zip(guess) {
+            let code = CELL as i16 * i16::from(digit) + guess;
+            part += i32::from(code) * i32::from(code);
+        }
+        squares += i64::from(part);
+    }
+    screen::write_row(digits, row, group);
+    ((squares as f64).sqrt() * (1.0 + 1e-6)) as f32
 }

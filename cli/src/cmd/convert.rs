@@ -59,10 +59,11 @@ pub(crate) struct Convert {
     /// Round a model that was not trained ternary; what comes out is of little use
     #[arg(long)]
     lossy: bool,
-    /// How to write the embedding: keep, f32, f16, bf16 or q8_0
+    /// How to write the embedding: keep, f32, f16, bf16, q8_0 or int8 (rounded; the int8 head's rows serve)
     #[arg(long, value_name = "TYPE", default_value = "keep", value_parser = floats)]
     embedding: Floats,
-    /// How to write the output head, where it is not the embedding
+    /// How to write the output head, where it is not the embedding; int8: as it is used, so that the model starts sooner
+    /// (the embedding stays beside it; i2 and t5 only; no result changes)
     #[arg(long, value_name = "TYPE", default_value = "keep", value_parser = floats)]
     head: Floats,
     /// The input's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)

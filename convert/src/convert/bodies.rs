@@ -8,7 +8,7 @@ use tern::codec::{self, EncodeError, Source, Trits};
 use tern::file::File;
 use tern::file::write::Out;
 use tern::{Encoding, Error, Result, Tensor};
-use tern_kernels::Scales;
+use tern_kernels::{Pool, Scales};
 
 /// Counts the bytes read, and tells from time to time.
 pub(super) struct Meter<'a> {
@@ -60,6 +60,11 @@ pub(super) fn write(
 ) -> Result<()> {
     let Measured { item, trits, .. } = measured;
     let done = match item.kind {
+        Kind::Floats(Encoding::H8) if item.tensor.encoding != Encoding::H8 => {
+            meter.add(item.tensor, item.tensor.bytes.len());
+            codec::encode_head(item.tensor, &Pool::new(1), out)
+        }
+        Kind::Floats(Encoding::H8) => out.write_all(&item.tensor.bytes).map_err(EncodeError::Io),
         Kind::Floats(encoding) => floats(item, encoding, out, meter),
         Kind::Scale => {
             let scale = measured.scale.expect("a scale that is a tensor was measured as the only one");
