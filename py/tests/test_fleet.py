@@ -30,6 +30,15 @@ def test_a_batch_and_its_prompt():
     assert second.end == pytest.approx(1 + three + 1.5) and first.end == pytest.approx(1 + three + 1.5 + 1)
 
 
+def test_texts_that_begin_and_long_ones_take_longer():
+    kinds = {"m": Kind("m", Rates({1: 1.0, 256: 1.0}, position=0.01, begin=0.5))}
+    (request,) = requests = [Request(0.0, "m", 100, 11)]
+    simulate(kinds, [(1, ["m"])], requests)
+    # Its prompt's mean position is 50; then ten steps, the first at 101, the last at 110, each a half further on.
+    assert request.first == pytest.approx(1 + 0.5 + 0.5)
+    assert request.end - request.first == pytest.approx(10 * 1 + 0.01 * sum(101 + nth for nth in range(10)) + 0.01 * 5)
+
+
 def test_replicas_share_the_cores():
     kinds = {"m": Kind("m", Rates({1: 1.0}))}
     for cores, replicas, end in ((2, 2, 10), (1, 2, 20), (2, 4, 20)):

@@ -27,10 +27,11 @@ PAUSE = 0.2
 
 class Rates:
     """How long a step takes with so many rows, on cores of its own; `position` seconds more for each token that is there
-    before, of each text: its keys and values are read once, whether one row or many of the text look at them."""
+    before, of each text: its keys and values are read once, whether one row or many of the text look at them. `begin` seconds more
+    for a text that comes in: room for its keys and values is made, or those of a known beginning are copied."""
 
-    def __init__(self, points: Mapping[int, float], position: float = 0.0) -> None:
-        self.position = position
+    def __init__(self, points: Mapping[int, float], position: float = 0.0, begin: float = 0.0) -> None:
+        self.position, self.begin = position, begin
         self._points = sorted((int(rows), float(seconds)) for rows, seconds in points.items())
         if not self._points or any(rows < 1 or not seconds > 0 for rows, seconds in self._points):
             raise ValueError("rates: expected the seconds of a step for at least one number of rows")
@@ -67,13 +68,13 @@ class Rates:
 
     def json(self) -> dict[str, float]:
         """As `FLEET.json` has them."""
-        return {**{str(rows): seconds for rows, seconds in self._points}, "position": self.position}
+        return {**{str(rows): seconds for rows, seconds in self._points}, "position": self.position, "begin": self.begin}
 
     @classmethod
     def of(cls, told: Mapping[str, float]) -> "Rates":
         """Out of that."""
-        points = {int(rows): seconds for rows, seconds in told.items() if rows != "position"}
-        return cls(points, told.get("position", 0.0))
+        points = {int(rows): seconds for rows, seconds in told.items() if rows not in ("position", "begin")}
+        return cls(points, told.get("position", 0.0), told.get("begin", 0.0))
 
     def step(self, rows: int) -> float:
         """Between two points the straight line, below the first and beyond the last in proportion to the rows."""
@@ -92,6 +93,7 @@ def measure(model: str, threads: int = 1, **options: Any) -> Rates:
     from tern._model import Model
 
     found: dict[tuple[int, int], list[float]] = {}
+    begins: list[float] = []
     # Texts at a time, the depth, tokens of each prompt and answer.
     tests = [(count, 0, 16, 32) for count in (1, 2, 4, 16)] + [(4, 256, 272, 32), (PIECE, 0, 512, 1)]
     with Model(model, threads=threads, parallel=16, **options) as loaded:
@@ -100,7 +102,7 @@ def measure(model: str, threads: int = 1, **options: Any) -> Rates:
             for count, depth, length, tokens in tests:
                 if length + tokens > loaded.n_ctx:
                     raise ValueError(f"{model}: a context of {loaded.n_ctx} tokens is too short to measure")
-                requests = [{
+                requests: list[dict[str, Any]] = [{
                     "prompt": [dice.randrange(16, loaded.n_vocab) for _ in range(length)], "n_predict": tokens,
                     "temperature": 0, "ignore_eos": True, "cache_prompt": False} for _ in range(1 if count == PIECE else count)]
                 told = [answer["timings"] for _, answer in loaded.requests("/completion", requests)]
@@ -109,11 +111,16 @@ def measure(model: str, threads: int = 1, **options: Any) -> Rates:
                 else:
                     # The last to begin: from then on all are written together.
                     seconds = min(one["predicted_ms"] for one in told) / (tokens - 1) / 1000
+                if count == 1:
+                    alone = loaded.request("/completion", {**requests[0], "prompt": requests[0]["prompt"][:1]})
+                    begins.append(alone["timings"]["prompt_ms"] / 1000)
                 # The first round warms up.
                 if turn:
                     found.setdefault((count, depth), []).append(seconds)
     means = {(count, depth): PIECE if count == PIECE else length + tokens // 2 for count, depth, length, tokens in tests}
-    return Rates.fit({key: (min(each), means[key]) for key, each in found.items()})
+    rates = Rates.fit({key: (min(each), means[key]) for key, each in found.items()})
+    rates.begin = max(0.0, min(begins) - rates.step(1))
+    return rates
 
 
 @dataclass
@@ -139,6 +146,7 @@ class Request:
     shared: int = 0
     known: int = 0
     left: int = 0
+    begun: bool = False
     written: int = 0
     first: float = math.nan
     end: float = math.nan
@@ -197,7 +205,11 @@ class Server:
         self.steps = min(one.answer - one.written for one in writing) if not reading else 1
         before = sum(one.prompt - one.left + one.written + rows * self.steps / 2 for one, rows in self.pieces)
         rows = sum(rows for _, rows in self.pieces)
-        self.each = self.kind.rates.step(rows) + self.kind.rates.position * before
+        new = [one for one, _ in self.pieces if not one.begun]
+        for one in new:
+            one.begun = True
+        rates = self.kind.rates
+        self.each = rates.step(rows) + rates.position * before + rates.begin * len(new)
         self.work = self.steps * self.each
         self.sending = token * sum(one.left in (0, rows) for one, rows in self.pieces) / self.each
 
