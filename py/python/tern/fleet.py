@@ -165,6 +165,8 @@ class Server:
         self.work = self.each = self.sending = 0.0
         self.steps = 0
         self.busy = 0.0
+        # When the step began; seconds for a row of a prompt, by the clock, as the engine measures them.
+        self.since = self.row = 0.0
 
     @property
     def load(self) -> int:
@@ -193,9 +195,8 @@ class Server:
         writing = [one for one in self.running if not one.left]
         reading = sorted((one for one in self.running if one.left), key=lambda one: one.left)
         left = PIECE
-        if writing:
-            rate = self.kind.rates.step(PIECE) / PIECE
-            left = max(LEAST, min(PIECE, int(PAUSE / rate)))
+        if writing and self.row:
+            left = max(LEAST, min(PIECE, int(PAUSE / self.row)))
         self.pieces = [(one, 1) for one in writing]
         for nth, one in enumerate(reading):
             part = min(one.left, math.ceil(left / (len(reading) - nth)))
@@ -210,6 +211,7 @@ class Server:
             one.begun = True
         rates = self.kind.rates
         self.each = rates.step(rows) + rates.position * before + rates.begin * len(new)
+        self.since = self.machine.now
         self.work = self.steps * self.each
         self.sending = token * sum(one.left in (0, rows) for one, rows in self.pieces) / self.each
 
@@ -224,6 +226,10 @@ class Server:
     def done(self, now: float) -> None:
         """Takes the steps' results in."""
         ended, pieces, self.pieces = [], self.pieces, []
+        reading = sum(rows for _, rows in pieces if rows > 1)
+        if reading >= LEAST:
+            row = (now - self.since) / reading
+            self.row = (self.row + row) / 2 if self.row else row
         for one, rows in pieces:
             if one.left:
                 one.left -= rows
