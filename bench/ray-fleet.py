@@ -16,16 +16,15 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu():
-    """Seconds of processor time that this session's processes have used."""
+    """Seconds of processor time that Ray's processes and this one have used."""
     total = 0
-    mine = os.getsid(0)
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             words = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
             line = open(f"/proc/{pid}/cmdline").read()
         except OSError:
             continue
-        if "ray" in line or int(pid) == os.getpid():
+        if "ray::" in line or "site-packages/ray" in line or int(pid) == os.getpid():
             total += int(words[11]) + int(words[12])
     return total / TICK
 
