@@ -35,17 +35,19 @@ const SMALLER: [(&str, &str); 2] = [
     ("-d 0,4096", "-d 0,64"),                 // the small model's context is 512
 ];
 
+/// A run that is soon done.
+const TINY: &str = "--steps 3 --sequences 1 --length 64 --validation 0.2 --threads 1 --dim 256 --layers 1 --hidden 256 --heads 4";
+
 /// What is put behind the commands that begin so, to make them quick: the first entry that fits.
-const QUICKER: [(&str, &str); 11] = [
+const QUICKER: [(&str, &str); 12] = [
     ("tern train tokenizer", ""),
     ("tern train init", ""),
     ("tern train check", ""),
     ("tern train export", ""),
+    // A line with a leader behind it.
+    ("tern train worker", TINY),
     ("tern train --from", "--steps 2 --sequences 1 --length 32 --threads 1 --validation 0.2"),
-    (
-        "tern train ",
-        "--steps 3 --sequences 1 --length 64 --validation 0.2 --threads 1 --dim 256 --layers 1 --hidden 256 --heads 4",
-    ),
+    ("tern train ", TINY),
     ("tern run ", "-n 8"),
     ("tern bench ", "-p 16 -n 4 -r 1 --probe 1"),
     ("tern eval tasks", "--limit 2"),

@@ -1,6 +1,8 @@
 //! `tern train` as a person runs it: from texts to a model, killed at any moment, told wrong things.
 
 mod common;
+#[path = "common/training.rs"]
+mod training;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,44 +11,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::{run, tern};
-
-/// A directory with texts, a tokenizer and a configuration of a tiny model.
-fn folder(more: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let words = ["the", "tern", "flies", "over", "a", "cold", "sea", "and", "sleeps", "on", "sand"];
-    let text = |nth: usize| {
-        (0..5 + nth % 30).map(|i| words[(i * i + nth) % words.len()]).collect::<Vec<_>>().join(" ")
-    };
-    let texts: Vec<String> = (0..90).map(text).collect();
-    fs::write(dir.path().join("a.txt"), texts.join("<|endoftext|>\n")).unwrap();
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    run(&["train", "tokenizer", &path("a.txt"), "--vocab", "280", "--out", &path("tok")]).ok();
-    let config = format!(
-        "out = \"run\"\ntrain = [\"a.txt\"]\ntokenizer = \"tok\"\nvalidation = 0.1\ndim = 32\nlayers = 1\nhidden = 48\n\
-         heads = 2\nkv_heads = 1\nhead_dim = 16\nlength = 32\nsequences = 2\nlog_every = 1\nwarmup = 2\nthreads = 1\n{more}"
-    );
-    fs::write(dir.path().join("c.toml"), config).unwrap();
-    dir
-}
-
-fn config(dir: &Path) -> String {
-    dir.join("c.toml").to_str().unwrap().to_owned()
-}
+use training::{config, folder, losses};
 
 fn start(dir: &Path, out: &str) -> Child {
     let out = dir.join(out);
     let args = ["train", &config(dir), "--out", out.to_str().unwrap()];
     tern(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-/// The losses of a run, as they are written.
-fn losses(out: &Path) -> Vec<String> {
-    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    let loss = |line: &str| {
-        let json: serde_json::Value = serde_json::from_str(line).unwrap();
-        format!("{} {} {}", json["kind"], json["step"], json["loss"])
-    };
-    text.lines().map(loss).collect()
 }
 
 fn parts(out: &Path) -> usize {

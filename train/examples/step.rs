@@ -10,6 +10,7 @@ use tern_train::network::{Batch, Gradients, Network};
 use tern_train::ops::Machine;
 use tern_train::ops::loss::RowLoss;
 use tern_train::ops::quantiser::Quantiser;
+use tern_train::ops::rope::Angles;
 use tern_train::optimiser::{AdamW, Rates, squares};
 use tern_train::params::Layout;
 use tern_train::random::Random;
@@ -47,7 +48,8 @@ fn main() {
     let (mut grads, mut m, mut v) = (vec![0.0; layout.len], vec![0.0; layout.len], vec![0.0; layout.len]);
     let pool = Pool::new(threads);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
-    let mut network = Network::new(&config, &layout, positions, quantiser, false);
+    let angles = Angles::new(&config.rope, config.head_dim, positions);
+    let mut network = Network::new(&config, &layout, angles, quantiser, false);
     let mut random = Random::new(1, 2);
     let tokens: Vec<u32> = (0..=rows).map(|_| random.below(4096) as u32).collect();
     let starts = vec![0; rows];
@@ -60,7 +62,7 @@ fn main() {
         network.prepare(on, &params).unwrap();
         let prepared = start.elapsed();
         let batch = Batch { tokens: &tokens[..rows], targets: &tokens[1..], starts: &starts };
-        let back = Gradients { values: &mut grads, factor: 1.0 / rows as f32, add: false };
+        let back = Gradients { values: &mut grads, factor: 1.0 / rows as f32 };
         network.run(on, &params, batch, &mut losses, Some(back)).expect("finite numbers");
         let ran = start.elapsed();
         let norm = squares(on, &grads).sqrt();

@@ -21,6 +21,7 @@ use crate::network::{Batch, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
 use crate::ops::quantiser::Quantiser;
+use crate::ops::rope::Angles;
 use crate::params::{Kind, Slice};
 use crate::start::Start;
 
@@ -232,7 +233,8 @@ fn floats(
 
 /// A row of losses for each held-out token.
 fn trainers(run: &Run, start: &Start, data: &Sequences, on: Machine) -> Result<Vec<RowLoss>> {
-    let mut network = Network::new(&start.config, &start.layout, run.length, run.quantiser()?, false);
+    let angles = Angles::new(&start.config.rope, start.config.head_dim, run.length);
+    let mut network = Network::new(&start.config, &start.layout, angles, run.quantiser()?, false);
     network.prepare(on, &start.params)?;
     let mut losses = vec![RowLoss::default(); data.tokens.len()];
     let size = run.length * run.sequences;

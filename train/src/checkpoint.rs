@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::Place;
 use crate::error::{Error, Result};
-use crate::random::scramble;
+use crate::sum::Summing;
 
 const MAGIC: [u8; 8] = *b"TernTrn1";
 /// Far above any.
@@ -57,43 +57,6 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Adds up what passes through it. Every word is scrambled with the sum before it, so that order counts.
-struct Summing<W> {
-    inner: W,
-    sum: u64,
-}
-
-impl<W> Summing<W> {
-    fn add(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for &word in words {
-            self.sum =
-                (self.sum ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        }
-        for &byte in rest {
-            self.sum = scramble(self.sum ^ u64::from(byte));
-        }
-    }
-}
-
-impl<W: Write> Summing<W> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.add(bytes);
-        self.inner.write_all(bytes)
-    }
-}
-
-impl<R: Read> Summing<R> {
-    fn take(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        self.inner.read_exact(bytes)?;
-        self.add(bytes);
-        Ok(())
-    }
-}
-
-/// Numbers that pass at a time.
-const PIECE: usize = 1 << 16;
-
 /// Writes a checkpoint and removes all but the `keep` latest.
 pub fn save(dir: &Path, state: &State, buffers: [&[f32]; 3], keep: usize) -> Result<PathBuf> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
@@ -115,17 +78,12 @@ pub fn save(dir: &Path, state: &State, buffers: [&[f32]; 3], keep: usize) -> Res
 }
 
 fn write(path: &Path, state: &State, buffers: [&[f32]; 3]) -> io::Result<()> {
-    let mut out = Summing { inner: BufWriter::with_capacity(1 << 20, File::create(path)?), sum: 0 };
+    let mut out = Summing::new(BufWriter::with_capacity(1 << 20, File::create(path)?));
     let json = serde_json::to_vec(state).expect("a state is JSON");
     out.put(&MAGIC)?;
     out.put(&(json.len() as u64).to_le_bytes())?;
     out.put(&json)?;
-    let mut bytes = Vec::with_capacity(4 * PIECE);
-    for piece in buffers.into_iter().flat_map(|buffer| buffer.chunks(PIECE)) {
-        bytes.clear();
-        bytes.extend(piece.iter().flat_map(|value| value.to_le_bytes()));
-        out.put(&bytes)?;
-    }
+    buffers.into_iter().try_for_each(|buffer| out.put_floats(buffer))?;
     let sum = out.sum;
     out.inner.write_all(&sum.to_le_bytes())?;
     out.inner.flush()?;
@@ -169,7 +127,7 @@ pub fn read(path: &Path, buffers: &mut Buffers) -> Result<State> {
         _ => Error::io(path, e),
     };
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut input = Summing { inner: BufReader::with_capacity(1 << 20, file), sum: 0 };
+    let mut input = Summing::new(BufReader::with_capacity(1 << 20, file));
     let mut word = [0; 8];
     input.take(&mut word).map_err(io)?;
     if word != MAGIC {
@@ -187,14 +145,7 @@ pub fn read(path: &Path, buffers: &mut Buffers) -> Result<State> {
         let what = format!("of a model of {} parameters, expected {}", state.params, buffers[0].len());
         return Err(Error::Input(format!("{}: {what}", path.display())));
     }
-    let mut bytes = vec![0; 4 * PIECE];
-    for piece in buffers.iter_mut().flat_map(|buffer| buffer.chunks_mut(PIECE)) {
-        let bytes = &mut bytes[..4 * piece.len()];
-        input.take(bytes).map_err(io)?;
-        for (value, &bytes) in piece.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *value = f32::from_le_bytes(bytes);
-        }
-    }
+    buffers.iter_mut().try_for_each(|buffer| input.take_floats(buffer)).map_err(io)?;
     let sum = input.sum;
     input.inner.read_exact(&mut word).map_err(io)?;
     if u64::from_le_bytes(word) != sum || input.inner.read(&mut [0]).map_err(io)? != 0 {

@@ -31,8 +31,6 @@ pub struct Gradients<'a> {
     pub values: &'a mut [f32],
     /// What a row's loss counts.
     pub factor: f32,
-    /// Whether they are added to what is there (a later part of one step) or replace it.
-    pub add: bool,
 }
 
 /// What a layer's backward pass needs of its forward pass.
@@ -127,12 +125,12 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 impl Network {
-    /// For sequences of `positions` tokens. With `recompute`, layers keep only their input and are computed again for the
-    /// backward pass.
+    /// For sequences of as many tokens as `angles` has positions. With `recompute`, layers keep only their input and are
+    /// computed again for the backward pass.
     pub fn new(
         config: &Config,
         layout: &Layout,
-        positions: usize,
+        angles: Angles,
         quantiser: Quantiser,
         recompute: bool,
     ) -> Self {
@@ -150,9 +148,9 @@ impl Network {
         Self {
             config: config.clone(),
             layout: layout.clone(),
-            positions,
+            positions: angles.positions(),
             recompute,
-            angles: Angles::new(&config.rope, config.head_dim, positions),
+            angles,
             weights: (0..config.layers).map(weights).collect(),
             states: (0..kept).map(|_| State::new(quantiser)).collect(),
             stream: vec![Vec::new(); config.layers + 1],
@@ -212,15 +210,14 @@ impl Network {
         let x = &self.stream[layers];
         let w = &params[self.layout.norm.clone()];
         norm::forward(on, x, w, norm_eps, sized(&mut self.normed, rows * dim));
-        let Some(Gradients { values, factor, add }) = back else {
+        let Some(Gradients { values, factor }) = back else {
             self.head.run(on, &self.normed, dim, batch.targets, losses, None);
             return Ok(());
         };
 
-        if !add {
-            for slice in self.layout.slices.iter().filter(|slice| slice.kind != crate::params::Kind::Matrix) {
-                values[slice.range.clone()].fill(0.0);
-            }
+        // Those of matrices are written, the others added up row by row.
+        for slice in self.layout.slices.iter().filter(|slice| slice.kind != crate::params::Kind::Matrix) {
+            values[slice.range.clone()].fill(0.0);
         }
         let room = &mut self.room;
         let back = loss::Back {
@@ -236,7 +233,7 @@ impl Network {
             if self.recompute {
                 self.forward(on, params, batch.starts, layer).map_err(|NotFinite| Error::NotFinite(layer))?;
             }
-            self.backward(on, params, batch.starts, layer, values, add);
+            self.backward(on, params, batch.starts, layer, values);
         }
         let embedding = &mut values[self.layout.embedding.clone()];
         for (dx, &token) in self.room.dx.chunks_exact(dim).zip(batch.tokens) {
@@ -302,15 +299,7 @@ impl Network {
     }
 
     /// The same layer backward: `room.dx` is the gradient of the stream, after it and then before it.
-    fn backward(
-        &mut self,
-        on: Machine,
-        params: &[f32],
-        starts: &[u32],
-        layer: usize,
-        grads: &mut [f32],
-        add: bool,
-    ) {
+    fn backward(&mut self, on: Machine, params: &[f32], starts: &[u32], layer: usize, grads: &mut [f32]) {
         let Config { dim, hidden, norm_eps: eps, activation, heads, kv_heads, .. } = self.config;
         let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), starts.len());
         let (query, kv, shape) = (self.heads(heads), self.heads(kv_heads), self.shape());
@@ -324,20 +313,20 @@ impl Network {
         // out = mid + down(norm(act(gate) * up))
         let dh = sized(a, rows * hidden);
         linear.begin(on, &s.down_in);
-        linear.backward(on, &s.down_in, &w.down, at(down), dx, &mut grads[down.clone()], add, dh, false);
+        linear.backward(on, &s.down_in, &w.down, at(down), dx, &mut grads[down.clone()], dh, false);
         let sub_norm = ffn_sub_norm.as_ref().map(|range| gate::SubNorm { w: at(range), eps });
         let dw = ffn_sub_norm.as_ref().map_or(&mut [][..], |range| &mut grads[range.clone()]);
         gate::backward(on, activation, hidden, &mut s.gate, &mut s.up, sub_norm, dh, dw, partial);
         let dn = sized(e, rows * dim);
         linear.begin(on, &s.ffn_in);
-        linear.backward(on, &s.ffn_in, &w.gate, at(gate), &s.gate, &mut grads[gate.clone()], add, dn, false);
-        linear.backward(on, &s.ffn_in, &w.up, at(up), &s.up, &mut grads[up.clone()], add, dn, true);
+        linear.backward(on, &s.ffn_in, &w.gate, at(gate), &s.gate, &mut grads[gate.clone()], dn, false);
+        linear.backward(on, &s.ffn_in, &w.up, at(up), &s.up, &mut grads[up.clone()], dn, true);
         norm::backward(on, &s.mid, at(ffn_norm), eps, dn, dx, true, &mut grads[ffn_norm.clone()], partial);
 
         // mid = x + o(norm(attention(q, k, v)))
         let dheads = sized(b, rows * q_dim);
         linear.begin(on, &s.o_in);
-        linear.backward(on, &s.o_in, &w.o, at(o), dx, &mut grads[o.clone()], add, dheads, false);
+        linear.backward(on, &s.o_in, &w.o, at(o), dx, &mut grads[o.clone()], dheads, false);
         let mut g: &[f32] = dheads;
         if let Some(range) = attn_sub_norm {
             let under = sized(under, rows * q_dim);
@@ -354,9 +343,9 @@ impl Network {
         rope::backward(on, kv, None, dv, gv);
         let dn = sized(e, rows * dim);
         linear.begin(on, &s.attn_in);
-        linear.backward(on, &s.attn_in, &w.q, at(q), gq, &mut grads[q.clone()], add, dn, false);
-        linear.backward(on, &s.attn_in, &w.k, at(k), gk, &mut grads[k.clone()], add, dn, true);
-        linear.backward(on, &s.attn_in, &w.v, at(v), gv, &mut grads[v.clone()], add, dn, true);
+        linear.backward(on, &s.attn_in, &w.q, at(q), gq, &mut grads[q.clone()], dn, false);
+        linear.backward(on, &s.attn_in, &w.k, at(k), gk, &mut grads[k.clone()], dn, true);
+        linear.backward(on, &s.attn_in, &w.v, at(v), gv, &mut grads[v.clone()], dn, true);
         norm::backward(on, x, at(attn_norm), eps, dn, dx, true, &mut grads[attn_norm.clone()], partial);
     }
 }

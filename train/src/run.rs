@@ -13,14 +13,18 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::folder::{checkpoints, finished};
 use crate::lock::Lock;
+use crate::machines::job::Job;
+use crate::machines::leader::Leader;
 use crate::metrics::{Metrics, Step, Validation};
-use crate::network::{Batch, Gradients, Network};
+use crate::network::{Batch, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
+use crate::ops::rope::Angles;
 use crate::optimiser::{AdamW, Rates, squares};
 use crate::params::Kind;
 use crate::report;
 use crate::start::Start;
+use crate::step::{Adder, Task, targets};
 use crate::tensorboard::Events;
 
 /// What a run tells whoever watches.
@@ -62,6 +66,16 @@ pub enum End {
 
 /// Trains until all steps are done or `stop` says so, which is asked after every step.
 pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -> Result<End> {
+    lead(run, None, stop, watch)
+}
+
+/// The same, on this machine and on those of a leader's workers: to the same bits.
+pub fn lead(
+    run: &Run,
+    mut leader: Option<&mut Leader>,
+    stop: &dyn Fn() -> bool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<End> {
     let start = Start::of(run)?;
     let end_token = start.end()?;
     // From here on the folder is written to.
@@ -74,7 +88,7 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
     let pool = Pool::new(threads);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
     let (mut m, mut v) = (vec![0f32; layout.len], vec![0f32; layout.len]);
-    let mut grads = vec![0f32; layout.len];
+    let mut grads = Vec::new();
     let dir = checkpoints(run);
     let saved =
         checkpoint::latest(&dir, [&mut params, &mut m, &mut v], &mut |note| watch(Event::Note(note)))?;
@@ -86,11 +100,15 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
     let mut events = Events::begin(&run.out.join("tensorboard"), state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
     let quantiser = run.quantiser()?;
-    let mut network = Network::new(&config, &layout, run.length, quantiser, run.recompute);
+    let angles = Angles::new(&config.rope, config.head_dim, run.length);
+    let mut network = Network::new(&config, &layout, angles, quantiser, run.recompute);
+    if let Some(leader) = &mut leader {
+        leader.begin(Job::new(&config, &layout, run)?);
+    }
     let schedule = run.schedule()?;
     let adam = AdamW { beta1: run.beta1, beta2: run.beta2, eps: run.eps };
     let mut batches = vec![Sequences::default(); run.accumulate];
-    let mut losses = vec![RowLoss::default(); run.length * run.sequences];
+    let mut adder = Adder::default();
     watch(Event::Begin {
         step: state.step,
         steps: run.steps,
@@ -113,19 +131,14 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
         for batch in &mut batches {
             corpus.next(&mut state.place, run.sequences, run.length, batch)?;
         }
-        let targets: usize =
-            batches.iter().map(|batch| batch.targets.iter().filter(|t| **t != NONE).count()).sum();
-        network.prepare(on, &params).map_err(|e| diverged(&state, &dir, e))?;
-        let mut loss = 0f64;
-        for (nth, batch) in batches.iter().enumerate() {
-            let back = Gradients { values: &mut grads, factor: 1.0 / targets.max(1) as f32, add: nth > 0 };
-            let batch = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
-            network
-                .run(on, &params, batch, &mut losses, Some(back))
-                .map_err(|e| diverged(&state, &dir, e))?;
-            loss += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
+        let task = Task::new(state.step + 1, &params, &batches);
+        let note = &mut |note| watch(Event::Note(note));
+        let peers = leader.as_mut().map_or(&mut [][..], |leader| leader.peers(note));
+        let loss = adder.run(&mut network, on, task, peers, &mut grads);
+        if let Some(leader) = &mut leader {
+            leader.settle(task.step, note);
         }
-        loss /= targets.max(1) as f64;
+        let loss = loss.map_err(|e| diverged(&state, &dir, e))? / targets(&batches).max(1) as f64;
         let norm = squares(on, &grads).sqrt();
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("the loss is {loss} and the norm of its gradient {norm}");
@@ -201,6 +214,9 @@ pub fn train(run: &Run, stop: &dyn Fn() -> bool, watch: &mut dyn FnMut(Event)) -
                 return Ok(End::Stopped(path));
             }
         }
+    }
+    if let Some(leader) = leader {
+        leader.finish(&mut |note| watch(Event::Note(note)));
     }
     let model = finished(run);
     export::masters(on, run, &config, &layout, &params, &files, &model)?;

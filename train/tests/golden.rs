@@ -11,6 +11,7 @@ use tern_train::network::{Batch, Gradients, Network};
 use tern_train::ops::Machine;
 use tern_train::ops::loss::{NONE, RowLoss};
 use tern_train::ops::quantiser::Quantiser;
+use tern_train::ops::rope::Angles;
 use tern_train::optimiser::{AdamW, Rates};
 use tern_train::params::Layout;
 
@@ -79,7 +80,7 @@ fn pass(network: &mut Network, on: Machine, params: &[f32], tokens: &[u32]) -> (
     let count = (tokens.len() - 1) as f32;
     network.prepare(on, params).unwrap();
     let batch = Batch { tokens, targets: &targets, starts: &starts };
-    let back = Gradients { values: &mut grads, factor: 1.0 / count, add: false };
+    let back = Gradients { values: &mut grads, factor: 1.0 / count };
     network.run(on, params, batch, &mut losses, Some(back)).unwrap();
     (losses.iter().map(|row| row.loss).sum::<f32>() / count, grads)
 }
@@ -96,7 +97,7 @@ fn loss_and_every_gradient_equal_the_reference() {
             let mut network = Network::new(
                 &golden.config,
                 &golden.layout,
-                golden.tokens.len(),
+                Angles::new(&golden.config.rope, golden.config.head_dim, golden.tokens.len()),
                 Quantiser::Matrix,
                 recompute,
             );
@@ -126,7 +127,8 @@ fn five_steps_of_adamw_give_the_reference_losses() {
     let Golden { config, layout, mut params, tokens, known, .. } = golden();
     let pool = Pool::new(2);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
-    let mut network = Network::new(&config, &layout, tokens.len(), Quantiser::Matrix, false);
+    let angles = Angles::new(&config.rope, config.head_dim, tokens.len());
+    let mut network = Network::new(&config, &layout, angles, Quantiser::Matrix, false);
     let (mut m, mut v) = (vec![0.0; params.len()], vec![0.0; params.len()]);
     let adam = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
     let want: Vec<f64> =

@@ -3,7 +3,9 @@
 mod board;
 mod events;
 mod screen;
+mod worker;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -15,8 +17,9 @@ use tern::{Head, Model, Options};
 use tern_kernels::{KvFormat, Rounding};
 use tern_train::config::{self, KEYS, Run};
 use tern_train::data::Rules;
+use tern_train::machines::leader::Leader;
 use tern_train::metrics::{self, Validation};
-use tern_train::run::{End, Event, train};
+use tern_train::run::{End, Event, lead};
 use tern_train::{check, export, folder, tokenizer};
 
 use self::board::Board;
@@ -39,7 +42,9 @@ Examples:
   tern train run
   tern train --from story --train chats.jsonl --out tuned --rate 2e-4
   tern train export run masters
-  tern train check run model.gguf";
+  tern train check run model.gguf
+  tern train run --listen 192.168.1.10:7070 --token-file token.txt
+  tern train worker 192.168.1.10:7070 --token-file token.txt";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
@@ -76,6 +81,12 @@ pub(crate) struct Train {
     /// Print what happens as JSON, one object a line: those of metrics.jsonl, notes, checkpoints and the end
     #[arg(long, conflicts_with = "monitor")]
     json: bool,
+    /// Let `tern train worker` on other machines compute some of a step's batches (`accumulate` of them), to the same bits
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// A file with the token that workers must know; needed where other machines can reach the address
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
 }
@@ -121,6 +132,8 @@ enum Part {
         #[arg(long)]
         json: bool,
     },
+    /// Compute batches for a run on another machine
+    Worker(worker::Worker),
     /// Compare a model in the engine with the trainer's own figures, on the run's held-out documents
     Check(Check),
 }
@@ -214,6 +227,7 @@ impl Train {
                 terminal::remark(&format!("wrote {}: the masters of step {step}", output.display()));
                 Ok(())
             }
+            Some(Part::Worker(worker)) => worker.run(),
             Some(Part::Check(check)) => check.run(),
             None => {
                 let run = match &self.config {
@@ -232,6 +246,21 @@ impl Train {
     }
 
     fn train(&self, run: &Run) -> Outcome {
+        let mut leader = match self.listen {
+            Some(address) => {
+                let token = self.token_file.as_deref().map_or(Ok(String::new()), worker::token)?;
+                if token.is_empty() && !address.ip().is_loopback() {
+                    let what = format!(
+                        "{address} can be reached from other machines: `--token-file` asks workers for a token"
+                    );
+                    return Err(Failure::misused(what));
+                }
+                let leader = Leader::listen(address, &token)?;
+                terminal::remark(&format!("workers are let in at {}", leader.address()));
+                Some(leader)
+            }
+            None => None,
+        };
         signal::listen()?;
         let asked = signal::termination()?;
         let writing = Writing::begin();
@@ -247,7 +276,7 @@ impl Train {
             }
         }
         let mut last_words = None;
-        let end = train(run, &stop, &mut |event| match &view {
+        let end = lead(run, leader.as_mut(), &stop, &mut |event| match &view {
             Some(view) => {
                 if let Event::Validation(found) = &event {
                     last_words = Some(held_out(found));

@@ -197,7 +197,7 @@ impl Room {
         }
     }
 
-    /// `dw = gᵀ x~` (added to it with `add_dw`) and `dx = g W~` (with `add_dx`). `w` is the float matrix, for the twin.
+    /// `dw = gᵀ x~` and `dx = g W~` (added to it with `add_dx`). `w` is the float matrix, for the twin.
     #[expect(clippy::too_many_arguments, reason = "an operation with two outputs")]
     pub fn backward(
         &mut self,
@@ -207,7 +207,6 @@ impl Room {
         w: &[f32],
         g: &[f32],
         dw: &mut [f32],
-        add_dw: bool,
         dx: &mut [f32],
         add_dx: bool,
     ) {
@@ -216,14 +215,14 @@ impl Room {
             (Input::Codes(codes), Weight::Ternary { bytes, scale, .. }) => {
                 let outputs = dw.len() / codes.cols();
                 self.digits.set_columns(cpu, pool, g, outputs, &self.steps);
-                digit_product(cpu, pool, &self.digits, &self.codes, 1.0, dw, add_dw);
+                digit_product(cpu, pool, &self.digits, &self.codes, 1.0, dw, false);
                 self.digits.set_rows(cpu, pool, g, outputs);
                 digit_product(cpu, pool, &self.digits, bytes, *scale, dx, add_dx);
             }
             (Input::Floats { x, cols }, Weight::Float { quantiser, rounded, .. }) => {
                 let w = if quantiser.is_weight_only() { &rounded[..] } else { w };
                 let (g, x) = (Matrix::new(g, dw.len() / cols), Matrix::new(x, *cols));
-                dense_product(cpu, pool, g.transposed(), x, dw, *cols, add_dw);
+                dense_product(cpu, pool, g.transposed(), x, dw, *cols, false);
                 dense_product(cpu, pool, g, Matrix::new(w, *cols), dx, *cols, add_dx);
             }
             _ => unreachable!("codes meet trits only"),

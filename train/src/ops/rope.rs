@@ -18,12 +18,21 @@ pub struct Angles {
 impl Angles {
     /// The angle is rounded to f32 before its cosine is taken, as the engine does.
     pub fn new(rope: &Rope, head_dim: usize, positions: usize) -> Self {
-        let half = head_dim / 2;
-        let (frequencies, magnitude) = (rope.frequencies(head_dim), rope.magnitude());
+        Self::turned(&rope.frequencies(head_dim), rope.magnitude(), rope.pairing, positions)
+    }
+
+    /// By what a position turns each pair, and what cosines and sines are multiplied by.
+    pub fn turned(frequencies: &[f32], magnitude: f32, pairing: Pairing, positions: usize) -> Self {
+        let half = frequencies.len();
         let angles = (0..positions * half).map(|i| f64::from((i / half) as f32 * frequencies[i % half]));
         let (sin, cos) =
             angles.map(|angle| (angle.sin() as f32 * magnitude, angle.cos() as f32 * magnitude)).unzip();
-        Self { cos, sin, half, pairing: rope.pairing }
+        Self { cos, sin, half, pairing }
+    }
+
+    /// How many positions there are.
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half
     }
 
     /// Turns one head at a position, forwards or (`sign` = -1) back.

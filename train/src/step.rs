@@ -1,0 +1,210 @@
+//! The gradient of a step: each of its batches has one by itself, and these are added up from the first to the last. Who
+//! computed a batch, and which was done first, changes no bit of the sum, so that machines can share them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::corpus::Sequences;
+use crate::error::Result;
+use crate::network::{Batch, Gradients, Network};
+use crate::ops::Machine;
+use crate::ops::loss::{NONE, RowLoss};
+
+/// What a step computes with.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// Which step it is; no two of a run have the same parameters.
+    pub step: u64,
+    /// All weights.
+    pub params: &'a [f32],
+    /// The batches, in their order.
+    pub batches: &'a [Sequences],
+    /// What a target's loss counts: one over the number of the step's targets.
+    pub factor: f32,
+}
+
+impl<'a> Task<'a> {
+    /// The step of these batches.
+    pub fn new(step: u64, params: &'a [f32], batches: &'a [Sequences]) -> Self {
+        Self { step, params, batches, factor: 1.0 / targets(batches).max(1) as f32 }
+    }
+}
+
+/// Tokens of these batches that are to be predicted.
+pub fn targets(batches: &[Sequences]) -> usize {
+    batches.iter().flat_map(|batch| &batch.targets).filter(|target| **target != NONE).count()
+}
+
+/// The sum of a batch's losses, and its gradient into `out`; [`Network::prepare`] has seen these parameters.
+pub fn batch(
+    network: &mut Network,
+    on: Machine,
+    params: &[f32],
+    batch: &Sequences,
+    factor: f32,
+    losses: &mut Vec<RowLoss>,
+    out: &mut Vec<f32>,
+) -> Result<f64> {
+    losses.resize(batch.tokens.len(), RowLoss::default());
+    out.resize(params.len(), 0.0);
+    let rows = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
+    network.run(on, params, rows, losses, Some(Gradients { values: out, factor }))?;
+    Ok(losses.iter().map(|row| f64::from(row.loss)).sum())
+}
+
+/// What a batch came to.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) loss: f64,
+    pub(crate) gradient: Vec<f32>,
+}
+
+/// Which batches of a step wait, and which are done.
+#[derive(Debug)]
+pub(crate) struct Board {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: BTreeSet<usize>,
+    done: BTreeMap<usize, Part>,
+    /// Batches whose gradients are in the sum: always the first of them.
+    added: usize,
+    count: usize,
+    spare: Vec<Vec<f32>>,
+}
+
+/// What is next for the machine that adds up.
+enum Next {
+    Add(Part),
+    Compute(usize),
+    Done,
+}
+
+impl Board {
+    fn new(count: usize, spare: Vec<Vec<f32>>) -> Self {
+        let state = State { waiting: (0..count).collect(), done: BTreeMap::new(), added: 0, count, spare };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first batch that nobody has taken.
+    pub(crate) fn claim(&self) -> Option<usize> {
+        self.lock().waiting.pop_first()
+    }
+
+    /// A batch that was taken is to be computed by another.
+    pub(crate) fn give_back(&self, batch: usize) {
+        self.lock().waiting.insert(batch);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn done(&self, batch: usize, part: Part) {
+        self.lock().done.insert(batch, part);
+        self.changed.notify_all();
+    }
+
+    /// A buffer for a gradient.
+    pub(crate) fn buffer(&self) -> Vec<f32> {
+        self.lock().spare.pop().unwrap_or_default()
+    }
+
+    /// Nobody takes another batch.
+    fn close(&self) {
+        self.lock().waiting.clear();
+    }
+
+    /// What to do next; waits while others compute.
+    fn next(&self) -> Next {
+        let mut state = self.lock();
+        loop {
+            let added = state.added;
+            if let Some(part) = state.done.remove(&added) {
+                state.added += 1;
+                return Next::Add(part);
+            }
+            if added == state.count {
+                return Next::Done;
+            }
+            if let Some(batch) = state.waiting.pop_first() {
+                return Next::Compute(batch);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Another machine.
+pub(crate) trait Peer: Send {
+    /// Computes this batch, then others for as long as there are any. One that is lost gives its batch back, and keeps that
+    /// it is lost.
+    fn help(&mut self, task: Task, board: &Board, first: usize);
+}
+
+/// This machine's part of every step.
+#[derive(Debug, Default)]
+pub struct Adder {
+    losses: Vec<RowLoss>,
+    spare: Vec<Vec<f32>>,
+}
+
+impl Adder {
+    /// The sum of a step's losses, and of its gradients into `sum`; `peers` compute batches too, and those that are lost say
+    /// so of themselves.
+    pub(crate) fn run<P: Peer>(
+        &mut self,
+        network: &mut Network,
+        on: Machine,
+        task: Task,
+        peers: &mut [P],
+        sum: &mut Vec<f32>,
+    ) -> Result<f64> {
+        let board = Board::new(task.batches.len(), std::mem::take(&mut self.spare));
+        // One to each in turn, the first to this machine, which would have the only one soonest; then as they come.
+        let mut mine = board.claim();
+        let loss = std::thread::scope(|scope| {
+            for peer in peers {
+                let (Some(first), board) = (board.claim(), &board) else { break };
+                scope.spawn(move || peer.help(task, board, first));
+            }
+            let mut all = || -> Result<f64> {
+                let mut loss = 0f64;
+                network.prepare(on, task.params)?;
+                loop {
+                    let next = mine.take().map_or_else(|| board.next(), Next::Compute);
+                    match next {
+                        Next::Compute(nth) => {
+                            let mut gradient = board.buffer();
+                            let (losses, out) = (&mut self.losses, &mut gradient);
+                            let of = &task.batches[nth];
+                            let loss = batch(network, on, task.params, of, task.factor, losses, out)?;
+                            board.done(nth, Part { loss, gradient });
+                        }
+                        Next::Add(mut part) => {
+                            loss += part.loss;
+                            match board.lock().added {
+                                1 => std::mem::swap(sum, &mut part.gradient),
+                                _ => on.add(sum, &part.gradient),
+                            }
+                            board.lock().spare.push(part.gradient);
+                        }
+                        Next::Done => return Ok(loss),
+                    }
+                }
+            };
+            // Peers must end before this does.
+            let loss = all();
+            board.close();
+            loss
+        })?;
+        self.spare = board.state.into_inner().unwrap_or_else(PoisonError::into_inner).spare;
+        // An empty buffer is no buffer: the first sum had none to swap.
+        self.spare.retain(|buffer| !buffer.is_empty());
+        Ok(loss)
+    }
+}

@@ -1,0 +1,72 @@
+//! A small corpus, runs of a tiny model, and what they come to.
+
+use std::fs;
+use std::path::Path;
+
+use tern_train::config::Run;
+use tern_train::data::Rules;
+use tern_train::metrics::{self, Line};
+use tern_train::random::Random;
+use tern_train::run::End;
+use tern_train::tokenizer;
+
+/// A directory with texts, chats and a tokenizer.
+pub fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random::new(1, 1);
+    let words = ["the", "tern", "flies", "over", "a", "cold", "sea", "and", "sleeps", "on", "warm", "sand"];
+    let mut sentence = |count: u64| {
+        let words = (0..count).map(|_| words[random.below(words.len() as u64) as usize]);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let texts: Vec<String> = (0..120).map(|nth| sentence(5 + nth % 40)).collect();
+    fs::write(dir.path().join("a.txt"), texts.join("<|endoftext|>\n")).unwrap();
+    let chat = |nth: u64, question: String, answer: String| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{question}\"}}, {{\"role\": \"assistant\", \"content\": \"{answer} {nth}\"}}]}}\n"
+        )
+    };
+    let chats: String = (0..20).map(|nth| chat(nth, sentence(4), sentence(6))).collect();
+    fs::write(dir.path().join("b.jsonl"), chats).unwrap();
+    let files = [dir.path().join("a.txt"), dir.path().join("b.jsonl")];
+    let rules = Rules { text_key: "text", separator: "<|endoftext|>", join_lines: false };
+    tokenizer::train(&files, rules, 300, &dir.path().join("tok"), &mut |_| {}).unwrap();
+    dir
+}
+
+pub fn run(dir: &Path, out: &str, more: &str) -> Run {
+    // Later lines win, as flags over a file.
+    let mut lines = std::collections::BTreeMap::new();
+    let text = format!(
+        "out = \"{out}\"\ntrain = [\"a.txt\", \"b.jsonl\"]\ntokenizer = \"tok\"\nvalidation = 0.1\ndim = 32\nlayers = 2\n\
+         hidden = 48\nheads = 2\nkv_heads = 1\nhead_dim = 16\nlength = 32\nsequences = 3\naccumulate = 2\nsteps = 12\n\
+         warmup = 2\nlog_every = 1\nvalidate_every = 5\nsave_every = 4\nthreads = 2\nrate = 5e-3\n{more}\n"
+    );
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        lines.insert(line.split(" = ").next().unwrap(), line);
+    }
+    Run::parse(&lines.into_values().collect::<Vec<_>>().join("\n"), &[], dir).unwrap()
+}
+
+/// The numbers of a run that do not depend on the clock.
+pub fn numbers(out: &Path) -> Vec<String> {
+    let line = |line: Line| match line {
+        Line::Step(s) => format!(
+            "{} {} {} {:x} {:x} {:x}",
+            s.step,
+            s.tokens,
+            s.epoch,
+            s.loss.to_bits(),
+            s.gradient.to_bits(),
+            s.rate.to_bits()
+        ),
+        Line::Validation(v) => format!("validation {} {:x}", v.step, v.loss.to_bits()),
+        Line::Sample { step, text } => format!("sample {step} {text}"),
+    };
+    metrics::read(out).unwrap().into_iter().map(line).collect()
+}
+
+pub fn masters(end: End) -> Vec<u8> {
+    let End::Done(model) = end else { panic!("{end:?}") };
+    fs::read(model.join("model.safetensors")).unwrap()
+}
