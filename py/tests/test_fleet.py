@@ -126,6 +126,13 @@ def test_rates_out_of_a_record(tmp_path):
         Rates.read(str(path), 4)
 
 
+def test_rates_of_a_model(capsys):
+    fleet.main(["story", "--rates"])
+    told = json.loads(capsys.readouterr().out)
+    rates = Rates.of(told["rates"])
+    assert told["threads"] == 1 and 0 < rates.step(1) < rates.step(256) < 10
+
+
 def test_what_a_request_begins_with():
     talk = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
     first = beginning("/v1/chat/completions", {"messages": talk}, 100)
