@@ -1,9 +1,9 @@
 # `make ci` is what CI runs: `.ci/run` all of it, the workflow one part to a job.
 
-.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py ray chart miri fuzz release release-check package-check systems
+.PHONY: ci check test tests lint doc fuzz-check arm wasm web browser clients exports hub shells book c py ray chart lm-eval miri fuzz release release-check package-check systems
 
 # The tests come last, so that their closing lines close the log.
-ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c py chart test
+ci: lint doc fuzz-check arm wasm browser clients exports hub shells book c py chart lm-eval test
 
 check: lint doc fuzz-check test
 
@@ -73,6 +73,10 @@ ray:
 # The chart and KServe's manifest, without a cluster.
 chart: tests
 	.ci/chart
+
+# lm-eval through the Python package, beside `tern eval tasks` and the server: the same item by item.
+lm-eval: tests py
+	.ci/lm-eval
 
 # Archives, packages, image, lists of parts and checksums in target/dist; then all of it tried in a bare system.
 release:

@@ -1,8 +1,9 @@
 //! Tasks: questions of public test sets, how they are put to a model, and how its answers are graded.
 //!
 //! A task is a small JSON file ([`Task`]); those in `tasks/builtin/` are built in, and a user's own work the same way.
-//! Nothing here runs a model: questions come out as texts to be scored or continued, answers go in, grades come out.
+//! Lines of a file of items become questions ([`read`]), an [`Asker`] puts them to a model, and its answers are graded.
 
+mod ask;
 mod grade;
 mod instructions;
 mod items;
@@ -11,6 +12,7 @@ mod numbers;
 mod task;
 mod words;
 
+pub use ask::{Asker, Done};
 pub use grade::{Answer, Record, Tally, Total, grade};
 pub use items::{Ask, Gold, Question, Read, Rules, read};
 pub use task::{Kind, Task, builtin};

@@ -9,6 +9,7 @@ mod find;
 mod numbers;
 mod open;
 mod pieces;
+mod tasks;
 mod texts;
 mod train;
 mod wait;

@@ -16,5 +16,6 @@ def test_there_are_blocks():
 
 @pytest.mark.parametrize("nth", range(len(BLOCKS)))
 def test_a_block_runs(nth, tmp_path):
+    (tmp_path / "items").symlink_to(ROOT / "testdata/golden/eval")
     done = subprocess.run([sys.executable, "-c", BLOCKS[nth]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -95,7 +95,7 @@ def test_tokens(llama):
 
 
 @pytest.mark.parametrize("word, value", [
-    ("lora_path", "x"), ("chat_format", "chatml"), ("rope_freq_base", 5e5), ("draft_model", object()), ("type_k", 2),
+    ("lora_path", "x"), ("rope_freq_base", 5e5), ("draft_model", object()), ("type_k", 2),
     ("n_ctx", -1), ("kv_overrides", {}), ("vocab_only", True),
 ])
 def test_what_would_change_the_answer_is_refused_by_name(word, value):
@@ -108,6 +108,15 @@ def test_unknown_words_are_refused_and_harmless_ones_are_not():
         Llama("story", n_ctxx=5)
     with Llama("story", n_gpu_layers=-1, n_batch=64, use_mlock=False, verbose=False) as model:
         assert model.n_ctx() == 512
+
+
+def test_the_format_of_a_chat_is_the_models_own_and_that_is_said(llama):
+    with pytest.warns(UserWarning, match="chat_format='chatml' has no effect"):
+        model = Llama("story", chat_format="chatml")
+    with model:
+        talk = [{"role": "user", "content": "Hello!"}]
+        found = [one.create_chat_completion(talk, max_tokens=5, temperature=0)["choices"] for one in (model, llama)]
+    assert found[0] == found[1]
 
 
 def test_from_pretrained_says_what_is_missing(monkeypatch, tmp_path):

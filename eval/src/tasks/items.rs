@@ -66,6 +66,16 @@ pub struct Read {
     pub bad: Vec<(usize, String)>,
 }
 
+impl Read {
+    /// Keeps the first so many questions, and what is bad before the last of them.
+    pub fn limit(&mut self, count: usize) {
+        self.questions.truncate(count);
+        if let Some(last) = self.questions.last().map(|question| question.line) {
+            self.bad.retain(|(line, _)| *line < last);
+        }
+    }
+}
+
 /// Reads the items of a task; empty lines are none, every other line is a question or is told as bad.
 pub fn read(task: &Task, text: &str) -> Read {
     let mut read = Read::default();

@@ -1,6 +1,8 @@
 //! What a task's file says.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,6 +137,29 @@ impl Task {
         let task: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         task.check()?;
         Ok(task)
+    }
+
+    /// A task by a word: the name of a built-in one, or a `.json` file, and then the folder of that. `None` where no task is
+    /// called so.
+    pub fn find(word: &Path) -> Result<Option<(Self, Option<PathBuf>)>, String> {
+        if word.extension().is_none_or(|extension| extension != "json") {
+            return Ok(word.to_str().and_then(Self::named).map(|task| (task, None)));
+        }
+        let wrong = |what: String| format!("{}: {what}", word.display());
+        let text = fs::read_to_string(word).map_err(|error| wrong(error.to_string()))?;
+        let task = Self::parse(&text).map_err(wrong)?;
+        Ok(Some((task, Some(word.parent().unwrap_or(Path::new("")).to_owned()))))
+    }
+
+    /// The file of its items in the first of these folders that has it, as it is or compressed.
+    pub fn items(&self, folders: &[&Path]) -> Result<PathBuf, String> {
+        let inside =
+            |folder: &&Path| ["", ".zst", ".gz"].map(|end| folder.join(format!("{}{end}", self.file)));
+        let found = folders.iter().flat_map(inside).find(|path| path.is_file());
+        found.ok_or_else(|| {
+            let first = folders.first().copied().unwrap_or(Path::new("")).join(&self.file);
+            format!("{}: no such file of items for {}", first.display(), self.name)
+        })
     }
 
     fn check(&self) -> Result<(), String> {

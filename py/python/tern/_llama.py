@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Iterator, Mapping, Optional, Sequence, Union, cast
 
 from tern import _tern
@@ -28,7 +29,6 @@ NEUTRAL = {
     "lora_base": (None,),
     "lora_path": (None,),
     "lora_scale": (1.0,),
-    "chat_format": (None,),
     "chat_handler": (None,),
     "draft_model": (None,),
     "tokenizer": (None,),
@@ -56,11 +56,13 @@ class Llama:
         type_v: Union[None, int, str] = None,
         **rest: Any,
     ) -> None:
+        if rest.get("chat_format") is not None:
+            warnings.warn(f"chat_format={rest['chat_format']!r} has no effect: the model's own chat template is used", stacklevel=2)
         for word, value in rest.items():
             if word in NEUTRAL:
                 if value not in NEUTRAL[word]:
                     raise ValueError(f"{word}={value!r} is not supported: expected {NEUTRAL[word][0]!r}")
-            elif word not in HARMLESS:
+            elif word not in HARMLESS and word != "chat_format":
                 raise TypeError(f"Llama() got an unexpected keyword argument {word!r}")
         if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or n_ctx < 0:
             raise ValueError(f"n_ctx={n_ctx!r}: expected tokens, or 0 for as many as the model was made for")

@@ -244,6 +244,23 @@ class Model:
         """Perplexity, its standard error, and how many tokens were scored; see `tern.eval.perplexity`."""
         return self._engine.perplexity(_ids(tokens), self.n_ctx_train if n_ctx is None else n_ctx, stride)
 
+    def tasks(
+        self,
+        tasks: Sequence[Union[Path, Mapping[str, Any]]],
+        *,
+        data: Path = ".",
+        limit: Optional[int] = None,
+        batch: int = 16,
+        skip_bad: bool = False,
+        callback: Optional[Callable[[str, int, int], Any]] = None,
+    ) -> list[dict[str, Any]]:
+        """What came out of tasks; see `tern.eval.tasks`."""
+        if isinstance(tasks, (str, os.PathLike, _Mapping)):
+            raise TypeError("expected a list of tasks, found one")
+        words = [(json.dumps(one), True) if isinstance(one, _Mapping) else (os.fspath(one), False) for one in tasks]
+        found: list[dict[str, Any]] = json.loads(self._engine.tasks(words, data, limit, batch, skip_bad, callback))
+        return found
+
     def embed(self, texts: Sequence[str], *, pooling: Optional[str] = None, truncate: bool = False) -> NDArray[np.float32]:
         """Vectors of length 1, of shape (texts, dim). A model that writes needs `pooling`: mean, last or cls."""
         if isinstance(texts, str):

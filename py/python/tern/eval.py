@@ -1,9 +1,9 @@
-"""How good a model is: the perplexity of a text."""
+"""How good a model is: the perplexity of a text, and its accuracy in tasks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Union
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from tern._model import Model, Path
 
@@ -16,6 +16,35 @@ class Perplexity:
     error: float
     tokens: int
     n_ctx: int
+
+
+@dataclass
+class Figure:
+    """A mean over items, its standard error, and how many grades are in it."""
+
+    value: float
+    error: float
+    count: int
+
+
+@dataclass
+class TaskResult:
+    """What came out of a task: its figures, of which `metric` names the one that stands for it; each item's line in the file,
+    its grades and what led to them; and the lines that were left out, with the reason."""
+
+    task: str
+    metric: str
+    figures: dict[str, Figure]
+    items: list[dict[str, Any]]
+    bad: list[tuple[int, str]]
+    data: str
+    seconds: float
+    tokens: int
+
+    @property
+    def value(self) -> float:
+        """The figure that stands for the task."""
+        return self.figures[self.metric].value
 
 
 def perplexity(
@@ -36,3 +65,32 @@ def perplexity(
     finally:
         if loaded is not model:
             loaded.close()
+
+
+def tasks(
+    model: Union[Path, Model],
+    tasks: Sequence[Union[Path, Mapping[str, Any]]],
+    *,
+    data: Path = ".",
+    limit: Optional[int] = None,
+    batch: int = 16,
+    skip_bad: bool = False,
+    callback: Optional[Callable[[str, int, int], Any]] = None,
+) -> list[TaskResult]:
+    """Puts tasks to a model, as `tern eval tasks` does, with the same answers. A task is the name of a built-in one, a JSON file
+    of your own, or what is in such a file as a dict; `data` is the folder with the files of items. `limit` asks the first
+    items only, `batch` is how many are worked on side by side, `skip_bad` leaves out what cannot be asked, which is an
+    error otherwise. `callback(task, done, all)` hears how far it is; its exception ends the run, and so does Ctrl-C."""
+    loaded = model if isinstance(model, Model) else Model(model, parallel=1)
+    try:
+        found = loaded.tasks(tasks, data=data, limit=limit, batch=batch, skip_bad=skip_bad, callback=callback)
+    finally:
+        if loaded is not model:
+            loaded.close()
+    return [
+        TaskResult(
+            one["task"], one["metric"], {name: Figure(**figure) for name, figure in one["figures"].items()}, one["items"],
+            [(line, what) for line, what in one["bad"]], one["data"], one["seconds"], one["tokens"],
+        )
+        for one in found
+    ]

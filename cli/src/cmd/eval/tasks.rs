@@ -1,10 +1,8 @@
 //! `tern eval tasks`: public test sets, put to a model and graded.
 
-mod ask;
 mod log;
 mod show;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tern::Model;
 use tern_eval::Scorer;
-use tern_eval::tasks::{self, Question, Task};
+use tern_eval::tasks::{self, Asker, Task};
 
 use super::{Common, hash};
 use crate::failure::{Failure, Outcome};
@@ -20,7 +18,6 @@ use crate::progress::Bar;
 use crate::sampling::at_least_one;
 use crate::signal;
 use crate::terminal;
-use ask::Asker;
 use log::Log;
 
 const EXAMPLES: &str = "\
@@ -41,7 +38,7 @@ pub(super) struct Tasks {
     model: Option<PathBuf>,
     /// Tasks: names, or files that define one
     #[arg(value_name = "TASK", required_unless_present = "list")]
-    tasks: Vec<String>,
+    tasks: Vec<PathBuf>,
     /// List the built-in tasks and the files that they read
     #[arg(long)]
     list: bool,
@@ -72,17 +69,14 @@ struct Loaded {
     task: Task,
     data: PathBuf,
     data_sha256: String,
-    questions: Vec<Question>,
-    bad: Vec<(usize, String)>,
+    read: tasks::Read,
 }
 
 /// What came out of a task.
 struct Done {
     loaded: Loaded,
-    tally: tasks::Tally,
+    done: tasks::Done,
     seconds: f64,
-    rows: u64,
-    resumed: usize,
 }
 
 impl Tasks {
@@ -123,32 +117,26 @@ impl Tasks {
     }
 
     /// A task and its items.
-    fn load(&self, word: &str) -> Outcome<Loaded> {
-        let (task, beside) = definition(word)?;
-        let inside = |dir: &Path| {
-            let names = ["", ".zst", ".gz"].map(|packed| dir.join(format!("{}{packed}", task.file)));
-            names.into_iter().find(|path| path.is_file())
-        };
-        let data = inside(&self.data).or_else(|| beside.as_deref().and_then(inside)).ok_or_else(|| {
-            let path = self.data.join(&task.file);
-            Failure::failed(format!("{}: no such file of items for {}", path.display(), task.name))
+    fn load(&self, word: &Path) -> Outcome<Loaded> {
+        let found = Task::find(word).map_err(Failure::failed)?;
+        let (task, beside) = found.ok_or_else(|| {
+            Failure::misused(format!("no task is called `{}`", word.display()))
+                .hint("`tern eval tasks --list` lists them; a task of your own is a .json file")
+        })?;
+        let folders: Vec<&Path> =
+            [Some(&self.data), beside.as_ref()].into_iter().flatten().map(|p| &**p).collect();
+        let data = task.items(&folders).map_err(|what| {
+            Failure::failed(what)
                 .hint("--data DIR says where the files of items are; `tern eval tasks --list` names them")
         })?;
         let text = super::ppl::read(&data)?;
         let mut read = tasks::read(&task, &text);
-        read.questions.truncate(self.limit.unwrap_or(read.questions.len()));
-        if let (Some(_), Some(last)) = (self.limit, read.questions.last().map(|question| question.line)) {
-            read.bad.retain(|(line, _)| *line < last);
+        if let Some(limit) = self.limit {
+            read.limit(limit);
         }
-        let loaded = Loaded {
-            task,
-            data_sha256: hash::hex(text.as_bytes()),
-            data,
-            questions: read.questions,
-            bad: read.bad,
-        };
+        let loaded = Loaded { task, data_sha256: hash::hex(text.as_bytes()), data, read };
         self.check(&loaded)?;
-        if loaded.questions.is_empty() {
+        if loaded.read.questions.is_empty() {
             return Err(Failure::failed(format!(
                 "{}: no item of {} is in it",
                 loaded.data.display(),
@@ -163,7 +151,7 @@ impl Tasks {
         const SHOWN: usize = 20;
         let path = loaded.data.display();
         let line = |(line, what): &(usize, String)| format!("{path}: line {line}: {what}");
-        let told: Vec<String> = loaded.bad.iter().take(SHOWN).map(line).collect();
+        let told: Vec<String> = loaded.read.bad.iter().take(SHOWN).map(line).collect();
         if told.is_empty() {
             return Ok(());
         }
@@ -172,28 +160,19 @@ impl Tasks {
             return Ok(());
         }
         told.iter().for_each(|line| terminal::error(line));
-        let count = loaded.bad.len();
+        let count = loaded.read.bad.len();
         Err(Failure::failed(format!("{}: {count} items cannot be asked", loaded.task.name))
             .hint("--skip-bad leaves them out"))
     }
 
     /// Finds items that are too long for the model.
     fn fit(&self, model: &Model, loaded: &mut Loaded) -> Outcome {
-        let asker = Asker::new(model, &loaded.task)?;
-        let already = loaded.bad.len();
-        let mut bad = Vec::new();
-        loaded.questions.retain(|question| match asker.check(question) {
-            Ok(()) => true,
-            Err(what) => {
-                bad.push((question.line, what));
-                false
-            }
-        });
-        loaded.bad.extend(bad);
-        if loaded.bad.len() > already {
+        let already = loaded.read.bad.len();
+        Asker::new(model, &loaded.task)?.fit(&mut loaded.read);
+        if loaded.read.bad.len() > already {
             self.check(loaded)?;
         }
-        if loaded.questions.is_empty() {
+        if loaded.read.questions.is_empty() {
             return Err(Failure::failed(format!(
                 "no item of {} can be asked of this model",
                 loaded.task.name
@@ -211,7 +190,6 @@ impl Tasks {
         hash: Option<&str>,
     ) -> Outcome<Done> {
         let asker = Asker::new(model, &loaded.task)?;
-        let mut tally = tasks::Tally::new(&loaded.task);
         let mut settings = super::settings(model);
         // The others change no answer.
         if let Some(settings) = settings.as_object_mut() {
@@ -229,46 +207,14 @@ impl Tasks {
             None => Log::none(),
             Some(dir) => Log::open(dir, &loaded.task.name, &header, self.resume)?,
         };
-        let mut records = log.take();
-        let rest: Vec<&Question> = loaded
-            .questions
-            .iter()
-            .filter(|question| !records.iter().any(|r| r.line == question.line))
-            .collect();
-        let resumed = loaded.questions.len() - rest.len();
-        let (start, rows) = (Instant::now(), scorer.rows());
+        let (known, start) = (log.take(), Instant::now());
         let mut bar = Bar::steps();
-        let batch = scorer.slots();
-        for (nth, questions) in rest.chunks(batch).enumerate() {
-            bar.step(resumed + nth * batch, loaded.questions.len(), loaded.task.name.clone());
-            for record in asker.ask(scorer, questions)? {
-                log.write(&record)?;
-                records.push(record);
-            }
-        }
+        let questions = &loaded.read.questions;
+        let done = asker.run(scorer, questions, known, |count, new| {
+            bar.step(count, questions.len(), loaded.task.name.clone());
+            new.iter().try_for_each(|record| log.write(record))
+        });
         bar.clear();
-        // In the order of the file, whatever that of the log: the same sums to the last bit.
-        for question in &loaded.questions {
-            if let Some(record) = records.iter().find(|record| record.line == question.line) {
-                tally.add(record);
-            }
-        }
-        let (seconds, rows) = (start.elapsed().as_secs_f64(), scorer.rows() - rows);
-        Ok(Done { loaded, tally, seconds, rows, resumed })
+        Ok(Done { done: done?, seconds: start.elapsed().as_secs_f64(), loaded })
     }
-}
-
-/// A task by name or from a file, and the directory of that file.
-fn definition(word: &str) -> Outcome<(Task, Option<PathBuf>)> {
-    let path = Path::new(word);
-    if path.extension().is_none_or(|extension| extension != "json") {
-        let task = Task::named(word).ok_or_else(|| {
-            Failure::misused(format!("no task is called `{word}`"))
-                .hint("`tern eval tasks --list` lists them; a task of your own is a .json file")
-        })?;
-        return Ok((task, None));
-    }
-    let text = fs::read_to_string(path).map_err(|error| Failure::failed(format!("{word}: {error}")))?;
-    let task = Task::parse(&text).map_err(|what| Failure::failed(format!("{word}: {what}")))?;
-    Ok((task, Some(path.parent().unwrap_or(Path::new(".")).to_owned())))
 }

@@ -20,8 +20,8 @@ pub(super) fn list() -> Outcome {
 
 pub(super) fn table(done: &[Done]) -> String {
     let mut text = String::from("| task | items | figure | value | ± |\n|---|---:|---|---:|---:|\n");
-    for Done { loaded, tally, .. } in done {
-        for (name, total) in tally.totals() {
+    for Done { loaded, done, .. } in done {
+        for (name, total) in done.tally.totals() {
             let main = if name == loaded.task.metric { " *" } else { "" };
             let (value, error) = figures(name, total);
             let _ = writeln!(
@@ -31,14 +31,15 @@ pub(super) fn table(done: &[Done]) -> String {
             );
         }
     }
-    for Done { loaded, seconds, rows, resumed, .. } in done {
-        let _ = write!(text, "\n{}: {} items in {seconds:.1} s", loaded.task.name, loaded.questions.len());
+    for Done { loaded, done: tasks::Done { rows, resumed, .. }, seconds } in done {
+        let _ =
+            write!(text, "\n{}: {} items in {seconds:.1} s", loaded.task.name, loaded.read.questions.len());
         let _ = write!(text, ", {:.1} tokens/s", *rows as f64 / seconds.max(1e-9));
         if *resumed > 0 {
             let _ = write!(text, ", {resumed} of them from the log");
         }
-        if !loaded.bad.is_empty() {
-            let _ = write!(text, ", {} left out as bad", loaded.bad.len());
+        if !loaded.read.bad.is_empty() {
+            let _ = write!(text, ", {} left out as bad", loaded.read.bad.len());
         }
     }
     text.push('\n');
@@ -54,7 +55,7 @@ fn figures(name: &str, total: tasks::Total) -> (String, String) {
 }
 
 pub(super) fn json(done: &Done) -> Value {
-    let Done { loaded, tally, seconds, rows, resumed } = done;
+    let Done { loaded, done: tasks::Done { tally, rows, resumed, .. }, seconds } = done;
     let figures: serde_json::Map<String, Value> =
         tally.totals().into_iter().map(|(name, total)| (name.to_owned(), json!(total))).collect();
     json!({
@@ -62,8 +63,8 @@ pub(super) fn json(done: &Done) -> Value {
         "metric": loaded.task.metric,
         "shots": loaded.task.shots,
         "figures": figures,
-        "items": loaded.questions.len(),
-        "bad": loaded.bad.iter().map(|(line, what)| json!({ "line": line, "what": what })).collect::<Vec<_>>(),
+        "items": loaded.read.questions.len(),
+        "bad": loaded.read.bad.iter().map(|(line, what)| json!({ "line": line, "what": what })).collect::<Vec<_>>(),
         "resumed": resumed,
         "seconds": seconds,
         "tokens": rows,

@@ -1,16 +1,33 @@
 //! Questions become tokens, and what the model makes of them answers.
 
-use tern::{Message, Model, Specials, Tokenizer};
-use tern_eval::tasks::{Answer, Ask, Question, Record, Task, grade};
-use tern_eval::{Item, Likelihood, Scorer};
+use std::collections::BTreeSet;
 
-use crate::failure::Outcome;
+use tern::{Error, Message, Model, Result, Specials, Tokenizer};
+
+use super::grade::{Answer, Record, Tally, grade};
+use super::items::{Ask, Question, Read};
+use super::task::Task;
+use crate::score::{Item, Likelihood, Scorer};
 
 /// Puts the questions of one task to one model.
-pub(super) struct Asker<'a> {
+#[derive(Debug)]
+pub struct Asker<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
     task: &'a Task,
+}
+
+/// What came out of a task.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Every question's, in the order of the file.
+    pub records: Vec<Record>,
+    /// Their figures.
+    pub tally: Tally,
+    /// Tokens that went through the model.
+    pub rows: u64,
+    /// Questions that had a record before.
+    pub resumed: usize,
 }
 
 /// Beginning and end in tokens.
@@ -20,12 +37,54 @@ struct Pair {
 }
 
 impl<'a> Asker<'a> {
-    pub(super) fn new(model: &'a Model, task: &'a Task) -> Outcome<Self> {
+    /// The model must have a tokenizer.
+    pub fn new(model: &'a Model, task: &'a Task) -> Result<Self> {
         Ok(Self { model, tokenizer: model.tokenizer()?, task })
     }
 
-    /// Says why a question cannot be put to this model.
-    pub(super) fn check(&self, question: &Question) -> Result<(), String> {
+    /// Moves the questions that cannot be put to this model, as those that are too long for it, to the bad ones.
+    pub fn fit(&self, read: &mut Read) {
+        let Read { questions, bad } = read;
+        questions.retain(|question| match self.check(question) {
+            Ok(()) => true,
+            Err(what) => {
+                bad.push((question.line, what));
+                false
+            }
+        });
+    }
+
+    /// Puts every question that has no record yet. `each` is called once before and after every batch with how many of all
+    /// are done and what was new; its error ends the run.
+    pub fn run<E: From<Error>>(
+        &self,
+        scorer: &mut Scorer,
+        questions: &[Question],
+        mut records: Vec<Record>,
+        mut each: impl FnMut(usize, &[Record]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Done, E> {
+        let known: BTreeSet<usize> = records.iter().map(|record| record.line).collect();
+        let rest: Vec<&Question> =
+            questions.iter().filter(|question| !known.contains(&question.line)).collect();
+        let resumed = questions.len() - rest.len();
+        let rows = scorer.rows();
+        each(resumed, &[])?;
+        for (nth, batch) in rest.chunks(scorer.slots()).enumerate() {
+            let new = self.ask(scorer, batch)?;
+            each(resumed + nth * scorer.slots() + new.len(), &new)?;
+            records.extend(new);
+        }
+        // In the order of the file, whatever that of the records: the same sums to the last bit.
+        let asked: BTreeSet<usize> = questions.iter().map(|question| question.line).collect();
+        records.retain(|record| asked.contains(&record.line));
+        records.sort_by_key(|record| record.line);
+        records.dedup_by_key(|record| record.line);
+        let mut tally = Tally::new(self.task);
+        records.iter().for_each(|record| tally.add(record));
+        Ok(Done { records, tally, rows: scorer.rows() - rows, resumed })
+    }
+
+    fn check(&self, question: &Question) -> std::result::Result<(), String> {
         let room = self.model.config().context;
         let most = match &question.ask {
             Ask::Write { prompt, .. } => self.prompt(prompt)?.len() + 1,
@@ -43,7 +102,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Puts as many questions as there are slots.
-    pub(super) fn ask(&self, scorer: &mut Scorer, questions: &[&Question]) -> Outcome<Vec<Record>> {
+    fn ask(&self, scorer: &mut Scorer, questions: &[&Question]) -> Result<Vec<Record>> {
         let answers = match questions.first().map(|question| &question.ask) {
             Some(Ask::Write { .. }) => self.write(scorer, questions)?,
             _ => self.score(scorer, questions)?,
@@ -51,14 +110,14 @@ impl<'a> Asker<'a> {
         Ok(questions.iter().zip(&answers).map(|(question, answer)| grade(question, answer)).collect())
     }
 
-    fn score(&self, scorer: &mut Scorer, questions: &[&Question]) -> Outcome<Vec<Answer>> {
+    fn score(&self, scorer: &mut Scorer, questions: &[&Question]) -> Result<Vec<Answer>> {
         // Ends after the same beginning are one item; a question may be several.
         let mut items: Vec<Item> = Vec::new();
         let mut places: Vec<Vec<(usize, usize)>> = Vec::new();
         for question in questions {
             let first = items.len();
             let mut mine = Vec::new();
-            for pair in self.pairs(&question.ask).map_err(tern::Error::Input)? {
+            for pair in self.pairs(&question.ask).map_err(Error::Input)? {
                 let found = (first..items.len()).find(|&at| items[at].context == pair.context);
                 let at = found.unwrap_or(items.len());
                 if found.is_none() {
@@ -96,13 +155,13 @@ impl<'a> Asker<'a> {
         Ok(questions.iter().zip(&places).map(answer).collect())
     }
 
-    fn write(&self, scorer: &mut Scorer, questions: &[&Question]) -> Outcome<Vec<Answer>> {
+    fn write(&self, scorer: &mut Scorer, questions: &[&Question]) -> Result<Vec<Answer>> {
         /// A stop is looked for in the text of so many last tokens: longer than any stop.
         const TAIL: usize = 24;
         let mut prompts = Vec::with_capacity(questions.len());
         for question in questions {
             if let Ask::Write { prompt, .. } = &question.ask {
-                prompts.push(self.prompt(prompt).map_err(tern::Error::Input)?);
+                prompts.push(self.prompt(prompt).map_err(Error::Input)?);
             }
         }
         let stops = self.tokenizer.stops();
@@ -125,7 +184,7 @@ impl<'a> Asker<'a> {
     }
 
     /// The tokens of each choice, and then of each choice alone.
-    fn pairs(&self, ask: &Ask) -> Result<Vec<Pair>, String> {
+    fn pairs(&self, ask: &Ask) -> std::result::Result<Vec<Pair>, String> {
         match ask {
             Ask::Choice { pairs, unconditional, .. } => {
                 let alone =
@@ -143,7 +202,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Beginning and end are encoded as one text, as the model would read it, and then parted.
-    fn pair(&self, start: &str, end: &str) -> Result<Pair, String> {
+    fn pair(&self, start: &str, end: &str) -> std::result::Result<Pair, String> {
         // Spaces at the border belong to the end: tokenizers put them in front of words.
         let kept = start.trim_end();
         let end = format!("{}{end}", &start[kept.len()..]);
@@ -164,7 +223,7 @@ impl<'a> Asker<'a> {
     }
 
     /// A prompt to be continued.
-    fn prompt(&self, text: &str) -> Result<Vec<u32>, String> {
+    fn prompt(&self, text: &str) -> std::result::Result<Vec<u32>, String> {
         let template = self.tokenizer.template().filter(|_| self.task.chat);
         let tokens = match template {
             None => self.encode(text)?,
@@ -177,7 +236,7 @@ impl<'a> Asker<'a> {
         if tokens.is_empty() { Err("the prompt is empty".to_owned()) } else { Ok(tokens) }
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+    fn encode(&self, text: &str) -> std::result::Result<Vec<u32>, String> {
         let bos = self.tokenizer.adds_bos();
         self.tokenizer.encode(text, bos, Specials::Text).map_err(|error| error.to_string())
     }
