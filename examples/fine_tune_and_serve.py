@@ -38,7 +38,7 @@ def heard(event):
         print(f"step {event['step']}: loss {event['loss']:.3f}")
 
 
-result = tern.train(run if run.is_dir() else keys, callback=heard)
+result = tern.train(run if (run / "train.toml").is_file() else keys, callback=heard)
 if not result.done:
     raise SystemExit(f"stopped: {result.path} goes on when this is run again")
 
