@@ -11,6 +11,8 @@ import argparse
 import json
 import pathlib
 import subprocess
+import time
+import urllib.error
 import urllib.request
 
 import tern
@@ -52,6 +54,15 @@ print(f"perplexity of these texts: {before:.2f} before, {after:.2f} after")
 
 # %% Serve it.
 
+
+def loaded(url):
+    """Until its model is loaded, a server answers 503."""
+    try:
+        return urllib.request.urlopen(f"{url}/health").status == 200
+    except urllib.error.HTTPError:
+        return False
+
+
 if told.serve is None:
     with tern.LLM(model) as llm:
         print(told.prompt + llm.generate(told.prompt, tern.SamplingParams(temperature=0, max_tokens=24))[0].outputs[0].text)
@@ -60,6 +71,8 @@ else:
     try:
         # It says where it listens, and then a line for each request.
         url = next(line.split()[-1] for line in server.stderr if line.startswith("listening on"))
+        while not loaded(url):
+            time.sleep(0.1)
         body = json.dumps({"prompt": told.prompt, "max_tokens": 24, "temperature": 0}).encode()
         with urllib.request.urlopen(f"{url}/v1/completions", body) as answer:
             print(told.prompt + json.load(answer)["choices"][0]["text"])
