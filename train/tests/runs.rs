@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{folder, masters, numbers, run};
+use common::{folder, numbers, run};
 use tern::file::OpenOptions;
 use tern::{Head, Model, Options};
 use tern_convert::{ConvertOptions, Floats, Target};
@@ -14,13 +14,16 @@ use tern_kernels::{KvFormat, Rounding};
 use tern_train::check::{Check, check};
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
-use tern_train::data::Rules;
 use tern_train::metrics::{self, Line};
 use tern_train::ops::loss::NONE;
-use tern_train::random::Random;
 use tern_train::run::{End, Event, train};
 use tern_train::start::Start;
-use tern_train::{checkpoint, export, tokenizer};
+use tern_train::{checkpoint, export};
+
+fn masters(end: End) -> Vec<u8> {
+    let End::Done(model) = end else { panic!("{end:?}") };
+    fs::read(model.join("model.safetensors")).unwrap()
+}
 
 #[test]
 fn a_stopped_run_goes_on_to_the_same_bits_whatever_the_threads() {

@@ -7,11 +7,10 @@ use tern_train::config::Run;
 use tern_train::data::Rules;
 use tern_train::metrics::{self, Line};
 use tern_train::random::Random;
-use tern_train::run::End;
 use tern_train::tokenizer;
 
 /// A directory with texts, chats and a tokenizer.
-pub fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random::new(1, 1);
     let words = ["the", "tern", "flies", "over", "a", "cold", "sea", "and", "sleeps", "on", "warm", "sand"];
@@ -34,7 +33,7 @@ pub fn folder() -> tempfile::TempDir {
     dir
 }
 
-pub fn run(dir: &Path, out: &str, more: &str) -> Run {
+pub(crate) fn run(dir: &Path, out: &str, more: &str) -> Run {
     // Later lines win, as flags over a file.
     let mut lines = std::collections::BTreeMap::new();
     let text = format!(
@@ -49,7 +48,7 @@ pub fn run(dir: &Path, out: &str, more: &str) -> Run {
 }
 
 /// The numbers of a run that do not depend on the clock.
-pub fn numbers(out: &Path) -> Vec<String> {
+pub(crate) fn numbers(out: &Path) -> Vec<String> {
     let line = |line: Line| match line {
         Line::Step(s) => format!(
             "{} {} {} {:x} {:x} {:x}",
@@ -64,9 +63,4 @@ pub fn numbers(out: &Path) -> Vec<String> {
         Line::Sample { step, text } => format!("sample {step} {text}"),
     };
     metrics::read(out).unwrap().into_iter().map(line).collect()
-}
-
-pub fn masters(end: End) -> Vec<u8> {
-    let End::Done(model) = end else { panic!("{end:?}") };
-    fs::read(model.join("model.safetensors")).unwrap()
 }
