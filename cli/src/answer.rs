@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tern::{CHUNK, Decoder, Generation, Stop};
+use tern::{CHUNK, Decoder, Drafted, Generation, Stop};
 use tern_eval::{Measure, Meter};
 
 use crate::failure::{Failure, Outcome};
@@ -18,8 +18,10 @@ pub(crate) struct Answer {
     pub(crate) end: End,
     /// The prompt's tokens.
     pub(crate) prompt: Pace,
-    /// The steps of one token each; the first token of a text costs none, it comes out of the prompt.
+    /// The tokens after the first; the first token of a text costs none, it comes out of the prompt.
     pub(crate) decode: Pace,
+    /// What was guessed ahead.
+    pub(crate) drafted: Drafted,
     /// What the steps of one token each took, or why that is not known; `None` if nobody asked.
     pub(crate) joules: Option<Result<f64, String>>,
 }
@@ -69,6 +71,7 @@ pub(crate) fn write(
         end: End::Length,
         prompt: Pace::default(),
         decode: Pace::default(),
+        drafted: Drafted::default(),
         joules: None,
     };
     // One chunk at a time, so that Ctrl-C is heard within a long prompt.
@@ -81,6 +84,7 @@ pub(crate) fn write(
         answer.prompt = Pace { tokens: answer.prompt.tokens + chunk.len(), time: start.elapsed() };
     }
 
+    let before = generation.drafted();
     let mut first = None;
     let mut measure = None;
     while answer.ids.len() < limit {
@@ -114,6 +118,7 @@ pub(crate) fn write(
             answer.text.push_str(&piece);
         }
     }
+    answer.drafted = generation.drafted().since(before);
     answer.joules = measure.map(|measure| measure.and_then(Measure::joules));
     if let Some(decoder) = decoder {
         let rest = decoder.finish();
@@ -161,6 +166,9 @@ impl Answer {
         );
         if let Some(Ok(joules)) = self.joules_per_token() {
             line.push_str(&format!("; {joules:.3} J/token"));
+        }
+        if self.drafted.tokens > 0 {
+            line.push_str(&format!("; guessed {}, {} right", self.drafted.tokens, self.drafted.accepted));
         }
         line.push_str(match self.end {
             End::Stop(_) => "",

@@ -2,6 +2,7 @@
 
 mod answer;
 mod cmd;
+mod drafts;
 mod failure;
 mod hub;
 mod machine;

@@ -18,6 +18,7 @@ use tern_kernels::{Cache, ChunkCount};
 use self::prefixes::Prefixes;
 use self::shares::Shares;
 use crate::clock::Instant;
+use crate::draft::{Costs, Drafted, Drafter, Drafts};
 use crate::error::{Error, Result};
 use crate::forward::Scratch;
 use crate::head::Logits;
@@ -118,6 +119,8 @@ pub enum Output {
         /// The prompt's tokens, where they were asked for.
         scored: Vec<Scored>,
     },
+    /// So many of the next tokens were guessed, and those of them that are accepted follow with the token after them.
+    Drafted(Drafted),
     /// The next token.
     Token(Scored),
     /// It ended, and its memory is free.
@@ -170,6 +173,9 @@ struct Text {
     allowed: Vec<u32>,
     /// Why its guide cannot go on.
     lost: Option<String>,
+    drafter: Drafter,
+    /// Tokens of the guess that go through the model in this step.
+    draft: usize,
     cached: usize,
     scored: Vec<Scored>,
     /// Whether its prompt was read and said to be.
@@ -236,6 +242,9 @@ pub struct Batch {
     shares: Shares,
     /// Seconds for a row of a prompt, as lately measured.
     row_seconds: f64,
+    drafts: Drafts,
+    /// Of steps that read no prompts.
+    costs: Costs,
     /// Rows of the last step.
     rows: usize,
 }
@@ -270,8 +279,16 @@ impl Batch {
             set_aside: 0,
             shares: Shares::default(),
             row_seconds: 0.0,
+            drafts: Drafts::default(),
+            costs: Costs::default(),
             rows: 0,
         })
+    }
+
+    /// Says whether tokens are guessed ahead. No text depends on it, only the time it takes.
+    pub fn with_drafts(mut self, drafts: Drafts) -> Self {
+        self.drafts = drafts;
+        self
     }
 
     /// Returns the bytes of a page: keys and values of [`Batch::PAGE`] tokens.
@@ -312,6 +329,8 @@ impl Batch {
             wanted,
             allowed: Vec::new(),
             lost: None,
+            drafter: Drafter::default(),
+            draft: 0,
             cached: 0,
             scored: Vec::new(),
             read: false,

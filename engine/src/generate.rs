@@ -1,5 +1,7 @@
 //! One text, token by token.
 
+use crate::clock::Instant;
+use crate::draft::{Costs, Drafted, Drafter, Drafts, lengths};
 use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
@@ -70,6 +72,13 @@ pub struct Generation<'m> {
     going_on: Vec<u32>,
     /// Whether the scratch holds the logits after the last token.
     has_logits: bool,
+    drafts: Drafts,
+    drafter: Drafter,
+    costs: Costs,
+    drafted: Drafted,
+    /// Tokens at the end of the sequence that are guesses: the text has not come there yet. The scratch holds the logits
+    /// after the last token that is none, and those after each of them.
+    ahead: usize,
     /// The token chosen last, which has not gone through the model yet.
     waiting: Option<u32>,
     /// Tokens chosen since the last prompt.
@@ -96,10 +105,26 @@ impl<'m> Generation<'m> {
             least: 0,
             going_on: Vec::new(),
             has_logits: false,
+            drafts: Drafts::default(),
+            drafter: Drafter::default(),
+            costs: Costs::default(),
+            drafted: Drafted::default(),
+            ahead: 0,
             waiting: None,
             said: 0,
             stopped: None,
         })
+    }
+
+    /// Says whether tokens are guessed ahead. No text depends on it, only the time it takes.
+    pub fn with_drafts(mut self, drafts: Drafts) -> Self {
+        self.drafts = drafts;
+        self
+    }
+
+    /// Tells how many tokens were guessed so far, and how many of them were right.
+    pub fn drafted(&self) -> Drafted {
+        self.drafted
     }
 
     /// Makes every [`Token`] carry its log-probability. This takes all logits, where the choice alone may need a few.
@@ -143,7 +168,55 @@ impl<'m> Generation<'m> {
     /// Appends tokens as they are: the prompt, or what is said next.
     pub fn prompt(&mut self, ids: &[u32]) -> Result<()> {
         self.said = 0;
+        self.forget_guesses();
         self.read(ids)
+    }
+
+    /// Cuts off what was guessed and has not been said.
+    fn forget_guesses(&mut self) {
+        let known = self.known();
+        self.sequence[0].truncate(known);
+        self.has_logits &= std::mem::take(&mut self.ahead) == 0;
+    }
+
+    /// Tokens of the text that went through the model.
+    fn known(&self) -> usize {
+        self.sequence[0].tokens().len() - self.ahead
+    }
+
+    /// Takes the token that waits through the model, unless it was guessed and has been there.
+    fn go_on(&mut self, waiting: u32) -> Result<()> {
+        let known = self.known();
+        if self.ahead > 0 && self.sequence[0].tokens()[known] == waiting {
+            self.waiting = None;
+            self.ahead -= 1;
+            self.drafted.accepted += 1;
+            return Ok(());
+        }
+        self.sequence[0].truncate(known);
+        self.ahead = 0;
+        let most = self.drafts.tokens.min(self.remaining());
+        self.drafter.look(self.sequence[0].tokens(), waiting, most);
+        let length = lengths(self.drafts, &self.costs, 1, &[&self.drafter])[0];
+        let row = |(n, &token): (usize, &u32)| Row { sequence: 0, token, logits: self.wanted_after(self.said + n) };
+        let rows: Vec<Row> =
+            std::iter::once(&waiting).chain(&self.drafter.guess()[..length]).enumerate().map(row).collect();
+        self.has_logits = false;
+        let start = Instant::now();
+        match self.model.forward(&mut self.scratch, &mut self.sequence, &rows) {
+            Ok(_) => {
+                self.costs.note(rows.len(), start.elapsed().as_secs_f64());
+                self.ahead = length;
+                self.drafted.tokens += length;
+            }
+            // A number may have left its range where the text never comes.
+            Err(_) if length > 0 => {
+                self.model.forward(&mut self.scratch, &mut self.sequence, &rows[..1])?;
+            }
+            Err(error) => return Err(error),
+        }
+        (self.waiting, self.has_logits) = (None, true);
+        Ok(())
     }
 
     /// Takes what waits and these tokens through the model.
@@ -182,8 +255,8 @@ impl<'m> Generation<'m> {
         if self.stopped.is_some() {
             return Ok(None);
         }
-        if self.waiting.is_some() {
-            self.read(&[])?;
+        if let Some(waiting) = self.waiting {
+            self.go_on(waiting)?;
         }
         if !self.has_logits {
             return Err(Error::Input("there is no prompt to continue".to_owned()));
@@ -192,11 +265,13 @@ impl<'m> Generation<'m> {
             self.stopped = Some(Stop::Context);
             return Ok(None);
         }
-        let past = Past { tokens: self.sequence[0].tokens(), said: self.said };
+        let past = Past { tokens: &self.sequence[0].tokens()[..self.known()], said: self.said };
         let allowed = (self.said < self.least).then_some(Allowed(&self.going_on));
-        let logits = self.scratch.logits();
+        let vocab = self.model.config().vocab;
+        let logits = self.scratch.logits().rchunks_exact(vocab).nth(self.ahead).expect("logits of each guess");
         let id =
             self.sampler.pick(logits, past, allowed).expect("a vocabulary holds more than its stop tokens");
+        self.drafter.came(id);
         self.waiting = Some(id);
         self.said += 1;
         if self.model.tokenizer().is_ok_and(|tokenizer| tokenizer.stops().contains(&id)) {
@@ -214,19 +289,18 @@ impl<'m> Generation<'m> {
 
     /// Returns all tokens so far, prompt and answers.
     pub fn tokens(&self) -> Vec<u32> {
-        self.sequence[0].tokens().iter().copied().chain(self.waiting).collect()
+        self.sequence[0].tokens()[..self.known()].iter().copied().chain(self.waiting).collect()
     }
 
     /// Returns how many more tokens fit into the context.
     pub fn remaining(&self) -> usize {
-        let [sequence] = &self.sequence;
-        sequence.context() - sequence.tokens().len() - usize::from(self.waiting.is_some())
+        self.sequence[0].context() - self.known() - usize::from(self.waiting.is_some())
     }
 
     /// Forgets all after the first `len` tokens; a prompt must follow.
     pub fn truncate(&mut self, len: usize) {
-        if len < self.sequence[0].tokens().len() + usize::from(self.waiting.is_some()) {
-            self.waiting = None;
+        if len < self.known() + usize::from(self.waiting.is_some()) {
+            (self.waiting, self.ahead) = (None, 0);
             self.stopped = None;
             self.has_logits = false;
             self.sequence[0].truncate(len);

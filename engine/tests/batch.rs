@@ -40,7 +40,7 @@ fn note(tale: &mut Tale, outputs: Vec<(Ticket, Output)>) {
         let told = tale.entry(ticket).or_default();
         assert_eq!(told.done, None, "nothing comes after the end");
         match output {
-            Output::Reading { .. } => {}
+            Output::Reading { .. } | Output::Drafted(_) => {}
             Output::Read { cached, scored } => (told.cached, told.prompt) = (cached, scored),
             Output::Token(scored) => told.tokens.push(scored),
             Output::Done(finish) => told.done = Some(finish),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tern::{Model, Scored};
+use tern::{Drafted, Model, Scored};
 
 use crate::app::App;
 use crate::prepare::Shape;
@@ -128,6 +128,7 @@ pub(crate) struct Usage {
     pub(crate) prompt: usize,
     pub(crate) cached: usize,
     pub(crate) completion: usize,
+    drafted: Drafted,
     last: Times,
 }
 
@@ -142,6 +143,7 @@ impl Usage {
             self.cached += times.cached_tokens;
         }
         self.completion += times.tokens;
+        self.drafted.add(times.drafted);
         self.last = *times;
     }
 
@@ -151,6 +153,10 @@ impl Usage {
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
             "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": self.drafted.accepted,
+                "rejected_prediction_tokens": self.drafted.tokens - self.drafted.accepted,
+            },
         })
     }
 
@@ -162,7 +168,7 @@ impl Usage {
 
 /// llama.cpp's `timings`.
 pub(crate) fn timings(times: &Times) -> Value {
-    let &Times { prompt_tokens, cached_tokens, tokens, first, rest } = times;
+    let &Times { prompt_tokens, cached_tokens, tokens, drafted, first, rest } = times;
     let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
     let (read, later) = (prompt_tokens - cached_tokens, tokens.saturating_sub(1));
     let per_second = |count: usize, time: Duration| match ms(time) {
@@ -181,6 +187,8 @@ pub(crate) fn timings(times: &Times) -> Value {
         // The first token comes out of the prompt's last step.
         "predicted_per_token_ms": per_token(later, rest),
         "predicted_per_second": per_second(later, rest),
+        "draft_n": drafted.tokens,
+        "draft_n_accepted": drafted.accepted,
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use tern::Load;
+use tern::{Drafted, Load};
 
 use crate::system;
 
@@ -89,6 +89,8 @@ pub(crate) struct Metrics {
     prompts: Counter,
     prefix_hits: Counter,
     pub(crate) tokens: Counter,
+    drafted: Counter,
+    accepted: Counter,
     pub(crate) first_token: Histogram,
     pub(crate) next_token: Histogram,
     /// From a request's head to the last byte of its answer.
@@ -103,6 +105,11 @@ impl Metrics {
         self.prompt_tokens.add(tokens as u64);
         self.cached_tokens.add(cached as u64);
         self.prefix_hits.add(u64::from(cached > 0));
+    }
+
+    pub(crate) fn drafted(&self, drafted: Drafted) {
+        self.drafted.add(drafted.tokens as u64);
+        self.accepted.add(drafted.accepted as u64);
     }
 
     pub(crate) fn response(&self, status: u16) {
@@ -173,6 +180,8 @@ impl Metrics {
             ("tern_prompt_tokens_total", "Tokens of prompts, known ones included", &self.prompt_tokens),
             ("tern_cached_tokens_total", "Tokens of prompts that were known", &self.cached_tokens),
             ("tern_generated_tokens_total", "Tokens written", &self.tokens),
+            ("tern_draft_tokens_total", "Tokens guessed ahead", &self.drafted),
+            ("tern_draft_accepted_tokens_total", "Tokens guessed ahead that were right", &self.accepted),
         ] {
             head(&mut out, name, help, "counter");
             let _ = writeln!(out, "{name} {}", counter.get());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern::{Dry, Pooling, Sampling};
+use tern::{Drafts, Dry, Pooling, Sampling};
 
 use crate::library::Library;
 use crate::log::Log;
@@ -30,6 +30,8 @@ pub struct Options {
     pub keep_alive: Option<Duration>,
     /// Bytes for all requests together: bodies, what they are read into, answers that wait.
     pub request_memory: usize,
+    /// Whether tokens are guessed ahead.
+    pub drafts: Drafts,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
     /// The seed of requests that do not say; a new one for each if `None`.
@@ -79,6 +81,7 @@ impl Default for Options {
             model_memory: None,
             keep_alive: Some(Duration::from_secs(300)),
             request_memory: system::for_requests(),
+            drafts: Drafts::default(),
             sampling: Sampling::default(),
             seed: None,
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tern::{Batch, Bounds, Finish, Job, Model, Output, Scored, Ticket};
+use tern::{Batch, Bounds, Drafted, Drafts, Finish, Job, Model, Output, Scored, Ticket};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::error::Refusal;
@@ -89,8 +89,9 @@ pub(crate) struct Place {
 }
 
 impl Event {
-    /// Most events of one answer in a step: its prompt is read, its first text, the rest of it, its end.
-    pub(crate) const PER_STEP: usize = 4;
+    /// Most events of one answer in a step: its prompt is read, a text for its next token and each that was guessed, the rest of
+    /// it, its end.
+    pub(crate) const PER_STEP: usize = 4 + Drafts::MOST;
 
     /// How far the prompt was read: the tokens that were known, those that are read (all if `None`), the time it took.
     pub(crate) fn read(&self) -> Option<(usize, Option<usize>, Duration)> {
@@ -126,6 +127,7 @@ pub(crate) struct Times {
     pub(crate) prompt_tokens: usize,
     pub(crate) cached_tokens: usize,
     pub(crate) tokens: usize,
+    pub(crate) drafted: Drafted,
     /// From the request to its first token.
     pub(crate) first: Duration,
     /// From the first token to the last.
@@ -172,11 +174,12 @@ pub(crate) fn run(
     name: &str,
     model: &Model,
     bounds: Bounds,
+    drafts: Drafts,
     inbox: &Inbox,
     metrics: &Metrics,
 ) -> tern::Result<()> {
-    let mut worker =
-        Worker { name, model, bounds, batch: Batch::new(model, bounds)?, live: HashMap::new(), metrics };
+    let batch = Batch::new(model, bounds)?.with_drafts(drafts);
+    let mut worker = Worker { name, model, bounds, drafts, batch, live: HashMap::new(), metrics };
     worker.tell_load();
     loop {
         if worker.batch.is_idle() {
@@ -208,6 +211,7 @@ struct Worker<'m> {
     name: &'m str,
     model: &'m Model,
     bounds: Bounds,
+    drafts: Drafts,
     batch: Batch,
     live: HashMap<Ticket, Live<'m>>,
     metrics: &'m Metrics,
@@ -323,7 +327,7 @@ impl<'m> Worker<'m> {
                 self.metrics.panics.add(1);
                 self.abort(&Refusal::panicked());
                 if let Ok(batch) = Batch::new(self.model, self.bounds) {
-                    self.batch = batch;
+                    self.batch = batch.with_drafts(self.drafts);
                 }
                 Ok(true)
             }
@@ -359,6 +363,10 @@ impl<'m> Worker<'m> {
                 }
                 self.metrics.prompt(live.times.prompt_tokens, cached);
                 send(live, Event::Read { cached, scored, spent: live.received.elapsed() });
+            }
+            Output::Drafted(drafted) => {
+                live.times.drafted.add(drafted);
+                self.metrics.drafted(drafted);
             }
             Output::Token(token) => {
                 let now = Instant::now();

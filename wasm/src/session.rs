@@ -129,11 +129,13 @@ impl Session {
             return Err(Error::Input("no text was begun".to_owned()));
         }
         let outputs = self.batch.step(self.model, |_| true);
-        outputs.into_iter().map(|(_, output)| self.told(output)).collect()
+        outputs.into_iter().filter_map(|(_, output)| self.told(output).transpose()).collect()
     }
 
-    fn told(&mut self, output: Output) -> Result<Value> {
-        Ok(match output {
+    fn told(&mut self, output: Output) -> Result<Option<Value>> {
+        Ok(Some(match output {
+            // The page has no use for it.
+            Output::Drafted(_) => return Ok(None),
             Output::Reading { cached, read } => json!({"reading": {"cached": cached, "read": read}}),
             Output::Read { cached, .. } => json!({"read": {"cached": cached}}),
             Output::Token(scored) => {
@@ -155,7 +157,7 @@ impl Session {
                     Finish::Astray(what) | Finish::Failed(what) => return Err(Error::Input(what)),
                 }
             }
-        })
+        }))
     }
 
     /// A token, and where that was asked for the likeliest at its place.

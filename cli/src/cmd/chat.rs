@@ -9,6 +9,7 @@ use clap::Args;
 use tern::{Generation, Model, Template, Tokenizer};
 
 use crate::answer::{self, Answer, End};
+use crate::drafts::DraftArgs;
 use crate::failure::{Failure, Outcome};
 use crate::hub::{self, PullArgs};
 use crate::model::{self, MachineArgs, ThreadsArgs};
@@ -64,6 +65,8 @@ pub(crate) struct Chat {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    drafts: DraftArgs,
+    #[command(flatten)]
     threads: ThreadsArgs,
     #[command(flatten)]
     machine: MachineArgs,
@@ -92,7 +95,7 @@ impl Chat {
         let mut talk = Talk {
             tokenizer,
             template,
-            generation: Generation::new(&model, context, sampling)?.with_least(1),
+            generation: Generation::new(&model, context, sampling)?.with_least(1).with_drafts(self.drafts.drafts()),
             sampling: self.sampling,
             context,
             limit: self.limit.unwrap_or(usize::MAX),

@@ -12,6 +12,7 @@ use tern::{Generation, Message, Model, Sampling, Template};
 use tern_eval::Meter;
 
 use crate::answer::{self, Answer, End, float, ms};
+use crate::drafts::{DraftArgs, drafted_json};
 use crate::failure::{Failure, Outcome};
 use crate::hub::{self, PullArgs};
 use crate::model::{self, Loaded, MachineArgs, ThreadsArgs};
@@ -71,6 +72,8 @@ pub(crate) struct Run {
     verbose: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    drafts: DraftArgs,
     #[command(flatten)]
     threads: ThreadsArgs,
     #[command(flatten)]
@@ -134,6 +137,7 @@ impl Run {
         }
 
         let mut generation = Generation::new(&model, context, sampling.clone())?.with_least(1);
+        generation = generation.with_drafts(self.drafts.drafts());
         if self.json {
             generation = generation.with_logprobs();
         }
@@ -265,6 +269,7 @@ impl Run {
                 "prompt_tokens_per_s": answer.prompt.per_second(),
                 "decode_ms": ms(answer.decode.time),
                 "decode_tokens_per_s": answer.decode.per_second(),
+                "drafts": drafted_json(answer.drafted),
             },
             "energy": { "joules_per_token": joules.as_ref().ok(), "missing": joules.as_ref().err() },
         }))

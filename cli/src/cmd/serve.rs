@@ -16,6 +16,7 @@ use clap::Args;
 use serde_json::json;
 use tern_serve::{Served, Serving};
 
+use crate::drafts::DraftArgs;
 use crate::failure::{Failure, Outcome};
 use crate::hub::{self, PullArgs};
 use crate::model::{self, MachineArgs, Named, ThreadsArgs};
@@ -65,6 +66,8 @@ pub(crate) struct Serve {
     access: Access,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    drafts: DraftArgs,
     #[command(flatten)]
     threads: ThreadsArgs,
     #[command(flatten)]
@@ -277,6 +280,7 @@ impl Serve {
             kv_memory: room.kv_memory,
             model_memory: room.model_memory,
             keep_alive: (room.keep_alive > 0).then(|| seconds(room.keep_alive)),
+            drafts: self.drafts.drafts(),
             sampling: self.sampling.sampling(),
             seed: self.sampling.seed(),
             breakers: self.sampling.breakers(),

@@ -1,9 +1,12 @@
-//! One step: which tokens of which texts go through the model together, and what their logits say.
+//! One step: which tokens of which texts go through the model together, guesses among them, and what their logits say.
 
 use std::time::Duration;
 
+use tern_kernels::Cache;
+
 use super::{Batch, Finish, Output, Scored, Text, Ticket};
 use crate::clock::Instant;
+use crate::draft::{Drafted, Drafter, lengths};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
 use crate::model::Model;
@@ -35,7 +38,8 @@ impl Batch {
                 break pieces;
             }
         };
-        self.rows = pieces.iter().map(|piece| piece.len).sum();
+        self.draft(&pieces);
+        self.rows = pieces.iter().map(|piece| piece.len + self.running[piece.at].draft).sum();
         for piece in &pieces {
             let job = &self.running[piece.at].job;
             // All logits of a row, and the order of the likeliest, cost about as much again as its way there.
@@ -57,14 +61,19 @@ impl Batch {
         let allowed = self.allowed(model, &rows);
         // Out of the batch for as long as its logits are looked at: they are not copied.
         let mut scratch = std::mem::take(&mut self.scratch);
+        let begun = Instant::now();
         match model.forward_allowed(&mut scratch, &mut self.sequences, &rows, &allowed) {
             Ok(logits) => {
                 self.measure(&pieces, start.elapsed());
+                if pieces.iter().all(|piece| self.writes(piece)) {
+                    self.costs.note(rows.len(), begun.elapsed().as_secs_f64());
+                }
                 let mut logits = logits.chunks_exact(model.config().vocab);
                 let mut asked =
                     rows.iter().map(|row| (row.logits != Logits::None).then(|| logits.next()).flatten());
                 for piece in &pieces {
-                    let logits: Vec<&[f32]> = asked.by_ref().take(piece.len).flatten().collect();
+                    let count = piece.len + self.running[piece.at].draft;
+                    let logits: Vec<&[f32]> = asked.by_ref().take(count).flatten().collect();
                     self.take(model, *piece, &logits, &mut out);
                 }
             }
@@ -114,6 +123,39 @@ impl Batch {
         pieces
     }
 
+    /// Whether a piece is the next token of a text, and not a part of a prompt.
+    fn writes(&self, piece: &Piece) -> bool {
+        self.running[piece.at].read && piece.len == 1
+    }
+
+    /// Guesses how the texts of these pieces go on, where that pays: not in a step that reads prompts, whose rows have all that
+    /// there is to compute with. A text with a grammar is not guessed at, because the grammar would have to be asked about
+    /// tokens that may not come; no guess takes a page.
+    fn draft(&mut self, pieces: &[Piece]) {
+        self.running.iter_mut().for_each(|text| text.draft = 0);
+        if self.drafts.tokens == 0 || !pieces.iter().all(|piece| self.writes(piece)) {
+            return;
+        }
+        for piece in pieces {
+            let text = &mut self.running[piece.at];
+            let left = match text.job.guide {
+                Some(_) => 0,
+                // The last token that is wanted needs no guess after it.
+                None => text.job.most.saturating_sub(text.said() + 1),
+            };
+            let page = text.tokens.len().next_multiple_of(Cache::CHUNK) - text.tokens.len();
+            let most = self.drafts.tokens.min(left).min(page);
+            if let Some((last, before)) = text.tokens.split_last() {
+                text.drafter.look(before, *last, most);
+            }
+        }
+        let drafters: Vec<&Drafter> = pieces.iter().map(|piece| &self.running[piece.at].drafter).collect();
+        let lengths = lengths(self.drafts, &self.costs, pieces.len(), &drafters);
+        for (piece, length) in pieces.iter().zip(lengths) {
+            self.running[piece.at].draft = length;
+        }
+    }
+
     /// Frees pages until these pieces fit; `false` if a sequence had to go, so that the pieces must be cut anew.
     fn make_room(&mut self, pieces: &[Piece]) -> bool {
         let missing = pieces.iter().map(|piece| self.sequences[piece.at].missing(piece.len)).sum::<usize>();
@@ -148,8 +190,9 @@ impl Batch {
     fn rows_of(&self, piece: Piece) -> impl Iterator<Item = Row> + '_ {
         let (text, from) = (&self.running[piece.at], self.sequences[piece.at].tokens().len());
         let scored = text.job.prompt_logprobs.is_some() && !text.read;
-        text.tokens[from..from + piece.len].iter().zip(from + 1..).map(move |(&token, end)| {
-            let logits = if end == text.tokens.len() {
+        let known = &text.tokens[from..from + piece.len];
+        known.iter().chain(&text.drafter.guess()[..text.draft]).zip(from + 1..).map(move |(&token, end)| {
+            let logits = if end >= text.tokens.len() {
                 if scored { Logits::All } else { text.wanted }
             } else if scored {
                 Logits::All
@@ -210,6 +253,8 @@ impl Batch {
         scratch: &mut Scratch,
         out: &mut Vec<(Ticket, Output)>,
     ) {
+        // It may have been a guess that failed, and a text that is well.
+        self.running.iter_mut().for_each(|text| text.draft = 0);
         for piece in pieces {
             let rows: Vec<Row> = self.rows_of(*piece).collect();
             let allowed = self.allowed(model, &rows);
@@ -229,7 +274,7 @@ impl Batch {
     /// What the logits of a piece say: probabilities of the prompt, the next token, the end.
     fn take(&mut self, model: &Model, piece: Piece, logits: &[&[f32]], out: &mut Vec<(Ticket, Output)>) {
         let text = &mut self.running[piece.at];
-        let fed = self.sequences[piece.at].tokens().len();
+        let fed = self.sequences[piece.at].tokens().len() - text.draft;
         if let Some(top) = text.job.prompt_logprobs.filter(|_| !text.read) {
             if text.scored.is_empty() {
                 text.scored.push(Scored { id: text.tokens[0], logprob: None, top: Vec::new() });
@@ -250,10 +295,28 @@ impl Batch {
             out.push((text.ticket, read));
         }
         let ticket = text.ticket;
-        if let Some(last) = logits.last().filter(|_| text.job.most > 0) {
-            out.extend(next(model, text, last).into_iter().map(|output| (ticket, output)));
-        } else {
+        if logits.is_empty() || text.job.most == 0 {
             out.push((ticket, Output::Done(Finish::Length)));
+            return;
+        }
+        let told = out.len();
+        // The logits after the last token that is known, and those after each guess as long as the guesses are right.
+        let (mut accepted, from) = (0, logits.len() - text.draft - 1);
+        for logits in &logits[from..] {
+            let guess = text.drafter.guess().get(accepted).copied().filter(|_| accepted < text.draft);
+            out.extend(next(model, text, logits).into_iter().map(|output| (ticket, output)));
+            let goes_on = matches!(out.last(), Some((_, Output::Token(token))) if Some(token.id) == guess);
+            if !goes_on {
+                break;
+            }
+            accepted += 1;
+        }
+        if text.draft > 0 {
+            self.sequences[piece.at].truncate(fed + accepted);
+            let drafted = Drafted { tokens: text.draft, accepted };
+            // Guesses that were wrong are nobody's debt.
+            self.shares.spend(text.job.owner, accepted as u64);
+            out.insert(told, (ticket, Output::Drafted(drafted)));
         }
     }
 
@@ -294,6 +357,7 @@ fn next(model: &Model, text: &mut Text, logits: &[f32]) -> Vec<Output> {
     if let Some(Err(what)) = text.job.guide.as_mut().map(|guide| guide.accept(id)) {
         return astray(what);
     }
+    text.drafter.came(id);
     text.tokens.push(id);
     let mut outputs = vec![Output::Token(scored)];
     if text.said() >= text.job.most {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use serde_json::json;
 use tern::date::now;
-use tern::{Batch, Bounds, Dry, Model, Pooling};
+use tern::{Batch, Bounds, Drafts, Dry, Model, Pooling};
 use tokio::sync::oneshot;
 
 use super::App;
@@ -80,16 +80,17 @@ pub(crate) fn begin(app: &Arc<App>, served: Arc<Served>, gone: Vec<JoinHandle<()
 
 fn own(app: &Weak<App>, served: &Arc<Served>, metrics: &Metrics) -> Result<(), Ended> {
     let model = Arc::new((served.load)().map_err(Ended::Model)?);
-    let Some(Opened { bounds, inbox, pooling }) = open(app, served, &model)? else { return Ok(()) };
+    let Some(Opened { bounds, drafts, inbox, pooling }) = open(app, served, &model)? else { return Ok(()) };
     if model.config().pooling.is_some() {
         return embed::run(&model, pooling, &inbox, metrics).map_err(Ended::Model);
     }
-    worker::run(&served.name, &model, bounds, &inbox, metrics).map_err(Ended::Model)
+    worker::run(&served.name, &model, bounds, drafts, &inbox, metrics).map_err(Ended::Model)
 }
 
 /// What a thread needs to run its model.
 struct Opened {
     bounds: Bounds,
+    drafts: Drafts,
     inbox: Inbox,
     pooling: Option<Pooling>,
 }
@@ -149,5 +150,6 @@ fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Opt
         options.log.event("warning", json!({"message": warning}));
     }
     options.log.event("ready", entry);
-    Ok(Some(Opened { bounds, inbox: Inbox { work }, pooling: options.pooling }))
+    let (drafts, pooling) = (options.drafts, options.pooling);
+    Ok(Some(Opened { bounds, drafts, inbox: Inbox { work }, pooling }))
 }
