@@ -5,11 +5,12 @@
 //! sum of the activations off at the end: `Σ x·trit = Σ x·(trit+1) − Σ x`. With |code| ≤ 127 nothing overflows in `MAX_COLS`
 //! columns.
 //!
-//! Two kernels: `column` streams a matrix past one token, at the memory's speed; `panel` unpacks a piece of the matrix
-//! once into cache and takes any number of tokens past it, at the speed of the dot-product instructions. Both have a second
-//! form for rows with several scales (`segmented`).
+//! Three kernels: `column` streams a matrix past one token, at the memory's speed; `few` does so past up to eight; `panel`
+//! unpacks a piece of the matrix once into cache and takes any number of tokens past it, at the speed of the dot-product
+//! instructions. `column` and `panel` have a second form for rows with several scales (`segmented`).
 
 mod column;
+mod few;
 mod floats;
 mod panel;
 
@@ -24,6 +25,7 @@ use crate::segments::Segments;
 use crate::ternary::Ternary;
 
 use column::Column;
+use few::{FEW, Few};
 use floats::Floats;
 use panel::Panel;
 
@@ -106,6 +108,7 @@ impl Task<'_> {
         with_layout!(self.w.packing(), L => match (self.x.rounding(), self.x.rows(), self.segments) {
             (Rounding::None, ..) => cpu.run(Floats::new(self, groups)),
             (Rounding::Token, 1, 0 | 1) => cpu.run(Column::<L>::new(self, groups)),
+            (Rounding::Token, 2..=FEW, 0 | 1) => cpu.run(Few::<L>::new(self, groups)),
             (Rounding::Token, _, 0 | 1) => cpu.run(Panel::<L>::new(self, groups)),
             (_, 1, _) => cpu.run(column::Segmented::<L>::new(self, groups)),
             _ => cpu.run(panel::Segmented::<L>::new(self, groups)),

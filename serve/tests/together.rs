@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Reply, Server, log, options, request};
 use serde_json::{Value, json};
+use tern::Drafts;
 use tern_convert::Target;
 use tern_convert::dummy::{self, DummyOptions, Shape};
 use tern_serve::Options;
@@ -60,6 +61,67 @@ fn the_same_request_gives_the_same_text_in_any_company() {
     server.wait_for("tern_kv_pages_used", 0.0, Duration::from_secs(2));
     server.wait_for("tern_requests_active", 0.0, Duration::from_secs(2));
     assert!(server.metric("tern_prefix_hits_total") > 20.0);
+}
+
+#[test]
+fn guesses_change_no_text_and_are_told() {
+    let start = |tokens| Server::start(Options { drafts: Drafts { tokens, always: true }, ..options() });
+    let (with, without) = (Arc::new(start(7)), start(0));
+    let asked: Vec<Value> = (0..8)
+        .map(|seed| {
+            let mut body = ask(["Hello!", "Tell me a story."][seed as usize % 2], seed / 2);
+            (body["max_tokens"], body["ignore_eos"]) = (json!(60), json!(true));
+            (body["temperature"], body["min_p"]) = (json!(if seed < 2 { 0.0 } else { 0.4 }), json!(0.05));
+            if seed % 3 == 2 {
+                body["stop"] = json!(["the", ". I"]);
+            }
+            body
+        })
+        .collect();
+    let text = |reply: &Value| reply["choices"][0]["message"]["content"].clone();
+    let details = |reply: &Value| {
+        let details = &reply["usage"]["completion_tokens_details"];
+        let count = |name: &str| details[name].as_u64().unwrap();
+        let (accepted, rejected) = (count("accepted_prediction_tokens"), count("rejected_prediction_tokens"));
+        assert_eq!(reply["timings"]["draft_n"], accepted + rejected);
+        assert_eq!(reply["timings"]["draft_n_accepted"], accepted);
+        assert!(accepted <= reply["usage"]["completion_tokens"].as_u64().unwrap());
+        (accepted, rejected)
+    };
+    let wanted: Vec<Value> = asked.iter().map(|body| without.post("/v1/chat/completions", body).json()).collect();
+    assert!(wanted.iter().all(|reply| details(reply) == (0, 0)));
+    let (mut accepted, mut rejected) = (0, 0);
+    // Alone, and all at once.
+    for company in [1, asked.len()] {
+        for bodies in asked.chunks(company).zip(wanted.chunks(company)) {
+            let threads: Vec<_> = bodies
+                .0
+                .iter()
+                .map(|body| {
+                    let (with, body) = (with.clone(), body.clone());
+                    std::thread::spawn(move || with.post("/v1/chat/completions", &body).json())
+                })
+                .collect();
+            for (thread, wanted) in threads.into_iter().zip(bodies.1) {
+                let reply = thread.join().unwrap();
+                assert_eq!(text(&reply), text(wanted));
+                assert_eq!(reply["usage"]["completion_tokens"], wanted["usage"]["completion_tokens"]);
+                let (right, wrong) = details(&reply);
+                (accepted, rejected) = (accepted + right, rejected + wrong);
+            }
+        }
+    }
+    assert!(accepted > 100 && rejected > 100, "{accepted} right, {rejected} wrong");
+    assert_eq!(with.metric("tern_draft_tokens_total"), (accepted + rejected) as f64);
+    assert_eq!(with.metric("tern_draft_accepted_tokens_total"), accepted as f64);
+    let mut streamed = asked[0].clone();
+    (streamed["stream"], streamed["stream_options"]) = (json!(true), json!({"include_usage": true}));
+    let events = with.post("/v1/chat/completions", &streamed).events();
+    let said: String =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(text(&wanted[0]), said);
+    let usage = events.iter().find(|event| event["usage"].is_object()).unwrap();
+    assert!(details(usage).0 > 0, "{usage}");
 }
 
 /// A dummy with a long context; it has no tokenizer, so its prompts are ids.

@@ -58,7 +58,7 @@ const AHEAD: usize = 16;
 /// The block to ask for while block `b` of the rows is in use: past their end it is one of the groups after these,
 /// which follow in memory.
 #[inline(always)]
-fn ahead(b: usize, blocks: usize, side_by_side: usize) -> usize {
+pub(super) fn ahead(b: usize, blocks: usize, side_by_side: usize) -> usize {
     if b + AHEAD < blocks { b + AHEAD } else { b + AHEAD + (side_by_side - 1) * blocks }
 }
 
