@@ -11,6 +11,7 @@ mod shares;
 mod step;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tern_kernels::{Cache, ChunkCount};
@@ -18,7 +19,7 @@ use tern_kernels::{Cache, ChunkCount};
 use self::prefixes::Prefixes;
 use self::shares::Shares;
 use crate::clock::Instant;
-use crate::draft::{Costs, Drafted, Drafter, Drafts};
+use crate::draft::{Costs, DraftModel, Drafted, Drafter, Drafts};
 use crate::error::{Error, Result};
 use crate::forward::Scratch;
 use crate::head::Logits;
@@ -243,6 +244,7 @@ pub struct Batch {
     /// Seconds for a row of a prompt, as lately measured.
     row_seconds: f64,
     drafts: Drafts,
+    draft_model: Option<DraftModel>,
     /// Of steps that read no prompts.
     costs: Costs,
     /// Rows of the last step.
@@ -280,6 +282,7 @@ impl Batch {
             shares: Shares::default(),
             row_seconds: 0.0,
             drafts: Drafts::default(),
+            draft_model: None,
             costs: Costs::default(),
             rows: 0,
         })
@@ -289,6 +292,13 @@ impl Batch {
     pub fn with_drafts(mut self, drafts: Drafts) -> Self {
         self.drafts = drafts;
         self
+    }
+
+    /// Lets a smaller model guess where texts do not repeat themselves; it holds keys and values of the running texts beside those
+    /// of the pages. An error where it does not have the model's vocabulary.
+    pub fn with_draft_model(mut self, model: &Model, draft: Arc<Model>) -> Result<Self> {
+        self.draft_model = Some(DraftModel::new(draft, model, self.bounds.context)?);
+        Ok(self)
     }
 
     /// Returns the bytes of a page: keys and values of [`Batch::PAGE`] tokens.

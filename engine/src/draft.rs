@@ -4,8 +4,10 @@
 
 mod costs;
 mod lookup;
+mod model;
 
 pub(crate) use self::costs::Costs;
+pub(crate) use self::model::{Ask, DraftModel};
 
 /// Whether and how far texts are drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ const WORTH: f64 = 1.03;
 #[derive(Debug, Default)]
 pub(crate) struct Drafter {
     guess: Vec<u32>,
-    /// How many tokens of the text's end were in its copy.
+    /// How many tokens of the text's end were in its copy; more than any of them where a draft model guessed.
     length: usize,
     /// Tokens of the guess that the text went on with since.
     right: usize,
@@ -73,6 +75,26 @@ impl Drafter {
     pub(crate) fn look(&mut self, text: &[u32], last: u32, most: usize) {
         self.length = lookup::look_up(text, last, most, &mut self.guess);
         self.right = 0;
+    }
+
+    /// Empties the guess for a draft model to fill it.
+    fn modelled(&mut self) -> &mut Vec<u32> {
+        if self.length != MODELLED {
+            (self.length, self.right) = (MODELLED, 0);
+            self.guess.clear();
+        }
+        &mut self.guess
+    }
+
+    /// The chance of a token that a draft model guesses.
+    fn model_odds(&self) -> f64 {
+        self.odds.0[Odds::place(MODELLED)]
+    }
+
+    /// Goes back towards what is thought of a draft model that is not known yet.
+    fn forgive(&mut self, share: f64) {
+        let odds = &mut self.odds.0[Odds::place(MODELLED)];
+        *odds += share * (Odds::default().0[Odds::place(MODELLED)] - *odds);
     }
 
     /// The guess.
@@ -99,16 +121,19 @@ impl Drafter {
     }
 }
 
+/// The length that stands for a draft model's guess.
+const MODELLED: usize = 1 << 32;
+
 /// How much a single guess changes the odds.
 const LEARNED: f64 = 0.1;
 
-/// How often the token after a copy was right, by the copy's length.
+/// How often the token after a copy was right, by the copy's length, and at last that of a draft model.
 #[derive(Debug)]
-struct Odds([f64; 5]);
+struct Odds([f64; 6]);
 
 impl Default for Odds {
     fn default() -> Self {
-        Self([0.2, 0.4, 0.5, 0.65, 0.8])
+        Self([0.2, 0.4, 0.5, 0.65, 0.8, 0.6])
     }
 }
 
@@ -119,7 +144,8 @@ impl Odds {
             3 => 1,
             4 | 5 => 2,
             6..=8 => 3,
-            _ => 4,
+            ..MODELLED => 4,
+            _ => 5,
         }
     }
 }

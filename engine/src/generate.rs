@@ -1,7 +1,9 @@
 //! One text, token by token.
 
+use std::sync::Arc;
+
 use crate::clock::Instant;
-use crate::draft::{Costs, Drafted, Drafter, Drafts, lengths};
+use crate::draft::{Ask, Costs, DraftModel, Drafted, Drafter, Drafts, lengths};
 use crate::error::{Error, Result};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
@@ -74,6 +76,7 @@ pub struct Generation<'m> {
     has_logits: bool,
     drafts: Drafts,
     drafter: Drafter,
+    draft_model: Option<DraftModel>,
     costs: Costs,
     drafted: Drafted,
     /// Tokens at the end of the sequence that are guesses: the text has not come there yet. The scratch holds the logits
@@ -107,6 +110,7 @@ impl<'m> Generation<'m> {
             has_logits: false,
             drafts: Drafts::default(),
             drafter: Drafter::default(),
+            draft_model: None,
             costs: Costs::default(),
             drafted: Drafted::default(),
             ahead: 0,
@@ -120,6 +124,12 @@ impl<'m> Generation<'m> {
     pub fn with_drafts(mut self, drafts: Drafts) -> Self {
         self.drafts = drafts;
         self
+    }
+
+    /// Lets a smaller model guess where the text does not repeat itself. An error where it does not have the model's vocabulary.
+    pub fn with_draft_model(mut self, draft: Arc<Model>) -> Result<Self> {
+        self.draft_model = Some(DraftModel::new(draft, self.model, self.sequence[0].context())?);
+        Ok(self)
     }
 
     /// Tells how many tokens were guessed so far, and how many of them were right.
@@ -197,8 +207,15 @@ impl<'m> Generation<'m> {
         self.ahead = 0;
         let most = self.drafts.tokens.min(self.remaining());
         self.drafter.look(self.sequence[0].tokens(), waiting, most);
+        if let Some(second) = &mut self.draft_model {
+            let text: Vec<u32> = self.sequence[0].tokens().iter().copied().chain([waiting]).collect();
+            let (said, sampler, logits) = (self.said, self.sampler.clone(), self.wanted);
+            let ask = Ask { key: 0, text, said, sampler, logits, most, drafter: &mut self.drafter };
+            second.guess(self.drafts, &self.costs, 1, vec![ask]);
+        }
         let length = lengths(self.drafts, &self.costs, 1, &[&self.drafter])[0];
-        let row = |(n, &token): (usize, &u32)| Row { sequence: 0, token, logits: self.wanted_after(self.said + n) };
+        let row =
+            |(n, &token): (usize, &u32)| Row { sequence: 0, token, logits: self.wanted_after(self.said + n) };
         let rows: Vec<Row> =
             std::iter::once(&waiting).chain(&self.drafter.guess()[..length]).enumerate().map(row).collect();
         self.has_logits = false;
@@ -268,7 +285,8 @@ impl<'m> Generation<'m> {
         let past = Past { tokens: &self.sequence[0].tokens()[..self.known()], said: self.said };
         let allowed = (self.said < self.least).then_some(Allowed(&self.going_on));
         let vocab = self.model.config().vocab;
-        let logits = self.scratch.logits().rchunks_exact(vocab).nth(self.ahead).expect("logits of each guess");
+        let logits =
+            self.scratch.logits().rchunks_exact(vocab).nth(self.ahead).expect("logits of each guess");
         let id =
             self.sampler.pick(logits, past, allowed).expect("a vocabulary holds more than its stop tokens");
         self.drafter.came(id);

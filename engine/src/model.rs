@@ -76,7 +76,7 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) weights: Weights,
     pub(crate) cpu: Cpu,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
     /// How positions turn the heads of layers that see all.
     pub(crate) turns: Turns,
     /// How they turn those of layers with a sliding window, where there are any.
@@ -111,7 +111,7 @@ impl Model {
         if !(1..=MAX_THREADS).contains(&threads) {
             return Err(Error::Input(format!("{threads} threads: expected 1 to {MAX_THREADS}")));
         }
-        let pool = Pool::new(threads);
+        let pool = Arc::new(Pool::new(threads));
         let detected = family::open(file)?;
         let tokenizer = match Tokenizer::from_file(file) {
             Ok(Some(tokenizer)) => Ok(tokenizer),
@@ -210,7 +210,11 @@ impl Model {
     }
     /// Makes it run on another number of threads (1 to [`MAX_THREADS`]) from now on; no result changes.
     pub fn set_threads(&mut self, threads: usize) {
-        self.pool = Pool::new(threads.clamp(1, MAX_THREADS));
+        self.pool = Arc::new(Pool::new(threads.clamp(1, MAX_THREADS)));
+    }
+    /// Makes it run on the threads of another model, with which it takes turns; no result changes.
+    pub fn share_threads(&mut self, other: &Model) {
+        self.pool = Arc::clone(&other.pool);
     }
     /// Returns an error if a file that holds its weights was changed since it was opened: what was computed since then is not
     /// the model's. Asked after a step and before its result is used, it lets nothing wrong through that the system tells

@@ -5,12 +5,13 @@ mod golden;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use golden::{Golden, golden, open};
 use tern::{
-    Batch, Bounds, Cpu, Drafted, Drafts, Dry, Finish, Generation, Guide, Job, KvFormat, Model, Options, Output,
-    Packing, Sampling, Scored, Specials, Ticket,
+    Batch, Bounds, Cpu, Drafted, Drafts, Dry, Finish, Generation, Guide, Job, KvFormat, Model, Options,
+    Output, Packing, Sampling, Scored, Specials, Ticket,
 };
 
 /// Every guess is tried, however long and wherever it fails.
@@ -65,7 +66,11 @@ fn a_text_alone_is_the_same_with_every_guess_tried() {
                 drafted.tokens += some.tokens;
                 drafted.accepted += some.accepted;
                 // Where it pays, by this machine's clock: some guesses or none.
-                assert_eq!(alone(&model, &prompt, &sampling, Drafts::default()).0, want, "{kv:?} {sampling:?}");
+                assert_eq!(
+                    alone(&model, &prompt, &sampling, Drafts::default()).0,
+                    want,
+                    "{kv:?} {sampling:?}"
+                );
             }
         }
     }
@@ -163,7 +168,11 @@ fn texts_in_a_batch_are_the_same_also_when_they_give_their_pages_up() {
             let mut drafted = Drafted::default();
             for (ticket, want) in &want {
                 let got = &got[ticket];
-                assert_eq!((&got.tokens, &got.done), (&want.tokens, &want.done), "{kv:?}, {pages} pages, {ticket:?}");
+                assert_eq!(
+                    (&got.tokens, &got.done),
+                    (&want.tokens, &want.done),
+                    "{kv:?}, {pages} pages, {ticket:?}"
+                );
                 drafted.tokens += got.drafted.tokens;
                 drafted.accepted += got.drafted.accepted;
             }
@@ -172,6 +181,95 @@ fn texts_in_a_batch_are_the_same_also_when_they_give_their_pages_up() {
         }
         let (got, _) = run(64, Drafts::default());
         assert!(got.iter().all(|(ticket, got)| got.tokens == want[ticket].tokens), "{kv:?}");
+    }
+}
+
+/// The same model, less exact: mostly right, and wrong now and then.
+fn coarse() -> Arc<Model> {
+    Arc::new(model(KvFormat::Int8))
+}
+
+#[test]
+fn a_draft_model_changes_no_text_alone_or_in_a_batch() {
+    let model = model(KvFormat::F32);
+    let bounds = Bounds { parallel: 6, context: 512, pages: 64, pause: Duration::from_millis(100) };
+    let run = |drafts, draft: Option<Arc<Model>>| {
+        let mut batch = Batch::new(&model, bounds).unwrap().with_drafts(drafts);
+        if let Some(draft) = draft {
+            batch = batch.with_draft_model(&model, draft).unwrap();
+        }
+        for prompt in prompts(&model) {
+            for sampling in samplings() {
+                batch
+                    .add(&model, Job { ignore_stops: true, ..Job::new(prompt.clone(), sampling, 40) })
+                    .unwrap();
+            }
+        }
+        finish(&mut batch, &model)
+    };
+    let want = run(Drafts::NONE, None);
+    let looked = run(ALWAYS, None);
+    let got = run(ALWAYS, Some(coarse()));
+    let count =
+        |tale: &BTreeMap<Ticket, Told>| tale.values().map(|told| told.drafted.accepted).sum::<usize>();
+    for (ticket, want) in &want {
+        assert_eq!((&got[ticket].tokens, &got[ticket].done), (&want.tokens, &want.done), "{ticket:?}");
+    }
+    assert!(count(&got) > 2 * count(&looked), "{} and {}", count(&got), count(&looked));
+    let got = run(Drafts::default(), Some(coarse()));
+    assert!(want.iter().all(|(ticket, want)| want.tokens == got[ticket].tokens));
+    // Alone, with a draft whose context is full before the text's is.
+    for prompt in prompts(&model) {
+        for sampling in samplings() {
+            let (want, _) = alone(&model, &prompt, &sampling, Drafts::NONE);
+            let mut generation = Generation::new(&model, 512, sampling.clone()).unwrap();
+            generation = generation.with_least(3).with_logprobs().with_drafts(ALWAYS);
+            let mut generation = generation.with_draft_model(coarse()).unwrap();
+            generation.prompt(&prompt).unwrap();
+            let next =
+                || generation.next().unwrap().map(|token| (token.id, token.logprob.unwrap().to_bits()));
+            let got: Vec<_> = std::iter::from_fn(next).take(100).collect();
+            assert_eq!(got, want, "{sampling:?}");
+        }
+    }
+}
+
+#[test]
+fn a_draft_model_that_is_always_wrong_changes_nothing() {
+    let [target, draft] =
+        ["bitnet_online_bf16", "llama_packed_bitlinear"].map(|name| open(&golden(name), Options::default()));
+    let mut shared = draft;
+    shared.share_threads(&target);
+    let start = Golden::open("bitnet_online_bf16").ids("greedy_from_first_5");
+    let most = target.config().context;
+    let write = |draft: Option<Arc<Model>>| {
+        let mut generation = Generation::new(&target, most, Sampling::greedy()).unwrap().with_drafts(ALWAYS);
+        if let Some(draft) = draft {
+            generation = generation.with_draft_model(draft).unwrap();
+        }
+        generation.prompt(&start[..5]).unwrap();
+        (0..20).for_each(|_| assert!(generation.next().unwrap().is_some()));
+        (generation.tokens(), generation.drafted())
+    };
+    let (want, _) = write(None);
+    let (got, drafted) = write(Some(Arc::new(shared)));
+    assert_eq!(got, want);
+    assert!(drafted.tokens > drafted.accepted + 20, "{drafted:?}");
+}
+
+#[test]
+fn a_draft_model_with_other_tokens_is_refused() {
+    let model = model(KvFormat::F16);
+    let story = Arc::new(Model::story(&Options::default()).unwrap());
+    let golden = Arc::new(open(&golden("bitnet_online_bf16"), Options::default()));
+    for (draft, expected) in [(story, "token "), (golden, "only one of the two has a tokenizer")] {
+        let generation = Generation::new(&model, 64, Sampling::greedy()).unwrap();
+        let error = generation.with_draft_model(draft.clone()).unwrap_err().to_string();
+        let start = "a draft model must have the model's vocabulary: ";
+        assert!(error.starts_with(start) && error.contains(expected) && !error.contains('\n'), "{error}");
+        let bounds = Bounds { parallel: 1, context: 64, pages: 1, pause: Duration::ZERO };
+        let batch = Batch::new(&model, bounds).unwrap().with_draft_model(&model, draft);
+        assert_eq!(batch.err().unwrap().to_string(), error);
     }
 }
 

@@ -6,12 +6,19 @@ use crate::options::Options;
 use crate::system::available;
 
 /// Tokens of a sequence and pages for all of them together, where there are no more than so many bytes for this model.
-pub(crate) fn plan(model: &Model, options: &Options, most: u64) -> Result<(usize, usize), String> {
+pub(crate) fn plan(
+    model: &Model,
+    draft: Option<&Model>,
+    options: &Options,
+    most: u64,
+) -> Result<(usize, usize), String> {
+    // A draft model has read no more than the texts whose pages these are.
+    let page = Batch::page_bytes(model) + draft.map_or(0, Batch::page_bytes);
     let free = match available() {
         Some(free) => Some(free.min(most)),
         None => Some(most).filter(|most| *most < u64::MAX),
     };
-    sized(model.config().context, Batch::page_bytes(model), free, options)
+    sized(model.config().context, page, free, options)
 }
 
 fn sized(most: usize, page: usize, free: Option<u64>, options: &Options) -> Result<(usize, usize), String> {

@@ -7,6 +7,7 @@ use tern::{Drafts, Dry, Pooling, Sampling};
 
 use crate::library::Library;
 use crate::log::Log;
+use crate::served::Load;
 use crate::system;
 use tern::date::now;
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub request_memory: usize,
     /// Whether tokens are guessed ahead.
     pub drafts: Drafts,
+    /// A smaller model that guesses for the only model of the server: its name and how it is loaded.
+    pub draft: Option<(String, Load)>,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
     /// The seed of requests that do not say; a new one for each if `None`.
@@ -82,6 +85,7 @@ impl Default for Options {
             keep_alive: Some(Duration::from_secs(300)),
             request_memory: system::for_requests(),
             drafts: Drafts::default(),
+            draft: None,
             sampling: Sampling::default(),
             seed: None,
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),

@@ -166,6 +166,23 @@ pub(crate) enum Message {
     Abort(Refusal),
 }
 
+/// How texts are guessed ahead.
+pub(crate) struct Ahead {
+    pub(crate) drafts: Drafts,
+    /// The model that guesses beside the texts themselves.
+    pub(crate) model: Option<Arc<Model>>,
+}
+
+impl Ahead {
+    fn batch(&self, model: &Model, bounds: Bounds) -> tern::Result<Batch> {
+        let batch = Batch::new(model, bounds)?.with_drafts(self.drafts);
+        match &self.model {
+            Some(draft) => batch.with_draft_model(model, draft.clone()),
+            None => Ok(batch),
+        }
+    }
+}
+
 /// How long the worker sleeps where all readers are slow.
 const WAIT: Duration = Duration::from_millis(5);
 
@@ -174,12 +191,12 @@ pub(crate) fn run(
     name: &str,
     model: &Model,
     bounds: Bounds,
-    drafts: Drafts,
+    ahead: Ahead,
     inbox: &Inbox,
     metrics: &Metrics,
 ) -> tern::Result<()> {
-    let batch = Batch::new(model, bounds)?.with_drafts(drafts);
-    let mut worker = Worker { name, model, bounds, drafts, batch, live: HashMap::new(), metrics };
+    let batch = ahead.batch(model, bounds)?;
+    let mut worker = Worker { name, model, bounds, ahead, batch, live: HashMap::new(), metrics };
     worker.tell_load();
     loop {
         if worker.batch.is_idle() {
@@ -211,7 +228,7 @@ struct Worker<'m> {
     name: &'m str,
     model: &'m Model,
     bounds: Bounds,
-    drafts: Drafts,
+    ahead: Ahead,
     batch: Batch,
     live: HashMap<Ticket, Live<'m>>,
     metrics: &'m Metrics,
@@ -326,8 +343,8 @@ impl<'m> Worker<'m> {
             Err(_) => {
                 self.metrics.panics.add(1);
                 self.abort(&Refusal::panicked());
-                if let Ok(batch) = Batch::new(self.model, self.bounds) {
-                    self.batch = batch.with_drafts(self.drafts);
+                if let Ok(batch) = self.ahead.batch(self.model, self.bounds) {
+                    self.batch = batch;
                 }
                 Ok(true)
             }

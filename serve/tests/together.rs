@@ -88,7 +88,8 @@ fn guesses_change_no_text_and_are_told() {
         assert!(accepted <= reply["usage"]["completion_tokens"].as_u64().unwrap());
         (accepted, rejected)
     };
-    let wanted: Vec<Value> = asked.iter().map(|body| without.post("/v1/chat/completions", body).json()).collect();
+    let wanted: Vec<Value> =
+        asked.iter().map(|body| without.post("/v1/chat/completions", body).json()).collect();
     assert!(wanted.iter().all(|reply| details(reply) == (0, 0)));
     let (mut accepted, mut rejected) = (0, 0);
     // Alone, and all at once.

@@ -92,10 +92,12 @@ impl Chat {
         }
         let context = answer::context(self.ctx_size, USUAL_CONTEXT, model.config().context)?;
         let sampling = self.sampling.of(&model)?;
+        let generation = Generation::new(&model, context, sampling)?.with_least(1);
+        let generation = self.drafts.given(generation, &model, &self.machine, &self.pull)?;
         let mut talk = Talk {
             tokenizer,
             template,
-            generation: Generation::new(&model, context, sampling)?.with_least(1).with_drafts(self.drafts.drafts()),
+            generation,
             sampling: self.sampling,
             context,
             limit: self.limit.unwrap_or(usize::MAX),

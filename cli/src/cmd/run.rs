@@ -137,7 +137,7 @@ impl Run {
         }
 
         let mut generation = Generation::new(&model, context, sampling.clone())?.with_least(1);
-        generation = generation.with_drafts(self.drafts.drafts());
+        generation = self.drafts.given(generation, &model, &self.machine, &self.pull)?;
         if self.json {
             generation = generation.with_logprobs();
         }

@@ -169,7 +169,12 @@ impl Serve {
                 "--alias: one model only can have other names, found several models",
             ));
         }
-        for model in &models {
+        if self.drafts.draft.is_some() && (!alone || self.access.manage_models) {
+            return Err(Failure::misused(
+                "--draft: one model only can have a draft model, found several models",
+            ));
+        }
+        for model in models.iter().chain(&self.drafts.draft) {
             hub::fetch(model, &self.pull)?;
         }
         tern::file::end_in_words(if self.log == "json" { log::json_error } else { log::plain_error });
@@ -192,6 +197,11 @@ impl Serve {
             Serving::Several(all)
         };
         let mut options = self.options()?;
+        if let Some(draft) = &self.drafts.draft {
+            let load =
+                several::Maker { machine: self.machine.clone(), threads: Some(1) }.load(model::find(draft)?);
+            options.draft = Some((draft.display().to_string(), load));
+        }
         if manages {
             options.library = Some(Arc::new(library::Downloaded::new(maker, self.pull.is_offline())));
         }

@@ -6,7 +6,7 @@ use tern_kernels::Cache;
 
 use super::{Batch, Finish, Output, Scored, Text, Ticket};
 use crate::clock::Instant;
-use crate::draft::{Drafted, Drafter, lengths};
+use crate::draft::{Ask, Drafted, Drafter, lengths};
 use crate::forward::{Row, Scratch};
 use crate::head::Logits;
 use crate::model::Model;
@@ -136,8 +136,14 @@ impl Batch {
         if self.drafts.tokens == 0 || !pieces.iter().all(|piece| self.writes(piece)) {
             return;
         }
-        for piece in pieces {
-            let text = &mut self.running[piece.at];
+        let mut asks = Vec::new();
+        if let Some(second) = &mut self.draft_model {
+            second.keep(|key| self.running.iter().any(|text| text.ticket.0 == key));
+        }
+        for (at, text) in self.running.iter_mut().enumerate() {
+            if !pieces.iter().any(|piece| piece.at == at) {
+                continue;
+            }
             let left = match text.job.guide {
                 Some(_) => 0,
                 // The last token that is wanted needs no guess after it.
@@ -148,6 +154,15 @@ impl Batch {
             if let Some((last, before)) = text.tokens.split_last() {
                 text.drafter.look(before, *last, most);
             }
+            if self.draft_model.is_some() && most > 0 {
+                let (said, sampler) = (text.said(), text.sampler.clone());
+                let Text { ticket, tokens, wanted, drafter, .. } = text;
+                let (key, text, logits) = (ticket.0, tokens.clone(), *wanted);
+                asks.push(Ask { key, text, said, sampler, logits, most, drafter });
+            }
+        }
+        if let Some(second) = &mut self.draft_model {
+            second.guess(self.drafts, &self.costs, pieces.len(), asks);
         }
         let drafters: Vec<&Drafter> = pieces.iter().map(|piece| &self.running[piece.at].drafter).collect();
         let lengths = lengths(self.drafts, &self.costs, pieces.len(), &drafters);

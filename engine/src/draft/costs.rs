@@ -46,6 +46,11 @@ impl Costs {
         *count = count.saturating_add(1);
     }
 
+    /// Seconds of a step with so many rows; 0 while nothing was measured.
+    pub(crate) fn seconds(&self, rows: usize) -> f64 {
+        self.scale * self.of(rows)
+    }
+
     /// What a step with so many rows takes, in no particular unit.
     pub(crate) fn of(&self, rows: usize) -> f64 {
         let at = rows.clamp(1, MOST) - 1;

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use serde_json::json;
 use tern::date::now;
-use tern::{Batch, Bounds, Drafts, Dry, Model, Pooling};
+use tern::{Batch, Bounds, Dry, Model, Pooling};
 use tokio::sync::oneshot;
 
 use super::App;
@@ -14,9 +14,10 @@ use crate::embed;
 use crate::error::Refusal;
 use crate::memory;
 use crate::metrics::Metrics;
+use crate::options::Options;
 use crate::ready::{Phase, Ready};
 use crate::served::Served;
-use crate::worker::{self, Inbox};
+use crate::worker::{self, Ahead, Inbox};
 
 /// Why a model's thread ended by itself.
 pub(crate) enum Ended {
@@ -80,30 +81,41 @@ pub(crate) fn begin(app: &Arc<App>, served: Arc<Served>, gone: Vec<JoinHandle<()
 
 fn own(app: &Weak<App>, served: &Arc<Served>, metrics: &Metrics) -> Result<(), Ended> {
     let model = Arc::new((served.load)().map_err(Ended::Model)?);
-    let Some(Opened { bounds, drafts, inbox, pooling }) = open(app, served, &model)? else { return Ok(()) };
+    let Some(Opened { bounds, ahead, inbox, pooling }) = open(app, served, &model)? else { return Ok(()) };
     if model.config().pooling.is_some() {
         return embed::run(&model, pooling, &inbox, metrics).map_err(Ended::Model);
     }
-    worker::run(&served.name, &model, bounds, drafts, &inbox, metrics).map_err(Ended::Model)
+    worker::run(&served.name, &model, bounds, ahead, &inbox, metrics).map_err(Ended::Model)
 }
 
 /// What a thread needs to run its model.
 struct Opened {
     bounds: Bounds,
-    drafts: Drafts,
+    ahead: Ahead,
     inbox: Inbox,
     pooling: Option<Pooling>,
+}
+
+/// The model that guesses for this one, if there is one.
+fn draft_of(model: &Model, options: &Options) -> Result<Option<Arc<Model>>, Ended> {
+    let Some((name, load)) = &options.draft else { return Ok(None) };
+    let mut draft = load().map_err(Ended::Model)?;
+    let fits = model.can_take_draft(&draft);
+    fits.map_err(|error| Ended::Settings(format!("the draft model {name}: {error}")))?;
+    draft.share_threads(model);
+    Ok(Some(Arc::new(draft)))
 }
 
 /// Makes the loaded model known to the app and begins to serve; `None` where the server ended during loading.
 fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Option<Opened>, Ended> {
     let Some(app) = app.upgrade() else { return Ok(None) };
     let options = &app.options;
+    let draft = draft_of(model, options)?;
     // Before it was loaded, the length of its file stood for this.
     let weights = model.weight_bytes();
     let room = app.models.room_for(served).saturating_sub(weights);
     let (context, pages) = match model.config().pooling {
-        None => memory::plan(model, options, room).map_err(Ended::Settings)?,
+        None => memory::plan(model, draft.as_deref(), options, room).map_err(Ended::Settings)?,
         // Its texts are through at once: nothing of them is kept.
         Some(_) => (options.context.unwrap_or(usize::MAX).min(model.config().context), 0),
     };
@@ -150,6 +162,6 @@ fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Opt
         options.log.event("warning", json!({"message": warning}));
     }
     options.log.event("ready", entry);
-    let (drafts, pooling) = (options.drafts, options.pooling);
-    Ok(Some(Opened { bounds, drafts, inbox: Inbox { work }, pooling }))
+    let ahead = Ahead { drafts: options.drafts, model: draft };
+    Ok(Some(Opened { bounds, ahead, inbox: Inbox { work }, pooling: options.pooling }))
 }

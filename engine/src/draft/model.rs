@@ -1,0 +1,203 @@
+//! A draft model: a smaller model of the same vocabulary that guesses how the texts of another go on.
+
+use std::sync::Arc;
+
+use super::{Costs, Drafter, Drafts, WORTH};
+use crate::clock::Instant;
+use crate::error::{Error, Result};
+use crate::forward::{Row, Scratch};
+use crate::head::Logits;
+use crate::model::Model;
+use crate::sampler::{Past, Sampler};
+use crate::sequence::Sequence;
+
+/// Tokens of texts that it reads at once before it guesses: a long prompt is read over several steps.
+const PIECE: usize = 256;
+
+/// How far the odds of a text go back towards even with each token that was not guessed: after some hundred tokens one is tried again.
+const FORGIVEN: f64 = 0.002;
+
+/// The model and what it has read.
+#[derive(Debug)]
+pub(crate) struct DraftModel {
+    model: Arc<Model>,
+    context: usize,
+    /// Whose sequences they are.
+    keys: Vec<u64>,
+    sequences: Vec<Sequence>,
+    scratch: Scratch,
+    costs: Costs,
+}
+
+/// A text whose next tokens are to be guessed.
+pub(crate) struct Ask<'a> {
+    pub(crate) key: u64,
+    /// All of its tokens.
+    pub(crate) text: Vec<u32>,
+    pub(crate) said: usize,
+    /// It draws as the text's own will, with the same random numbers: the guess is what it would choose.
+    pub(crate) sampler: Sampler,
+    pub(crate) logits: Logits,
+    pub(crate) most: usize,
+    pub(crate) drafter: &'a mut Drafter,
+}
+
+impl DraftModel {
+    /// An error where the two do not have the same vocabulary.
+    pub(crate) fn new(model: Arc<Model>, target: &Model, context: usize) -> Result<Self> {
+        target.can_take_draft(&model)?;
+        let context = context.min(model.config().context);
+        let (scratch, costs) = (Scratch::default(), Costs::default());
+        Ok(Self { model, context, keys: Vec::new(), sequences: Vec::new(), scratch, costs })
+    }
+
+    /// Forgets the texts that are gone.
+    pub(crate) fn keep(&mut self, is_there: impl Fn(u64) -> bool) {
+        for at in (0..self.keys.len()).rev().filter(|at| !is_there(self.keys[*at])).collect::<Vec<_>>() {
+            self.keys.swap_remove(at);
+            self.sequences.swap_remove(at);
+        }
+    }
+
+    /// Guesses the next tokens of the texts of which it is a better guide than their own beginnings, as many as pay in a step
+    /// that has `rows` without them.
+    pub(crate) fn guess(&mut self, drafts: Drafts, costs: &Costs, rows: usize, mut asks: Vec<Ask<'_>>) {
+        asks.retain(|ask| ask.most > 0 && ask.drafter.chance(0) < ask.drafter.model_odds());
+        let most = asks.iter().map(|ask| ask.most).max().unwrap_or(0);
+        let length = if drafts.always { most } else { self.length(costs, rows, &asks, most) };
+        if length == 0 {
+            asks.iter_mut().for_each(|ask| ask.drafter.forgive(FORGIVEN));
+        } else if self.write(&mut asks, length).is_err() {
+            // Nothing that a text needs: it goes on without guesses.
+            self.keep(|_| false);
+            asks.iter_mut().for_each(|ask| ask.drafter.modelled().clear());
+        }
+    }
+
+    /// How many guesses at each text are expected to pay.
+    fn length(&self, costs: &Costs, rows: usize, asks: &[Ask<'_>], most: usize) -> usize {
+        let (count, step) = (asks.len(), costs.seconds(rows));
+        if count == 0 || step == 0.0 {
+            return 0;
+        }
+        let odds = asks.iter().map(|ask| ask.drafter.model_odds()).sum::<f64>() / count as f64;
+        let rate = |length: usize| {
+            let right: f64 = (1..=length as i32).map(|nth| odds.powi(nth)).sum();
+            let time = costs.seconds(rows + length * count) + length as f64 * self.costs.seconds(count);
+            (rows as f64 + right * count as f64) / time
+        };
+        let best = (1..=most).max_by(|a, b| rate(*a).total_cmp(&rate(*b)));
+        best.filter(|best| rate(*best) > WORTH * rate(0)).unwrap_or(0)
+    }
+
+    /// Writes up to `length` tokens after each text.
+    fn write(&mut self, asks: &mut [Ask<'_>], length: usize) -> Result<()> {
+        let mut going = self.read(asks)?;
+        for nth in 0..length {
+            if going.is_empty() {
+                return Ok(());
+            }
+            if nth > 0 {
+                let row = |&(at, place): &(usize, usize)| {
+                    let (sequence, token) = (place, asks[at].text[asks[at].text.len() - 1]);
+                    Row { sequence, token, logits: asks[at].logits }
+                };
+                let rows: Vec<Row> = going.iter().map(row).collect();
+                let start = Instant::now();
+                self.model.forward(&mut self.scratch, &mut self.sequences, &rows)?;
+                self.costs.note(rows.len(), start.elapsed().as_secs_f64());
+            }
+            let config = self.model.config();
+            let stops = self.model.tokenizer().map_or(&[][..], |tokenizer| tokenizer.stops());
+            let mut logits = self.scratch.logits().chunks_exact(config.vocab);
+            going.retain(|&(at, _)| {
+                let (Some(logits), Ask { text, said, sampler, most, drafter, .. }) =
+                    (logits.next(), &mut asks[at])
+                else {
+                    return false;
+                };
+                let past = Past { tokens: text, said: *said };
+                let Some(id) = sampler.pick(logits, past, None).filter(|id| !stops.contains(id)) else {
+                    return false;
+                };
+                let guess = drafter.modelled();
+                guess.push(id);
+                text.push(id);
+                *said += 1;
+                guess.len() < *most
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads what it does not know of the texts. Returns those of which it knows all, by their places among the asks and among the
+    /// sequences, in the order of their logits.
+    fn read(&mut self, asks: &mut [Ask<'_>]) -> Result<Vec<(usize, usize)>> {
+        let (mut rows, mut whole) = (Vec::new(), Vec::new());
+        for (at, ask) in asks.iter_mut().enumerate() {
+            ask.drafter.modelled().clear();
+            if ask.text.len() + ask.most > self.context {
+                continue;
+            }
+            let place = self.keys.iter().position(|key| *key == ask.key).unwrap_or_else(|| {
+                self.keys.push(ask.key);
+                self.sequences.push(Sequence::new(&self.model, self.context));
+                self.keys.len() - 1
+            });
+            let sequence = &mut self.sequences[place];
+            let known = sequence.tokens().iter().zip(&ask.text).take_while(|(a, b)| a == b).count();
+            sequence.truncate(known.min(ask.text.len() - 1));
+            let unread = &ask.text[sequence.tokens().len()..];
+            let count = unread.len().min(PIECE - rows.len());
+            rows.extend(unread[..count].iter().zip(1..).map(|(&token, nth)| {
+                let logits = if nth == unread.len() { ask.logits } else { Logits::None };
+                Row { sequence: place, token, logits }
+            }));
+            if count == unread.len() {
+                whole.push((at, place));
+            }
+        }
+        if rows.is_empty() {
+            return Ok(whole);
+        }
+        let start = Instant::now();
+        self.model.forward(&mut self.scratch, &mut self.sequences, &rows)?;
+        if rows.len() == whole.len() {
+            self.costs.note(rows.len(), start.elapsed().as_secs_f64());
+        }
+        Ok(whole)
+    }
+}
+
+impl Model {
+    /// Returns an error if `draft` cannot guess for this model: where a token of one is another token of the other.
+    pub fn can_take_draft(&self, draft: &Model) -> Result<()> {
+        same_vocabulary(self, draft)
+    }
+}
+
+fn same_vocabulary(target: &Model, draft: &Model) -> Result<()> {
+    draft.writes()?;
+    let wrong =
+        |what: String| Err(Error::Input(format!("a draft model must have the model's vocabulary: {what}")));
+    match (target.tokenizer(), draft.tokenizer()) {
+        (Ok(ours), Ok(theirs)) => {
+            let (size, other) = (ours.size(), theirs.size());
+            if let Some(id) =
+                (0..size.min(other) as u32).find(|&id| ours.token_bytes(id) != theirs.token_bytes(id))
+            {
+                let text =
+                    |tokens: &crate::Tokenizer| format!("`{}`", tokens.token_text(id).unwrap_or_default());
+                return wrong(format!("token {id} is {} there and {} here", text(theirs), text(ours)));
+            }
+            if size != other {
+                return wrong(format!("it has {other} tokens, the model {size}"));
+            }
+        }
+        // Ids alone: there is nothing else to compare.
+        (Err(_), Err(_)) => {}
+        _ => return wrong("only one of the two has a tokenizer".to_owned()),
+    }
+    let (size, other) = (target.config().vocab, draft.config().vocab);
+    if size == other { Ok(()) } else { wrong(format!("it has {other} tokens, the model {size}")) }
+}
