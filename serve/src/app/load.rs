@@ -112,7 +112,7 @@ fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Opt
     let options = &app.options;
     let draft = draft_of(model, options)?;
     // Before it was loaded, the length of its file stood for this.
-    let weights = model.weight_bytes();
+    let weights = model.weight_bytes() + draft.as_ref().map_or(0, |draft| draft.weight_bytes());
     let room = app.models.room_for(served).saturating_sub(weights);
     let (context, pages) = match model.config().pooling {
         None => memory::plan(model, draft.as_deref(), options, room).map_err(Ended::Settings)?,
