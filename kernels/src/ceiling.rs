@@ -104,14 +104,15 @@ fn rate(pool: &Pool, job: impl Fn(usize) + Sync) -> f64 {
     }
 }
 
-/// Multiply-adds a second of the instruction set's `dot` on all threads, with operands from the nearest cache and sums
-/// in registers: the best of some shapes of tile.
+/// Multiply-adds a second of the instruction set's `dot` on all threads, with sums in registers: the best of some shapes of
+/// tile, with operands from the nearest cache and with operands that stay in registers.
 pub fn dot_peak(cpu: Cpu, pool: &Pool) -> f64 {
-    let of = |tile: (usize, usize)| {
+    let of = |tile: (usize, usize), held: bool| {
         let products = STEPS * tile.0 * tile.1 * size_of::<Block>();
-        rate(pool, |rounds| cpu.run(Peak { rounds, tile })) * products as f64
+        rate(pool, |rounds| cpu.run(Peak { rounds, tile, held })) * products as f64
     };
-    TILES.iter().map(|&tile| of(tile)).fold(0.0, f64::max) * pool.threads() as f64
+    let all = TILES.iter().flat_map(|&tile| [of(tile, false), of(tile, true)]);
+    all.fold(0.0, f64::max) * pool.threads() as f64
 }
 
 /// Row groups and tokens of the tiles tried: sets differ in registers and in the delay of a product.
@@ -120,6 +121,8 @@ const TILES: [(usize, usize); 5] = [(4, 6), (4, 4), (2, 4), (1, 6), (1, 4)];
 struct Peak {
     rounds: usize,
     tile: (usize, usize),
+    /// Whether every step has the operands of the first, which then stay in registers.
+    held: bool,
 }
 
 /// Blocks that each row group of a tile walks in a round.
@@ -128,6 +131,14 @@ const STEPS: usize = 48;
 impl Peak {
     #[inline(always)]
     fn tile<I: Isa, const G: usize, const C: usize>(&self, isa: I) {
+        match self.held {
+            true => self.steps::<I, G, C, true>(isa),
+            false => self.steps::<I, G, C, false>(isa),
+        }
+    }
+
+    #[inline(always)]
+    fn steps<I: Isa, const G: usize, const C: usize, const HELD: bool>(&self, isa: I) {
         // Products of 1 with 1, -1, 1, -1 leave every sum at zero however long it runs.
         let codes: [[Block; G]; STEPS] = black_box([[[1; 64]; G]; STEPS]);
         let quads: [[[i8; 4]; C]; STEPS] = black_box([[[1, -1, 1, -1]; C]; STEPS]);
@@ -136,8 +147,12 @@ impl Peak {
             let mut start = 0;
             while start < STEPS {
                 let end = start.saturating_add(I::DOTS).min(STEPS);
+                // Nobody may find that a round is like the one before.
+                let (codes, quads) = (black_box(&codes), black_box(&quads));
                 let mut part = [[isa.part(); C]; G];
                 for step in start..end {
+                    // Sets whose product is several instructions would do but one of them anew with the same operands.
+                    let step = if HELD && I::DOTS == usize::MAX { 0 } else { step };
                     let mut bytes = [isa.load(&codes[step][0]); G];
                     for g in 1..G {
                         bytes[g] = isa.load(&codes[step][g]);
