@@ -66,7 +66,7 @@ book:
 py:
 	.ci/py
 
-# The same on Ray: batch jobs, a service.
+# The same on Ray: batch jobs, a service. Five minutes on two cores, so not a part of `ci`.
 ray:
 	.ci/ray
 
