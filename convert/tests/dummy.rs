@@ -89,7 +89,8 @@ fn shapes_with_group_scales_and_ternary_embeddings_run() {
 #[test]
 fn floats_are_ordinary_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    for floats in Floats::ALL {
+    // A head as the engine uses it is made by a conversion only (ready_head.rs).
+    for floats in Floats::ALL.into_iter().filter(|floats| *floats != Floats::Int8) {
         let output = dir.path().join(floats.name());
         tiny(&output, DummyOptions { embedding: floats, ..DummyOptions::new(Target::I2) });
         let file = open(&output);
