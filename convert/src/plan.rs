@@ -301,7 +301,9 @@ impl<'a> Plan<'a, '_> {
         let tensor = self.tensor(canonical, dims)?;
         let less_one = dims.len() == 1 && self.detected.less_one(canonical);
         let wrong = |what: String| Err(Error::tensor(&self.file.path, &tensor.name, what));
-        if self.options.to.keeps_ternary() && wanted.encoding().is_none() && codec::is_ternary(tensor) {
+        let fits = || self.options.to.encoding().bytes(dims).is_some();
+        let keeps = self.options.to.keeps_ternary() && wanted.encoding().is_none() && fits();
+        if keeps && codec::is_ternary(tensor) {
             return self.trits(canonical, dims, Order::Same);
         }
         if wanted == Floats::Int8 && codec::is_ternary(tensor) {

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ if args.iter().any(|arg| !arg.starts_with('-') && !"bombs".contains(arg)) => ExitCode::SUCCESS,
-        _ if suite() && no_bomb() && by_chance() && crowd() => ExitCode::SUCCESS,
+        _ if suite() && no_bomb() && by_chance() && crowd(Duration::from_secs(4)) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
@@ -207,8 +207,7 @@ fn by_chance() -> bool {
 
 /// Good streams beside hostile clients: each gets its whole text, the hostile ones get answers, and the server stays
 /// within its memory.
-fn crowd() -> bool {
-    const TIME: Duration = Duration::from_secs(4);
+fn crowd(time: Duration) -> bool {
     let keys: Vec<String> = (0..STREAMS).map(|at| format!("good{at}")).collect();
     let victim = Victim::start(&[keys.as_slice(), &["bad".to_owned()]].concat());
     let alone = crowd::good(victim.address, &keys, Duration::from_millis(500), 2);
@@ -221,8 +220,8 @@ fn crowd() -> bool {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let hostile = scope.spawn(|| crowd::hostile(victim.address, "bad", TIME));
-        let beside = crowd::good(victim.address, &keys, TIME, 3);
+        let hostile = scope.spawn(|| crowd::hostile(victim.address, "bad", time));
+        let beside = crowd::good(victim.address, &keys, time, 3);
         done.store(true, Ordering::Relaxed);
         (beside, hostile.join().unwrap())
     });
@@ -231,12 +230,16 @@ fn crowd() -> bool {
     println!(
         "alone: {alone}\nbeside: {beside}\n{told}\nafter: {after}\n{rest} MiB at rest, at most {peak} beside them"
     );
+    let came_through = told.contains("Bomb 400") && told.contains("Flood 200");
+    if !came_through && time < Duration::from_secs(12) {
+        // The machine was too busy for most of what they send: they get more time.
+        return crowd(3 * time);
+    }
     let texts = [&alone, &beside, &after].map(|good| good.text());
     texts[0] == texts[1]
         && texts[1] == texts[2]
         && [alone, beside, after].iter().all(|good| good.faults == 0 && good.answers >= STREAMS as u64)
-        && told.contains("Bomb 400")
-        && told.contains("Flood 200")
+        && came_through
         && peak <= most
 }
 
