@@ -124,7 +124,7 @@ impl Drafter {
 }
 
 /// The length that stands for a draft model's guess.
-const MODELLED: usize = 1 << 32;
+const MODELLED: usize = usize::MAX / 2;
 
 /// How much a single guess changes the odds.
 const LEARNED: f64 = 0.1;
