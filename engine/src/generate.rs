@@ -1,5 +1,6 @@
 //! One text, token by token.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::Instant;
@@ -209,8 +210,9 @@ impl<'m> Generation<'m> {
         self.drafter.look(self.sequence[0].tokens(), waiting, most);
         if let Some(second) = &mut self.draft_model {
             let text: Vec<u32> = self.sequence[0].tokens().iter().copied().chain([waiting]).collect();
-            let (said, sampler, logits) = (self.said, self.sampler.clone(), self.wanted);
-            let ask = Ask { key: 0, text, said, sampler, logits, most, drafter: &mut self.drafter };
+            let (said, sampler, logits) = (self.said, Cow::Borrowed(&self.sampler), self.wanted);
+            let ask =
+                Ask { key: 0, text: text.into(), said, sampler, logits, most, drafter: &mut self.drafter };
             second.guess(self.drafts, &self.costs, 1, vec![ask]);
         }
         let length = lengths(self.drafts, &self.costs, 1, &[&self.drafter])[0];

@@ -1,5 +1,6 @@
 //! One step: which tokens of which texts go through the model together, guesses among them, and what their logits say.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tern_kernels::Cache;
@@ -155,9 +156,10 @@ impl Batch {
                 text.drafter.look(before, *last, most);
             }
             if self.draft_model.is_some() && most > 0 {
-                let (said, sampler) = (text.said(), text.sampler.clone());
-                let Text { ticket, tokens, wanted, drafter, .. } = text;
-                let (key, text, logits) = (ticket.0, tokens.clone(), *wanted);
+                let said = text.said();
+                let Text { ticket, tokens, sampler, wanted, drafter, .. } = text;
+                let (key, text, logits) = (ticket.0, Cow::from(&*tokens), *wanted);
+                let sampler = Cow::Borrowed(&*sampler);
                 asks.push(Ask { key, text, said, sampler, logits, most, drafter });
             }
         }

@@ -1,5 +1,6 @@
 //! A draft model: a smaller model of the same vocabulary that guesses how the texts of another go on.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Costs, Drafter, Drafts, WORTH};
@@ -32,11 +33,11 @@ pub(crate) struct DraftModel {
 /// A text whose next tokens are to be guessed.
 pub(crate) struct Ask<'a> {
     pub(crate) key: u64,
-    /// All of its tokens.
-    pub(crate) text: Vec<u32>,
+    /// All of its tokens; copied only where something is guessed.
+    pub(crate) text: Cow<'a, [u32]>,
     pub(crate) said: usize,
     /// It draws as the text's own will, with the same random numbers: the guess is what it would choose.
-    pub(crate) sampler: Sampler,
+    pub(crate) sampler: Cow<'a, Sampler>,
     pub(crate) logits: Logits,
     pub(crate) most: usize,
     pub(crate) drafter: &'a mut Drafter,
@@ -117,12 +118,13 @@ impl DraftModel {
                     return false;
                 };
                 let past = Past { tokens: text, said: *said };
-                let Some(id) = sampler.pick(logits, past, None).filter(|id| !stops.contains(id)) else {
+                let Some(id) = sampler.to_mut().pick(logits, past, None).filter(|id| !stops.contains(id))
+                else {
                     return false;
                 };
                 let guess = drafter.modelled();
                 guess.push(id);
-                text.push(id);
+                text.to_mut().push(id);
                 *said += 1;
                 guess.len() < *most
             });
@@ -145,7 +147,7 @@ impl DraftModel {
                 self.keys.len() - 1
             });
             let sequence = &mut self.sequences[place];
-            let known = sequence.tokens().iter().zip(&ask.text).take_while(|(a, b)| a == b).count();
+            let known = sequence.tokens().iter().zip(&*ask.text).take_while(|(a, b)| a == b).count();
             sequence.truncate(known.min(ask.text.len() - 1));
             let unread = &ask.text[sequence.tokens().len()..];
             let count = unread.len().min(PIECE - rows.len());
