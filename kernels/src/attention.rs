@@ -10,6 +10,7 @@ mod chunks;
 mod floats;
 mod int8;
 mod plan;
+mod products;
 mod rotation;
 mod softmax;
 mod tile;

@@ -188,7 +188,7 @@ impl Piece<'_, '_> {
                 <&mut [[f32; 16]; V]>::try_from(rows).expect("V rows of 16")
             },
         );
-        isa.float_tile::<M, V>(DEPTH.min(a.cols - start), left, b, rows, add);
+        isa.float_tile::<true, M, V>(DEPTH.min(a.cols - start), left, b, rows, add);
     }
 
     /// Fewer than 16 columns at the right edge, one number at a time.

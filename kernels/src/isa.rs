@@ -199,10 +199,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     }
 
     /// A tile of a float product, `M` rows by `V` vectors of 16 columns: `out[m][v]` = (or, with `add`, +=)
-    /// `Σ a[m][i] * b[i][16 v + lane]` over `depth` steps `i`, in order. Sets may fuse the multiplication with the addition:
-    /// only training uses it.
+    /// `Σ a[m][i] * b[i][16 v + lane]` over `depth` steps `i`, in order. With `FUSED` sets may fuse the multiplication with the
+    /// addition, which only training allows; without it every product is rounded, and the bits are the same on every set.
     #[inline(always)]
-    fn float_tile<const M: usize, const V: usize>(
+    fn float_tile<const FUSED: bool, const M: usize, const V: usize>(
         self,
         depth: usize,
         a: Strided,

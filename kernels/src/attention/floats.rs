@@ -2,17 +2,20 @@
 //! positions of a chunk for a value, 16 of them side by side.
 
 use super::cache::{LANES, Part};
+use super::products::{key_products, value_products};
 use super::softmax::weigh;
-use super::tile::Tile;
+use super::tile::{Buffers, Floats, Tile};
 use crate::isa::Isa;
 
 /// Queries whose sums run together.
-const QUERIES: usize = 4;
+pub(super) const QUERIES: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// How a cache keeps floats.
 pub(super) trait Stored {
+    /// Whether reading them costs more than a load.
+    const CONVERTED: bool;
     /// The bytes of 16 of them.
     type Bytes: Copy;
     /// Cuts bytes into those of 16 floats each.
@@ -27,6 +30,7 @@ pub(super) struct F32;
 pub(super) struct F16;
 
 impl Stored for F32 {
+    const CONVERTED: bool = false;
     type Bytes = [u8; 64];
 
     #[inline(always)]
@@ -44,6 +48,7 @@ impl Stored for F32 {
 }
 
 impl Stored for F16 {
+    const CONVERTED: bool = true;
     type Bytes = [u8; 32];
 
     #[inline(always)]
@@ -61,7 +66,17 @@ impl Tile<'_> {
     #[inline(always)]
     pub(super) fn floats<I: Isa, S: Stored>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
         let keys = &S::cut(part.keys)[..groups * self.dim];
-        let mut g = 0;
+        // What more queries read than are summed together is turned into f32 once, where registers are so wide that the
+        // conversions would count.
+        let many = S::CONVERTED && I::PANEL.0 >= 4 && self.columns - first > QUERIES;
+        if many {
+            self.gather(first);
+            let Buffers { scores, queries, floats, .. } = &mut *self.buffers;
+            let floats = floats.get_or_insert_with(Floats::boxed);
+            let scores = &mut scores[first..self.columns];
+            key_products::<I, S>(isa, keys, self.dim, queries, scores, floats);
+        }
+        let mut g = if many { groups } else { 0 };
         while g < groups {
             let wide = I::PANEL.0 >= 4 && groups - g >= 4;
             let count = if wide { 4 } else { 1 };
@@ -84,13 +99,26 @@ impl Tile<'_> {
         let mut factors = [(0f32, 0f32); super::COLUMNS];
         for c in first..self.columns {
             self.hide(c, groups);
-            let sum = weigh(&mut self.buffers.scores[c][..groups]);
+            let sum = weigh(isa, &mut self.buffers.scores[c][..groups]);
             factors[c] = self.sums[c].join(sum);
         }
 
         let wide = self.dim.div_ceil(LANES);
         let values = &S::cut(part.values)[..groups * LANES * wide];
         let mut d = 0;
+        while many && d < wide {
+            let Buffers { scores, floats, .. } = &mut *self.buffers;
+            let floats = floats.get_or_insert_with(Floats::boxed);
+            let (sums, count) =
+                value_products::<I, S>(isa, values, wide, d, &scores[first..self.columns], floats);
+            for c in first..self.columns {
+                let (mine, theirs) = factors[c];
+                for i in 0..count {
+                    self.add(c, d + i, &sums[c - first][i], mine, theirs);
+                }
+            }
+            d += count;
+        }
         while d < wide {
             let many = I::PANEL.0 >= 4 && wide - d >= 4;
             let mut c = first;
@@ -110,6 +138,16 @@ impl Tile<'_> {
                 c += if four { QUERIES } else { 1 };
             }
             d += if many { 4 } else { 1 };
+        }
+    }
+
+    /// Lays the queries of columns `first..` one after another.
+    #[inline(always)]
+    fn gather(&mut self, first: usize) {
+        self.buffers.queries.clear();
+        for &query in &self.query[first..self.columns] {
+            let floats = &self.queries.floats[query * self.dim..][..self.dim];
+            self.buffers.queries.extend_from_slice(floats);
         }
     }
 

@@ -78,7 +78,7 @@ impl Tile<'_> {
         for c in first..self.columns {
             self.hide(c, groups);
             let scores = &mut self.buffers.scores[c][..groups];
-            let sum: Sum = weigh(scores);
+            let sum: Sum = weigh(isa, scores);
             let [high, low] = &mut self.buffers.codes[c];
             let (step, total) = quantise(scores, scales, &mut high[..groups], &mut low[..groups]);
             steps[c] = (step, total.wrapping_mul(I::OFFSET8));

@@ -4,6 +4,7 @@
 
 use super::cache::{CHUNK, LANES, TINY};
 use crate::float::exp;
+use crate::isa::Isa;
 use crate::rounding::round;
 
 /// One number for each position of a chunk.
@@ -46,7 +47,7 @@ pub(super) fn largest(lanes: [f32; LANES]) -> f32 {
 
 /// Scores become weights `e^(score - top)`.
 #[inline(always)]
-pub(super) fn weigh(scores: &mut [[f32; LANES]]) -> Sum {
+pub(super) fn weigh<I: Isa>(isa: I, scores: &mut [[f32; LANES]]) -> Sum {
     let mut tops = [f32::NEG_INFINITY; LANES];
     for scores in scores.iter() {
         for i in 0..LANES {
@@ -59,9 +60,8 @@ pub(super) fn weigh(scores: &mut [[f32; LANES]]) -> Sum {
         for i in 0..LANES {
             scores[i] = exp(scores[i] - top);
         }
-        for i in 0..LANES {
-            totals[i] += scores[i];
-        }
+        // The product with 1 changes nothing: this is an addition of whole registers, whatever the compiler would choose.
+        totals = isa.add_scaled(totals, scores, 1.0);
     }
     Sum { top, total: crate::float::sum(totals) }
 }

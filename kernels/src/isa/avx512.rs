@@ -210,7 +210,7 @@ impl Isa for Avx512 {
     /// `M * V` sums stay in registers (24 of 32 for 6 by 4); each step loads `V` vectors of `b` and broadcasts `M` numbers
     /// of `a`, so that 10 loads go with 24 multiplications.
     #[inline(always)]
-    fn float_tile<const M: usize, const V: usize>(
+    fn float_tile<const FUSED: bool, const M: usize, const V: usize>(
         self,
         depth: usize,
         a: Strided,
@@ -243,7 +243,11 @@ impl Isa for Avx512 {
                 for m in 0..M {
                     let factor = _mm512_set1_ps(*a_at.add(m * a.row));
                     for v in 0..V {
-                        sums[m][v] = _mm512_fmadd_ps(factor, row[v], sums[m][v]);
+                        sums[m][v] = if FUSED {
+                            _mm512_fmadd_ps(factor, row[v], sums[m][v])
+                        } else {
+                            _mm512_add_ps(sums[m][v], _mm512_mul_ps(row[v], factor))
+                        };
                     }
                 }
                 // May point beyond the data after the last step, where it is not read.
