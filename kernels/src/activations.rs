@@ -1,13 +1,18 @@
 //! The other operand: rows of activations in int8 with one scale a row (absmax, as BitNet b1.58 was trained), or one for every
-//! 128 values, or floats as they are, for families that were trained with float activations.
+//! 128 values, or floats as they are, for families that were trained with float activations. BitNet a4.8 and v2 round to four
+//! bits, leave out the smaller half, and transform rows before: `quantisers.rs`.
 
 use crate::cpu::{Cpu, Kernel};
 use crate::float::rms;
+use crate::hadamard::transform;
 use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool};
-use crate::rounding::round;
 use crate::scales::MAX_COLS;
 use crate::segments::Segments;
+
+mod quantisers;
+
+use self::quantisers::{absmax, absmean, top_half};
 
 /// A row held a NaN or an infinity: the index of the first such row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +28,16 @@ pub enum Rounding {
     Group,
     /// Not at all: f32.
     None,
+    /// int4, one scale for a row by the mean of its magnitudes (BitNet a4.8 and v2).
+    Int4,
+    /// int8, one scale for a row, of which the half with the smaller magnitudes is zero (BitNet a4.8).
+    TopHalf,
 }
 
 impl Rounding {
     /// Every way.
-    pub const ALL: [Rounding; 3] = [Rounding::Token, Rounding::Group, Rounding::None];
+    pub const ALL: [Rounding; 5] =
+        [Rounding::Token, Rounding::Group, Rounding::None, Rounding::Int4, Rounding::TopHalf];
 
     /// The name used in logs and options.
     pub fn name(self) -> &'static str {
@@ -35,12 +45,29 @@ impl Rounding {
             Rounding::Token => "int8-token",
             Rounding::Group => "int8-group",
             Rounding::None => "f32",
+            Rounding::Int4 => "int4-token",
+            Rounding::TopHalf => "int8-top-half",
         }
     }
 
     /// The way of this name.
     pub fn from_name(name: &str) -> Option<Rounding> {
         Self::ALL.into_iter().find(|rounding| rounding.name() == name)
+    }
+}
+
+/// What is done to a row before its product, behind its norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intake {
+    /// How it is rounded.
+    pub rounding: Rounding,
+    /// The length of the blocks that a Hadamard transform takes before that; 1 for none.
+    pub block: usize,
+}
+
+impl From<Rounding> for Intake {
+    fn from(rounding: Rounding) -> Self {
+        Self { rounding, block: 1 }
     }
 }
 
@@ -55,6 +82,7 @@ pub struct Activations {
     /// `(rows, stride)`.
     codes: Vec<i8>,
     rows: Vec<Row>,
+    /// How the numbers are kept: those of [`Rounding::Int4`] and [`Rounding::TopHalf`] as [`Rounding::Token`].
     rounding: Rounding,
     /// `(rows, groups)` of [`Rounding::Group`]: what a code is worth.
     steps: Vec<f32>,
@@ -92,10 +120,10 @@ impl Activations {
         self.set(Rounding::Token, cpu, pool, x, cols, norm)
     }
 
-    /// As [`Activations::quantise`], with the scale of a row, of every 128 values, or not rounded at all.
+    /// As [`Activations::quantise`], rounded in another way, and transformed before where that is wanted.
     pub fn set(
         &mut self,
-        rounding: Rounding,
+        intake: impl Into<Intake>,
         cpu: Cpu,
         pool: &Pool,
         x: &[f32],
@@ -104,17 +132,23 @@ impl Activations {
     ) -> Result<(), NotFinite> {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} values are no rows of {cols}", x.len());
         assert!(norm.is_none_or(|norm| norm.weight.len() == cols), "weights of the norm");
+        let intake = intake.into();
+        assert!(cols.is_multiple_of(intake.block), "blocks of {} in rows of {cols}", intake.block);
         let rows = x.len() / cols;
         let stride = cols.next_multiple_of(PAD);
         if (self.cols, self.stride) != (cols, stride) {
             self.codes.clear(); // the zeros that fill up rows lie elsewhere now
         }
+        let rounding = match intake.rounding {
+            Rounding::Int4 | Rounding::TopHalf => Rounding::Token,
+            kept => kept,
+        };
         (self.cols, self.stride, self.rounding, self.used) = (cols, stride, rounding, 0);
         self.rows.resize(rows, Row { step: 0.0, sum: 0 });
         let (groups, width) = match rounding {
             Rounding::Group => (cols.div_ceil(GROUP), 0),
-            Rounding::Token => (0, 0),
             Rounding::None => (0, cols),
+            _ => (0, 0),
         };
         self.steps.resize(rows * groups, 0.0);
         self.floats.resize(rows * width, 0.0);
@@ -132,7 +166,13 @@ impl Activations {
                     floats.slice(row * width..(row + 1) * width),
                 )
             };
-            meta[0] = cpu.run(Quantise { x: &x[row * cols..][..cols], norm, codes, steps, floats });
+            thread_local! {
+                /// A row, where it is looked at more than twice.
+                static ROOM: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+            }
+            let x = &x[row * cols..][..cols];
+            meta[0] = ROOM
+                .with_borrow_mut(|room| cpu.run(Quantise { x, norm, intake, room, codes, steps, floats }));
         });
         match self.rows.iter().position(|row| row.step.is_nan()) {
             Some(row) => Err(NotFinite(row)),
@@ -236,6 +276,8 @@ pub struct Norm<'a> {
 struct Quantise<'a> {
     x: &'a [f32],
     norm: Option<Norm<'a>>,
+    intake: Intake,
+    room: &'a mut Vec<f32>,
     /// Empty where the values stay as they are.
     codes: &'a mut [i8],
     /// Empty where the row has one step.
@@ -248,13 +290,29 @@ impl Kernel for Quantise<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> Row {
-        match self.norm {
+        let Self { x, norm, intake: Intake { rounding, block }, room, codes, steps, floats } = self;
+        let in_two_passes = block == 1 && !matches!(rounding, Rounding::Int4 | Rounding::TopHalf);
+        match norm {
             Some(Norm { weight, eps }) => {
-                let root = rms(self.x, eps);
-                let values = self.x.iter().zip(weight).map(|(x, weight)| x * root * weight);
-                round_all(values, self.codes, self.steps, self.floats)
+                let root = rms(x, eps);
+                let values = x.iter().zip(weight).map(|(x, weight)| x * root * weight);
+                if in_two_passes {
+                    return round_all(values, codes, steps, floats);
+                }
+                room.clear();
+                room.extend(values);
             }
-            None => round_all(self.x.iter().copied(), self.codes, self.steps, self.floats),
+            None if in_two_passes => return round_all(x.iter().copied(), codes, steps, floats),
+            None => {
+                room.clear();
+                room.extend_from_slice(x);
+            }
+        }
+        transform(room, block);
+        match rounding {
+            Rounding::Int4 => absmean(room, codes),
+            Rounding::TopHalf => top_half(room, codes),
+            _ => round_all(room.iter().copied(), codes, steps, floats),
         }
     }
 }
@@ -276,12 +334,12 @@ fn round_all(
         return Row { step: if finite { 1.0 } else { f32::NAN }, sum: 0 };
     }
     if steps.is_empty() {
-        return quantise(values, codes);
+        return absmax(values, codes);
     }
     let mut all = Row { step: 1.0, sum: 0 };
     let mut values = values;
     for (codes, step) in codes.chunks_mut(GROUP).zip(steps) {
-        let row = quantise(values.clone().take(codes.len()), codes);
+        let row = absmax(values.clone().take(codes.len()), codes);
         *step = row.step;
         all.sum += row.sum;
         if row.step.is_nan() {
@@ -292,25 +350,4 @@ fn round_all(
         }
     }
     all
-}
-
-/// Goes through the values twice: for the largest, then for the codes.
-#[inline(always)]
-fn quantise(values: impl Iterator<Item = f32> + Clone, codes: &mut [i8]) -> Row {
-    // As integers the magnitudes of floats are in the floats' order, with infinity and NaN on top.
-    let mut top = 0u32;
-    for x in values.clone() {
-        top = top.max(x.to_bits() & 0x7fff_ffff);
-    }
-    if top >= f32::INFINITY.to_bits() {
-        return Row { step: f32::NAN, sum: 0 };
-    }
-    let scale = 127.0 / f32::from_bits(top).max(1e-5);
-    let mut sum = 0;
-    for (code, x) in codes.iter_mut().zip(values) {
-        // |x * scale| <= 127 up to rounding.
-        *code = round(x * scale) as i8;
-        sum += i32::from(*code);
-    }
-    Row { step: 1.0 / scale, sum }
 }

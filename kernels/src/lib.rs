@@ -30,6 +30,7 @@ mod cpu;
 mod dense;
 mod digits;
 mod float;
+mod hadamard;
 pub mod half;
 mod head;
 mod isa;
@@ -43,7 +44,7 @@ mod segments;
 mod ternary;
 mod trim;
 
-pub use activations::{Activations, Norm, NotFinite, Rounding};
+pub use activations::{Activations, Intake, Norm, NotFinite, Rounding};
 pub use attention::{
     Attention, Cache, Chunk, ChunkCount, Heads, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place, Rows,
     Unstorable,
@@ -54,6 +55,7 @@ pub use cpu::Cpu;
 pub use dense::{Matrix, dense_product, dense_product_here, transpose};
 pub use digits::{ByteMatrix, Digits, digit_product};
 pub use float::{Activation, FloatFormat, decode, dot, dots, exp, gate, rms_norm, rms_norm_here};
+pub use hadamard::{hadamard, hadamard_block};
 pub use head::{BadHead, HeadInput, HeadScratch, OutputHead, Wanted};
 pub use matmul::{Product, products};
 pub use packing::Packing;
