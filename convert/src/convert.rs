@@ -18,7 +18,7 @@ use tern::file::hf_write::pretty;
 use tern::file::write::{Draft, Entry};
 use tern::file::{self, File, Metadata, OpenOptions, gguf_write, hf_write};
 use tern::keys::{READY_HEAD, SCALE_NAMES, SCALE_VALUES};
-use tern::{Error, Result, Tokenizer};
+use tern::{Error, Result, Scheme, Tokenizer};
 use tern_kernels::Scales;
 
 /// Converts the model at `input` into `output`: a file, or for [`Target::Hf`] a directory, which must be new or empty.
@@ -41,6 +41,15 @@ pub fn convert_file(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let detected = family::open(file)?;
+    let scheme = detected.config.graph.scheme;
+    if scheme != Scheme::A8 && ![Target::I2, Target::T5].contains(&options.to) {
+        let what = format!(
+            "a {} model, whose activations ({}) no other program computes; `--to i2` and `--to t5` keep it for Tern",
+            detected.family.name,
+            scheme.name()
+        );
+        return Err(Error::file(&file.path, what));
+    }
     let plain = detected.config.graph == tern::Graph::default() && detected.config.pooling.is_none();
     if options.to == Target::Hf && !plain {
         let what = format!("a {} model, which can be written to a GGUF only", detected.family.name);

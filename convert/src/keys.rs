@@ -7,8 +7,8 @@ use tern::family::{Detected, FAMILIES, Family};
 use tern::file::gguf::{Array, Pairs, Value};
 use tern::file::gguf_write::ALIGNMENT_KEY;
 use tern::file::hf::GENERATION;
-use tern::keys::{DUMMY, PROMPT, READY_HEAD, SCALE_NAMES, SCALE_VALUES};
-use tern::{Config, Pooling, Result, Scaling, Yarn};
+use tern::keys::{ACTIVATIONS, DUMMY, PROMPT, READY_HEAD, SCALE_NAMES, SCALE_VALUES};
+use tern::{Config, Pooling, Result, Scaling, Scheme, Yarn};
 use tern_kernels::Activation;
 
 /// What own tensors are aligned to, so that their blocks can be mapped in place.
@@ -66,6 +66,9 @@ pub(crate) fn gguf(pairs: &mut Pairs, name: &str, family: &Family, config: &Conf
     pairs.insert("general.architecture", Value::String(arch.into()));
     pairs.insert("general.name", Value::String(name.into()));
     pairs.insert("general.quantization_version", Value::U32(2));
+    if config.graph.scheme != Scheme::A8 {
+        pairs.insert(ACTIVATIONS, Value::String(config.graph.scheme.name().into()));
+    }
     let mut put = |key: &str, value: Value| pairs.insert(&format!("{arch}.{key}"), value);
     // Sizes read from a file were checked against limits far below u32.
     let size = |size: usize| Value::U32(size as u32);
@@ -245,9 +248,10 @@ pub(crate) fn hf(detected: &Detected, pairs: &Pairs, tied: bool) -> Result<Json>
 
 /// `config.json` of a model, but for its tokens and quantisation.
 pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json {
+    let plain = if config.sub_norms { "bitnet" } else { "llama" };
     let mut json = json!({
         "architectures": [family.hf[0]],
-        "model_type": if config.sub_norms { "bitnet" } else { "llama" },
+        "model_type": if family.model_types.contains(&plain) { plain } else { family.model_types[0] },
         "vocab_size": config.vocab,
         "hidden_size": config.dim,
         "intermediate_size": config.hidden,
@@ -264,6 +268,9 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
         "torch_dtype": "float32",
         "use_cache": true,
     });
+    if config.graph.scheme != Scheme::A8 {
+        json[ACTIVATIONS] = config.graph.scheme.name().into();
+    }
     if !config.sub_norms {
         json["mlp_bias"] = false.into();
     }

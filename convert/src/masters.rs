@@ -11,7 +11,7 @@ use tern::file::File;
 use tern::file::hf::CONFIG;
 use tern::file::hf_write::{self, pretty};
 use tern::file::write::{Draft, Entry};
-use tern::{Config, Encoding, Error, Graph, Result, Tensor};
+use tern::{Config, Encoding, Error, Graph, Result, Scheme, Tensor};
 use tern_kernels::{Pairing, Scales};
 
 use crate::plan::Order;
@@ -29,7 +29,8 @@ impl<'a> Masters<'a> {
     /// Recognises the model.
     pub fn of(file: &'a File) -> Result<Self> {
         let detected = family::open(file)?;
-        if detected.config.graph != Graph::default() || detected.config.pooling.is_some() {
+        let graph = Graph { scheme: Scheme::A8, ..detected.config.graph.clone() };
+        if graph != Graph::default() || detected.config.pooling.is_some() {
             let what = format!("a {} model, whose graph training does not know", detected.family.name);
             return Err(Error::file(&file.path, what));
         }
@@ -146,7 +147,12 @@ pub fn write_masters(
     more: &[(&str, Json)],
     files: &[(&str, Vec<u8>)],
 ) -> Result<()> {
-    let class = if config.sub_norms { "BitNetForCausalLM" } else { "LlamaForCausalLM" };
+    let class = match (config.graph.scheme, config.sub_norms) {
+        (Scheme::A8, true) => "BitNetForCausalLM",
+        (Scheme::A8, false) => "LlamaForCausalLM",
+        (Scheme::A48, _) => "BitNetA48ForCausalLM",
+        (Scheme::V2A8 | Scheme::V2A4 | Scheme::A4, _) => "BitNetV2ForCausalLM",
+    };
     let family = FAMILIES.iter().find(|family| family.hf.contains(&class)).expect("a family of ours");
     let tied = !masters.iter().any(|master| master.name == "output.weight");
     let mut json = keys::config_json(family, config, tied);

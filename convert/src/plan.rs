@@ -85,8 +85,11 @@ pub(crate) fn gguf_family(detected: &Detected, engine: Option<Engine>) -> &'stat
         return bitnet.copied().unwrap_or(detected.family);
     }
     let act = activation_name(detected.config.activation);
-    let fits =
-        |family: &&Family| family.sub_norms.is_some() == detected.config.sub_norms && family.gguf_act == act;
+    let Config { sub_norms, ref graph, .. } = detected.config;
+    let fits = |family: &&Family| {
+        let is_graph = family.sub_norms.is_some() == sub_norms && family.schemes.contains(&graph.scheme);
+        is_graph && family.gguf_act == act
+    };
     if fits(&detected.family) {
         return detected.family;
     }

@@ -79,7 +79,7 @@ fn shapes_with_group_scales_and_ternary_embeddings_run() {
         let model = Model::open(&output, &Options::default()).unwrap();
         let is_ternary = to != Target::Tq2_0;
         assert_eq!(model.head_form(), if is_ternary { Head::Ternary } else { Head::Int8 });
-        assert_eq!(model.activations(), Rounding::Group);
+        assert_eq!(model.activations(), Rounding::Group.name());
         let mut generation = Generation::new(&model, 8, Sampling::greedy()).unwrap();
         generation.prompt(&[1, 2, 3]).unwrap();
         assert!(generation.next().unwrap().is_some());

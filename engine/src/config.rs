@@ -6,8 +6,10 @@ use tern_kernels::{Activation, Heads, KvFormat, MAX_HEAD_DIM};
 use crate::rope::Rope;
 
 mod graph;
+mod scheme;
 
 pub use self::graph::{Graph, Pooling, Sliding};
+pub use self::scheme::{Inlet, Scheme};
 
 /// The architecture of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +86,15 @@ impl Config {
     /// Width of all key (or value) heads together.
     pub fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// Numbers in an input of these projections.
+    pub fn width(&self, inlet: Inlet) -> usize {
+        match inlet {
+            Inlet::Qkv | Inlet::GateUp => self.dim,
+            Inlet::O => self.q_dim(),
+            Inlet::Down => self.hidden,
+        }
     }
 
     /// Bytes of key-value cache for one position.

@@ -3,6 +3,7 @@
 
 mod bitllm;
 mod bitnet;
+mod fewer_bits;
 mod gemma3;
 mod gguf;
 mod hf;
@@ -14,8 +15,8 @@ mod qwen3;
 mod tensors;
 
 pub use self::names::{PROJECTIONS, hf_name};
-use crate::config::{Config, Graph};
-use crate::error::{Error, Result};
+use crate::config::{Config, Graph, Scheme};
+use crate::error::{Error, Result, quoted};
 use crate::file::{File, Metadata};
 use crate::keys;
 use crate::tensor::Tensor;
@@ -50,12 +51,29 @@ pub struct Family {
     /// What is Gemma's alone: Hugging Face stores norms less 1, embedded tokens are multiplied by the root of the width,
     /// queries are scaled by a key, and layers take turns with sliding windows.
     pub gemma: bool,
+    /// How the inputs of its projections are rounded: one of these, and where int8 is none, [`keys::ACTIVATIONS`] says which.
+    pub schemes: &'static [Scheme],
 }
 
 impl Family {
     /// Whether its blocks have the norm of this canonical name, which Llama's have not.
     fn has_norm(&self, module: &str) -> bool {
         self.norms.iter().any(|(name, _)| *name == module)
+    }
+
+    /// The scheme that a file's [`keys::ACTIVATIONS`] names, or what is wrong with it.
+    fn scheme(&self, named: Option<&str>) -> std::result::Result<Scheme, String> {
+        let names: Vec<_> = self.schemes.iter().map(|scheme| format!("\"{}\"", scheme.name())).collect();
+        let names = names.join(" or ");
+        match named {
+            None if self.schemes.contains(&Scheme::A8) => Ok(Scheme::A8),
+            None => Err(format!("missing, and a {} model has {names}", self.name)),
+            Some(name) => {
+                Scheme::from_name(name).filter(|scheme| self.schemes.contains(scheme)).ok_or_else(|| {
+                    format!("expected {names} in a {} model, found \"{}\"", self.name, quoted(name))
+                })
+            }
+        }
     }
 
     /// The graph of its models, but for the numbers of their configuration.
@@ -74,6 +92,8 @@ impl Family {
 pub const FAMILIES: &[&Family] = &[
     &bitnet::FAMILY,
     &bitllm::FAMILY,
+    &fewer_bits::A48,
+    &fewer_bits::V2,
     &llama::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,

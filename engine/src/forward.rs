@@ -8,7 +8,7 @@ use tern_kernels::{
     rms_norm_here,
 };
 
-use crate::config::Config;
+use crate::config::{Config, Inlet};
 use crate::error::{Error, Result};
 use crate::head::{HeadBuffers, Logits};
 use crate::model::{Model, Turns};
@@ -193,7 +193,9 @@ impl Model {
         let at = |what: &str| format!("layer {index}, {what}");
 
         let qkv = [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)];
-        self.project(&mut s.input, &s.x, dim, Some(&layer.attn_norm), qkv, || at("attention input"))?;
+        self.project(&mut s.input, &s.x, dim, Some(&layer.attn_norm), Inlet::Qkv, qkv, || {
+            at("attention input")
+        })?;
         if let Some([q_norm, k_norm]) = &layer.head_norms {
             self.norm(&mut s.q, q_dim, q_norm);
             self.norm(&mut s.k, self.config.kv_dim(), k_norm);
@@ -219,7 +221,7 @@ impl Model {
 
         let norm = layer.attn_sub_norm.as_deref();
         let o = [(&layer.o, &mut s.out)];
-        self.project(&mut s.input, &s.heads, q_dim, norm, o, || at("attention output"))?;
+        self.project(&mut s.input, &s.heads, q_dim, norm, Inlet::O, o, || at("attention output"))?;
         self.add(&mut s.x, &mut s.out, layer.attn_post_norm.as_deref());
         Ok(())
     }
@@ -229,7 +231,9 @@ impl Model {
         let at = |what: &str| format!("layer {index}, {what}");
 
         let halves = [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)];
-        self.project(&mut s.input, &s.x, dim, Some(&layer.ffn_norm), halves, || at("feed-forward input"))?;
+        self.project(&mut s.input, &s.x, dim, Some(&layer.ffn_norm), Inlet::GateUp, halves, || {
+            at("feed-forward input")
+        })?;
         let up = &s.up;
         self.pool.for_chunks(&mut s.gate, hidden, |row, out| {
             gate(self.cpu, activation, out, &up[row * hidden..][..hidden]);
@@ -237,7 +241,7 @@ impl Model {
 
         let norm = layer.ffn_sub_norm.as_deref();
         let down = [(&layer.down, &mut s.out)];
-        self.project(&mut s.input, &s.gate, hidden, norm, down, || at("feed-forward output"))?;
+        self.project(&mut s.input, &s.gate, hidden, norm, Inlet::Down, down, || at("feed-forward output"))?;
         self.add(&mut s.x, &mut s.out, layer.ffn_post_norm.as_deref());
         Ok(())
     }
@@ -292,6 +296,7 @@ impl Model {
         x: &[f32],
         cols: usize,
         norm: Option<&[f32]>,
+        inlet: Inlet,
         list: [(&Projection, &mut Vec<f32>); N],
         at: impl Fn() -> String,
     ) -> Result<()> {
@@ -309,13 +314,13 @@ impl Model {
             }
             for (projection, out) in &mut list {
                 let own = projection.norm.as_deref().map(|weight| Norm { weight, eps: INPUT_EPS });
-                self.quantise(&mut input.codes, &input.normed, cols, own, &at)?;
+                self.quantise(&mut input.codes, &input.normed, cols, own, inlet, &at)?;
                 let product = Product { matrix: &projection.weight, out };
                 products(self.cpu, &self.pool, &mut input.codes, [product]);
             }
         } else {
             let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
-            self.quantise(&mut input.codes, x, cols, norm, &at)?;
+            self.quantise(&mut input.codes, x, cols, norm, inlet, &at)?;
             let list = list.each_mut().map(|(projection, out)| Product { matrix: &projection.weight, out });
             products(self.cpu, &self.pool, &mut input.codes, list);
         }
@@ -335,10 +340,11 @@ impl Model {
         x: &[f32],
         cols: usize,
         norm: Option<Norm<'_>>,
+        inlet: Inlet,
         at: impl Fn() -> String,
     ) -> Result<()> {
         let broken = |_| Error::Numeric(format!("{}: a value is not a number: the weights are broken", at()));
-        codes.set(self.rounding, self.cpu, &self.pool, x, cols, norm).map_err(broken)
+        codes.set(self.intakes[inlet as usize], self.cpu, &self.pool, x, cols, norm).map_err(broken)
     }
 
     /// Norms `x` where it lies; a row of `width` is one or more times as wide as the norm.

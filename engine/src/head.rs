@@ -40,7 +40,9 @@ impl Model {
             |_| Error::Numeric("output head: a value is not a number: the weights are broken".to_owned());
         let bad = match &self.weights.output {
             Output::Ternary(head) => {
-                s.codes.set(self.rounding, self.cpu, &self.pool, &s.normed, dim, None).map_err(broken)?;
+                s.codes
+                    .set(self.rounding.unwrap_or_default(), self.cpu, &self.pool, &s.normed, dim, None)
+                    .map_err(broken)?;
                 head.matmul(self.cpu, &self.pool, &mut s.codes, logits);
                 self.bad(logits, |logit| !logit.is_finite())
             }

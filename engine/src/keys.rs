@@ -2,6 +2,8 @@
 
 /// What `tern run` does with a prompt unless told: `raw` or `chat`.
 pub const PROMPT: &str = "tern.prompt";
+/// How the inputs of projections are rounded, by [`Scheme::name`](crate::Scheme::name); int8 where it is missing.
+pub const ACTIVATIONS: &str = "tern.activations";
 /// True where the weights are random: such a model is for measuring speed only.
 pub const DUMMY: &str = "tern.dummy";
 /// True where `output.weight` is the embedding once more, as the engine uses it: the model has no head of its own.

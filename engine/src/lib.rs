@@ -61,7 +61,7 @@ pub mod tokenizer;
 mod weights;
 
 pub use batch::{Batch, Bounds, Finish, Guide, Job, Load, Output, Scored, Ticket};
-pub use config::{Config, Graph, Pooling, Sliding};
+pub use config::{Config, Graph, Inlet, Pooling, Scheme, Sliding};
 pub use cost::{Cost, Step};
 pub use draft::{Drafted, Drafts};
 pub use embed::{BITS, Embedder};

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tern_kernels::{Cpu, KvFormat, Memory, Packing, Pool, Rounding, default_threads};
+use tern_kernels::{Cpu, Intake, KvFormat, Memory, Packing, Pool, Rounding, default_threads};
 
 use crate::clock::Instant;
-use crate::config::Config;
+use crate::config::{Config, Inlet, Scheme};
 use crate::error::{Error, Result};
 use crate::family;
 use crate::file::{self, File, OpenOptions};
@@ -46,7 +46,8 @@ pub struct Options {
     pub kv: KvFormat,
     /// How the activations between the ternary products are rounded; if `None`, as the weights were trained: matrices with one
     /// scale each (BitNet) with int8 by token, matrices with scales for rows or groups of columns, whose activations were
-    /// floats, with int8 by group of 128.
+    /// floats, with int8 by group of 128, and BitNet a4.8 and v2 as [`Scheme`] says. What is chosen here takes the place of all
+    /// these ways; a Hadamard transform, which is part of the model, stays.
     pub activations: Option<Rounding>,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
@@ -83,7 +84,10 @@ pub struct Model {
     pub(crate) sliding_turns: Option<Turns>,
     warnings: Vec<String>,
     kv: KvFormat,
-    pub(crate) rounding: Rounding,
+    /// How all are rounded, if not as the scheme says.
+    pub(crate) rounding: Option<Rounding>,
+    /// What becomes of the inputs of projections, in the order of [`Inlet::ALL`].
+    pub(crate) intakes: [Intake; 4],
     /// Or why there is none: ids can be run without one.
     tokenizer: std::result::Result<Tokenizer, String>,
     load_time: Duration,
@@ -139,9 +143,12 @@ impl Model {
         let sliding = config.graph.sliding.as_ref();
         let sliding_turns = sliding.map(|sliding| Turns::of(&sliding.rope, config.head_dim));
         let warnings = detected.warnings;
-        let rounding = options.activations.unwrap_or(match weights.has_scales_in_rows() {
-            true => Rounding::Group,
-            false => Rounding::Token,
+        let scheme = config.graph.scheme;
+        let by_group = scheme == Scheme::A8 && weights.has_scales_in_rows();
+        let rounding = options.activations.or(by_group.then_some(Rounding::Group));
+        let intakes = Inlet::ALL.map(|inlet| {
+            let trained = scheme.intake(inlet, config.width(inlet));
+            Intake { rounding: rounding.unwrap_or(trained.rounding), ..trained }
         });
         let (kv, load_time) = (options.kv, start.elapsed());
         Ok(Model {
@@ -154,6 +161,7 @@ impl Model {
             warnings,
             kv,
             rounding,
+            intakes,
             tokenizer,
             load_time,
             sources,
@@ -200,9 +208,13 @@ impl Model {
     pub fn kv(&self) -> KvFormat {
         self.kv
     }
-    /// Tells how the activations between its ternary products are rounded.
-    pub fn activations(&self) -> Rounding {
-        self.rounding
+    /// Tells how the activations between its ternary products are rounded: in one way, or as [`Scheme`] says for each.
+    pub fn activations(&self) -> &'static str {
+        match (self.rounding, self.config.graph.scheme) {
+            (Some(rounding), _) => rounding.name(),
+            (None, Scheme::A8) => Rounding::Token.name(),
+            (None, scheme) => scheme.name(),
+        }
     }
     /// Returns the number of threads it runs on.
     pub fn threads(&self) -> usize {

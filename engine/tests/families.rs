@@ -77,7 +77,7 @@ fn scales_in_rows_round_activations_by_group_and_twins_agree_to_the_bit() {
         .chain(FLOATS[0].1)
         .map(|path| {
             let model = open(&golden(path), Options::default());
-            assert_eq!((model.activations(), model.head_form()), (Rounding::Group, Head::Ternary), "{path}");
+            assert_eq!((model.activations(), model.head_form()), ("int8-group", Head::Ternary), "{path}");
             golden::bits(&logits(&model, &ids))
         })
         .collect();

@@ -7,7 +7,7 @@
 
 use tern::Encoding;
 use tern::file::File;
-use tern::{Logits, Model, Row, Scratch, Sequence};
+use tern::{Logits, Model, Row, Scheme, Scratch, Sequence};
 use tern_convert::masters::Masters;
 use tern_kernels::{Cpu, Pool, Scales, default_threads};
 
@@ -77,6 +77,11 @@ pub fn check(run: &Run, file: &File, model: &Model, note: &mut dyn FnMut(String)
     if sizes(theirs) != sizes(ours) {
         let text = |c: &tern::Config| format!("{} tokens, {} wide, {} layers", c.vocab, c.dim, c.layers);
         return Err(Error::Input(format!("the model has {}, the run {}", text(theirs), text(ours))));
+    }
+    let schemes = [theirs.graph.scheme, ours.graph.scheme].map(Scheme::name);
+    if schemes[0] != schemes[1] {
+        let what = format!("the model has activations of {}, the run of {}", schemes[0], schemes[1]);
+        return Err(Error::Input(what));
     }
     let end = start.end()?;
     // A corpus that must be made again is written into the folder.

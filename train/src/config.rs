@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tern::{Pairing, Rope};
+use tern::{Pairing, Rope, Scheme};
 use tern_kernels::Activation;
 
 use crate::error::{Error, Result};
 use crate::ops::quantiser::Quantiser;
 use crate::schedule::{Kind, Schedule};
+use crate::stages::Stages;
 
 /// The one list of keys: name, type, default as TOML (empty if it must be given or is absent), and what it means.
 macro_rules! keys {
@@ -57,6 +58,8 @@ keys! {
     context: usize = "512", "Most positions that the finished model says it can take";
     ternary: bool = "true", "false trains the float twin, for comparisons";
     scales: String = "\"matrix\"", "Which weights share a scale: matrix (BitNet, activations in int8); row or group (activations stay floats)";
+    activations: Option<String> = "", "How the inputs of projections are rounded: a8 (BitNet b1.58), a4.8, v2-a8, v2-a4, or a4 for comparisons; that of `from` or a8 if not given";
+    a8_steps: u64 = "0", "Steps at the beginning in which these inputs have eight bits: with a4.8, v2-a4 and a4";
     group: usize = "128", "Inputs that share a scale with scales = \"group\": 32, 64, 128 or 256";
     init_std: f32 = "0.02", "Deviation of fresh weights";
     length: usize = "256", "Tokens of a training sequence";
@@ -273,6 +276,7 @@ impl Run {
             return Err(Error::key("tokenizer", "missing; `tern train tokenizer` makes one"));
         }
         self.schedule()?;
+        self.stages(Scheme::A8)?;
         self.activation()?;
         self.quantiser()?;
         Ok(())
@@ -308,6 +312,46 @@ impl Run {
             }
         };
         Ok(if self.ternary { quantiser } else { Quantiser::Float })
+    }
+
+    /// How the inputs of projections are rounded as the run goes; `own` is the scheme of the model that it starts from.
+    pub fn stages(&self, own: Scheme) -> Result<Stages> {
+        let last = match &self.activations {
+            None => own,
+            Some(name) => Scheme::from_name(name).ok_or_else(|| {
+                let names = Scheme::ALL.map(Scheme::name).join(", ");
+                Error::key("activations", format!("\"{name}\": expected one of {names}"))
+            })?,
+        };
+        if last != Scheme::A8 && self.scales != "matrix" {
+            let what =
+                format!("{} needs `scales = \"matrix\"`: with others activations stay floats", last.name());
+            return Err(Error::key("activations", what));
+        }
+        if self.a8_steps > 0 && self.a8_steps >= self.steps {
+            let what = format!("{}: expected fewer than the {} steps", self.a8_steps, self.steps);
+            return Err(Error::key("a8_steps", what));
+        }
+        if self.a8_steps > 0
+            && last == last.in_eight_bits()
+            && (self.activations.is_some() || self.from.is_none())
+        {
+            let what =
+                format!("{} has eight bits to the end; `activations` names what comes after", last.name());
+            return Err(Error::key("a8_steps", what));
+        }
+        Ok(Stages { last, before: self.a8_steps })
+    }
+
+    /// The scheme and what a model needs for it.
+    pub(crate) fn check_stages(&self, config: &tern::Config) -> Result<Stages> {
+        let stages = self.stages(config.graph.scheme)?;
+        if stages.last != Scheme::A8 && !config.sub_norms {
+            let what =
+                format!("{} needs the norms of `sub_norms`, and the model has none", stages.last.name());
+            return Err(Error::key("activations", what));
+        }
+        Ok(stages)
     }
 
     /// Says which width of a model cannot be cut into groups.
@@ -420,7 +464,7 @@ fn flag(key: &str, text: &str) -> toml::Value {
     if key == "separator" {
         return value(&format!("\"{}\"", text.replace('"', "\\\""))).unwrap_or_else(|| text.into());
     }
-    let is_text = ["out", "from", "tokenizer"].contains(&key) || default.starts_with('"');
+    let is_text = ["out", "from", "tokenizer", "activations"].contains(&key) || default.starts_with('"');
     match value(text).filter(|_| !is_text) {
         // `--rate 1` means 1.0.
         Some(toml::Value::Integer(n)) if default.contains(['.', 'e']) => toml::Value::Float(n as f64),
@@ -438,6 +482,7 @@ pub fn template() -> String {
             "train" => "train = [\"stories.txt\"]".to_owned(),
             "tokenizer" => "tokenizer = \"tokenizer\"".to_owned(),
             "from" => "# from = \"model/\"".to_owned(),
+            "activations" => "# activations = \"a8\"".to_owned(),
             _ => format!("{key} = {default}"),
         };
         text.push_str(&format!("\n# {about}\n{line}\n"));
@@ -482,6 +527,10 @@ mod tests {
             ("rate = ", "line 4"),
             ("scales = \"column\"", "key `scales`: \"column\""),
             ("group = 100", "key `group`: 100"),
+            ("activations = \"a3\"", "key `activations`: \"a3\""),
+            ("activations = \"a4.8\"\nscales = \"row\"", "key `activations`: a4.8 needs"),
+            ("activations = \"a4.8\"\na8_steps = 1000", "key `a8_steps`: 1000"),
+            ("a8_steps = 5", "key `a8_steps`: a8 has"),
         ] {
             let error = Run::parse(&format!("{LEAST}{line}\n"), &[], Path::new("")).unwrap_err().to_string();
             assert!(error.contains(wanted), "{line}: {error}");

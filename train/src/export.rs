@@ -68,6 +68,7 @@ pub fn trained(run: &Run, note: &mut dyn FnMut(String)) -> Result<(Start, u64)> 
         }
     }
     let step = found.ok_or_else(|| Error::file(&dir, "expected a whole checkpoint, found none"))?;
+    start.config.graph.scheme = start.stages.at(step);
     Ok((start, step))
 }
 

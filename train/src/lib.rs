@@ -24,6 +24,7 @@ pub mod rebuilt;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod stages;
 pub mod start;
 pub mod step;
 pub mod sum;

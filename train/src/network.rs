@@ -1,7 +1,7 @@
 //! The whole transformer forward and backward: the engine's graph (`tern`'s `forward.rs`) over sequences of one length, and
 //! below it the same lines from the end to the beginning.
 
-use tern::Config;
+use tern::{Config, Inlet, Scheme};
 use tern_kernels::Norm;
 
 use crate::error::{Error, Result};
@@ -161,6 +161,11 @@ impl Network {
         }
     }
 
+    /// How the inputs of projections are rounded from now on.
+    pub fn set_scheme(&mut self, scheme: Scheme) {
+        self.config.graph.scheme = scheme;
+    }
+
     /// Takes new parameters in: quantises and packs every matrix.
     pub fn prepare(&mut self, on: Machine, params: &[f32]) -> Result<()> {
         let Config { dim, hidden, .. } = self.config;
@@ -263,6 +268,8 @@ impl Network {
         let Config { dim, hidden, norm_eps: eps, activation, heads, kv_heads, .. } = self.config;
         let (q_dim, kv_dim, rows) = (self.config.q_dim(), self.config.kv_dim(), starts.len());
         let (query, kv, shape) = (self.heads(heads), self.heads(kv_heads), self.shape());
+        let config = &self.config;
+        let intake = |inlet: Inlet| config.graph.scheme.intake(inlet, config.width(inlet));
         let block = &self.layout.blocks[layer];
         let weight = |range: &std::ops::Range<usize>| Some(Norm { weight: &params[range.clone()], eps });
         let s = &mut self.states[if self.recompute { 0 } else { layer }];
@@ -270,7 +277,7 @@ impl Network {
         let (before, after) = self.stream.split_at_mut(layer + 1);
         let (x, out) = (&before[layer], sized(&mut after[0], rows * dim));
 
-        s.attn_in.set(on, x, dim, weight(&block.attn_norm))?;
+        s.attn_in.set(on, intake(Inlet::Qkv), x, dim, weight(&block.attn_norm))?;
         let (q, k) = (sized(&mut room.b, rows * q_dim), sized(&mut room.c, rows * kv_dim));
         let v = sized(&mut room.d, rows * kv_dim);
         linear::forward(on, &mut s.attn_in, [(&w.q, &mut *q), (&w.k, &mut *k), (&w.v, &mut *v)]);
@@ -281,18 +288,18 @@ impl Network {
         attention::forward(on, shape, starts, &s.q, &s.k, &s.v, q, lse);
         rope::backward(on, query, None, q, sized(&mut s.heads, rows * q_dim));
         let sub_norm = block.attn_sub_norm.as_ref().and_then(weight);
-        s.o_in.set(on, &s.heads, q_dim, sub_norm)?;
+        s.o_in.set(on, intake(Inlet::O), &s.heads, q_dim, sub_norm)?;
         let mid = sized(&mut s.mid, rows * dim);
         linear::forward(on, &mut s.o_in, [(&w.o, &mut *mid)]);
         on.add(mid, x);
 
-        s.ffn_in.set(on, mid, dim, weight(&block.ffn_norm))?;
+        s.ffn_in.set(on, intake(Inlet::GateUp), mid, dim, weight(&block.ffn_norm))?;
         let (gate, up) = (sized(&mut s.gate, rows * hidden), sized(&mut s.up, rows * hidden));
         linear::forward(on, &mut s.ffn_in, [(&w.gate, &mut *gate), (&w.up, &mut *up)]);
         let h = sized(&mut room.a, rows * hidden);
         gate::forward(on, activation, hidden, gate, up, h);
         let sub_norm = block.ffn_sub_norm.as_ref().and_then(weight);
-        s.down_in.set(on, h, hidden, sub_norm)?;
+        s.down_in.set(on, intake(Inlet::Down), h, hidden, sub_norm)?;
         linear::forward(on, &mut s.down_in, [(&w.down, &mut *out)]);
         on.add(out, mid);
         Ok(())
@@ -309,11 +316,14 @@ impl Network {
         let (w, x) = (&self.weights[layer], &self.stream[layer]);
         let Room { a, b, c, d, e, under, dq, dk, dv, dx, partial, linear } = &mut self.room;
         let at = |range: &std::ops::Range<usize>| &params[range.clone()];
+        let config = &self.config;
+        let hadamard = |inlet: Inlet| config.graph.scheme.intake(inlet, config.width(inlet)).block;
 
         // out = mid + down(norm(act(gate) * up))
         let dh = sized(a, rows * hidden);
         linear.begin(on, &s.down_in);
         linear.backward(on, &s.down_in, &w.down, at(down), dx, &mut grads[down.clone()], dh, false);
+        on.hadamard(dh, hidden, hadamard(Inlet::Down));
         let sub_norm = ffn_sub_norm.as_ref().map(|range| gate::SubNorm { w: at(range), eps });
         let dw = ffn_sub_norm.as_ref().map_or(&mut [][..], |range| &mut grads[range.clone()]);
         gate::backward(on, activation, hidden, &mut s.gate, &mut s.up, sub_norm, dh, dw, partial);
@@ -327,6 +337,7 @@ impl Network {
         let dheads = sized(b, rows * q_dim);
         linear.begin(on, &s.o_in);
         linear.backward(on, &s.o_in, &w.o, at(o), dx, &mut grads[o.clone()], dheads, false);
+        on.hadamard(dheads, q_dim, hadamard(Inlet::O));
         let mut g: &[f32] = dheads;
         if let Some(range) = attn_sub_norm {
             let under = sized(under, rows * q_dim);

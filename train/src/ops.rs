@@ -39,6 +39,13 @@ impl Machine<'_> {
         });
     }
 
+    /// The Hadamard transform of the blocks of rows, which takes a gradient back as it takes numbers there.
+    pub fn hadamard(self, x: &mut [f32], cols: usize, block: usize) {
+        if block > 1 {
+            tern_kernels::hadamard(self.cpu, self.pool, x, cols, block);
+        }
+    }
+
     /// The sum of what `each` makes of the numbers, in f64, on the caller's thread.
     pub(crate) fn sum_of(self, x: &[f32], each: impl Fn(f64) -> f64) -> f64 {
         self.cpu.vectorised(

@@ -80,7 +80,7 @@ pub fn lead(
     let end_token = start.end()?;
     // From here on the folder is written to.
     let _lock = Lock::take(&run.out)?;
-    let Start { config, layout, mut params, tokenizer, files, notes } = start;
+    let Start { mut config, stages, layout, mut params, tokenizer, files, notes } = start;
     notes.into_iter().for_each(|note| watch(Event::Note(note)));
     let mut corpus = Corpus::open(run, &tokenizer, end_token, &mut |note| watch(Event::Note(note)))?;
     corpus.check_length(run.length)?;
@@ -103,7 +103,7 @@ pub fn lead(
     let angles = Angles::new(&config.rope, config.head_dim, run.length);
     let mut network = Network::new(&config, &layout, angles, quantiser, run.recompute);
     if let Some(leader) = &mut leader {
-        leader.begin(Job::new(&config, &layout, run)?);
+        leader.begin(Job::new(&config, stages, &layout, run)?);
     }
     let schedule = run.schedule()?;
     let adam = AdamW { beta1: run.beta1, beta2: run.beta2, eps: run.eps };
@@ -131,6 +131,8 @@ pub fn lead(
         for batch in &mut batches {
             corpus.next(&mut state.place, run.sequences, run.length, batch)?;
         }
+        config.graph.scheme = stages.at(state.step + 1);
+        network.set_scheme(config.graph.scheme);
         let task = Task::new(state.step + 1, &params, &batches);
         let note = &mut |note| watch(Event::Note(note));
         let peers = leader.as_mut().map_or(&mut [][..], |leader| leader.peers(note));

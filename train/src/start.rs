@@ -12,6 +12,7 @@ use tern_convert::{Files, generation_config};
 use crate::config::Run;
 use crate::error::{Error, Result};
 use crate::params::Layout;
+use crate::stages::Stages;
 
 /// The files of a tokenizer that are copied from its folder.
 const TOKENIZER: [&str; 6] = [
@@ -28,6 +29,8 @@ const TOKENIZER: [&str; 6] = [
 pub struct Start {
     /// The architecture.
     pub config: tern::Config,
+    /// How its activations are rounded as the run goes.
+    pub stages: Stages,
     /// Where the parameters lie.
     pub layout: Layout,
     /// Their numbers.
@@ -48,6 +51,8 @@ impl Start {
             None => Self::fresh(run)?,
         };
         run.check_groups(&start.config)?;
+        start.stages = run.check_stages(&start.config)?;
+        start.config.graph.scheme = start.stages.last;
         // Without its ids, transformers writes on behind the end of a text.
         if !start.files.iter().any(|(name, _)| *name == GENERATION) {
             let end = start.end()?;
@@ -64,7 +69,7 @@ impl Start {
         let config = run.model(tokenizer.size())?;
         let layout = Layout::new(&config, run.tied);
         let params = layout.initial(run.init_std, run.seed);
-        Ok(Self { config, layout, params, tokenizer, files, notes: Vec::new() })
+        Ok(Self { config, stages: Stages::default(), layout, params, tokenizer, files, notes: Vec::new() })
     }
 
     /// The sizes and the tokenizer are the model's.
@@ -98,7 +103,7 @@ impl Start {
                 path.display()
             ));
         }
-        Ok(Self { config, layout, params, tokenizer, files, notes })
+        Ok(Self { config, stages: Stages::default(), layout, params, tokenizer, files, notes })
     }
 
     /// The token that ends a document.

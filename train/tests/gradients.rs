@@ -2,7 +2,7 @@
 //! identity (the float twin), and have a golden of their own.
 
 use serde_json::Value;
-use tern_kernels::{Activation, Cpu, Pairing, Pool};
+use tern_kernels::{Activation, Cpu, Intake, Pairing, Pool, Rounding};
 use tern_train::ops::attention::{self, Saved, Shape};
 use tern_train::ops::linear::{self, Input, Room, Weight};
 use tern_train::ops::loss::{self, Back, NONE, RowLoss};
@@ -230,7 +230,7 @@ fn linear_of_the_float_twin() {
     let by_w = differences(&w, |w| forward(&wide(&x), w));
     everywhere(|on| {
         let (mut input, mut weight) = (Input::new(Quantiser::Float), Weight::new(Quantiser::Float));
-        input.set(on, &x, inputs, None).unwrap();
+        input.set(on, Rounding::Token, &x, inputs, None).unwrap();
         weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; rows * outputs];
         linear::forward(on, &mut input, [(&weight, &mut y)]);
@@ -280,7 +280,7 @@ fn scales_by_group_and_row_are_straight_through_with_float_activations() {
             }
             assert!(quantiser.round(on, &w, inputs, &mut trits, &mut again) && again == taken);
             let (mut input, mut weight) = (Input::new(quantiser), Weight::new(quantiser));
-            input.set(on, &x, inputs, None).unwrap();
+            input.set(on, Rounding::Token, &x, inputs, None).unwrap();
             weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
             let mut y = vec![0.0; rows * outputs];
             linear::forward(on, &mut input, [(&weight, &mut y)]);
@@ -315,7 +315,7 @@ fn bitlinear_is_straight_through_as_the_reference_has_it() {
     let inputs = x.len() / rows;
     everywhere(|on| {
         let (mut input, mut weight) = (Input::new(Quantiser::Matrix), Weight::new(Quantiser::Matrix));
-        input.set(on, &x, inputs, None).unwrap();
+        input.set(on, Rounding::Token, &x, inputs, None).unwrap();
         weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; g.len()];
         linear::forward(on, &mut input, [(&weight, &mut y)]);
@@ -370,4 +370,90 @@ fn head_and_cross_entropy() {
         assert_close("dx", &dx, &by_x);
         assert_close("de", &de, &by_e);
     });
+}
+
+/// Floats that stand in a file as the integers of their bits.
+fn from_bits(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|bits| f32::from_bits(bits.as_u64().unwrap() as u32)).collect()
+}
+
+#[test]
+fn fewer_bits_are_straight_through_as_pytorch_has_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/golden/fewer_bits.json");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let layers = json["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 4);
+    for layer in layers {
+        let rounding = match layer["rounding"].as_str().unwrap() {
+            "int4" => Rounding::Int4,
+            "top" => Rounding::TopHalf,
+            "int8" => Rounding::Token,
+            other => panic!("{other}"),
+        };
+        let block = layer["block"].as_u64().unwrap() as usize;
+        let inputs = layer["inputs"].as_u64().unwrap() as usize;
+        let [x, w, g] = ["x", "w", "g"].map(|key| from_bits(&layer[key]));
+        everywhere(|on| {
+            let (mut input, mut weight) = (Input::new(Quantiser::Matrix), Weight::new(Quantiser::Matrix));
+            input.set(on, Intake { rounding, block }, &x, inputs, None).unwrap();
+            weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
+            let mut y = vec![0.0; g.len()];
+            linear::forward(on, &mut input, [(&weight, &mut y)]);
+            let (mut dx, mut dw, mut room) = (vec![0.0; x.len()], vec![f32::NAN; w.len()], Room::default());
+            room.begin(on, &input);
+            room.backward(on, &input, &weight, &w, &g, &mut dw, &mut dx, false);
+            on.hadamard(&mut dx, inputs, block);
+            // Gradients go in with 15 bits of their row's largest.
+            for (key, got, slack) in [("y", &y, 2e-6), ("dx", &dx, 2e-4), ("dw", &dw, 2e-4)] {
+                let want = from_bits(&layer[key]);
+                let scale = want.iter().fold(0f32, |top, x| top.max(x.abs()));
+                for (got, want) in got.iter().zip(&want) {
+                    assert!(
+                        (got - want).abs() <= slack * scale,
+                        "{rounding:?} {key}: {got}, expected {want}"
+                    );
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn hadamard_before_a_linear() {
+    let (rows, inputs, outputs) = (5, 48, 7);
+    let (x, w, g) = (values(1, rows * inputs), values(2, outputs * inputs), values(3, rows * outputs));
+    // The matrix by its definition: an entry is -1 where the indices have an odd number of common bits.
+    let turned = |x: &[f64], block: usize| -> Vec<f64> {
+        let one = |x: &[f64], row: usize| {
+            let signed = |(col, x): (usize, &f64)| if (row & col).count_ones() % 2 == 1 { -x } else { *x };
+            x.iter().enumerate().map(signed).sum::<f64>() / (block as f64).sqrt()
+        };
+        x.chunks(block).flat_map(|x| (0..block).map(move |row| one(x, row))).collect()
+    };
+    for block in [1, 2, 8, 16] {
+        let forward = |x: &[f64], w: &[f64]| {
+            let turned = turned(x, block);
+            let y = turned
+                .chunks(inputs)
+                .flat_map(|x| w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(x, w)| x * w).sum()));
+            dot(&y.collect::<Vec<f64>>(), &g)
+        };
+        let by_x = differences(&x, |x| forward(x, &wide(&w)));
+        let by_w = differences(&w, |w| forward(&wide(&x), w));
+        everywhere(|on| {
+            let (mut input, mut weight) = (Input::new(Quantiser::Float), Weight::new(Quantiser::Float));
+            input.set(on, Intake { rounding: Rounding::Int4, block }, &x, inputs, None).unwrap();
+            weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
+            let mut y = vec![0.0; rows * outputs];
+            linear::forward(on, &mut input, [(&weight, &mut y)]);
+            assert!((dot(&wide(&y), &g) - forward(&wide(&x), &wide(&w))).abs() < 1e-3);
+            let (mut dx, mut dw, mut room) =
+                (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()], Room::default());
+            room.begin(on, &input);
+            room.backward(on, &input, &weight, &w, &g, &mut dw, &mut dx, false);
+            on.hadamard(&mut dx, inputs, block);
+            assert_close("dx", &dx, &by_x);
+            assert_close("dw", &dw, &by_w);
+        });
+    }
 }

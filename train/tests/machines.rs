@@ -26,6 +26,8 @@ fn one_two_and_four_machines_come_to_the_same_bits() {
     for (scales, more) in [
         ("matrix", "accumulate = 5\nsample_every = 6"),
         ("group", "accumulate = 3\nscales = \"group\"\ngroup = 32\nhidden = 64\nsteps = 4"),
+        ("a4.8", "accumulate = 3\nactivations = \"a4.8\"\na8_steps = 3\nsteps = 6"),
+        ("v2-a4", "accumulate = 3\nactivations = \"v2-a4\"\nsteps = 4"),
         ("float", "accumulate = 4\nternary = false\nrecompute = true\nsteps = 4"),
     ] {
         let alone = run(dir.path(), &format!("{scales}-1"), more);

@@ -6,12 +6,12 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{folder, numbers, run};
+use common::{compare, convert_from, folder, numbers, run};
 use tern::file::OpenOptions;
 use tern::{Head, Model, Options};
 use tern_convert::{ConvertOptions, Floats, Target};
 use tern_kernels::{KvFormat, Rounding};
-use tern_train::check::{Check, check};
+use tern_train::check::check;
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
 use tern_train::metrics::{self, Line};
@@ -67,27 +67,6 @@ fn the_loss_falls_and_recomputation_changes_nothing() {
 fn losses_of(out: &Path) -> Vec<f64> {
     let loss = |line| if let Line::Step(step) = line { Some(step.loss) } else { None };
     metrics::read(out).unwrap().into_iter().filter_map(loss).collect()
-}
-
-/// `tern convert` into this folder.
-fn convert_from(model: &Path, dir: &Path, name: &str, options: &ConvertOptions) -> PathBuf {
-    let out = dir.join(name);
-    tern_convert::convert(model, &out, options, &mut |_, _| {}).unwrap();
-    out
-}
-
-/// `tern train check`.
-fn compare(run: &Run, path: &Path) -> tern_train::Result<Check> {
-    let activations = run.quantiser().unwrap().is_weight_only().then_some(Rounding::None);
-    let options = Options {
-        head: Head::Stored,
-        kv: KvFormat::F32,
-        threads: Some(1),
-        activations,
-        ..Options::default()
-    };
-    let file = tern::file::open(path, OpenOptions::default()).unwrap();
-    check(run, &file, &Model::from_file(&file, &options).unwrap(), &mut |_| {})
 }
 
 #[test]
@@ -171,7 +150,7 @@ fn scales_by_group_run_as_they_were_trained_and_go_on_exactly() {
 
         // The engine takes it for a weight-only model, and with float activations says what the trainer says.
         let opened = Model::open(&model, &Options::default()).unwrap();
-        assert_eq!(opened.activations(), Rounding::Group);
+        assert_eq!(opened.activations(), Rounding::Group.name());
         let convert = |to: Target| {
             convert_from(&model, dir.path(), &format!("{name}-{}", to.name()), &ConvertOptions::new(to))
         };

@@ -76,7 +76,7 @@ fn settings(model: &Model) -> Value {
     json!({
         "head": model.head_form().name(),
         "kv": model.kv().name(),
-        "activations": model.activations().name(),
+        "activations": model.activations(),
         "packing": model.packing().name(),
         "cpu": model.cpu_name(),
         "threads": model.threads(),
@@ -88,7 +88,7 @@ fn settings_line(model: &Model) -> String {
     format!(
         "head {}, kv {kv}, activations {}, packing {packing}, {}, {} threads",
         model.head_form().name(),
-        model.activations().name(),
+        model.activations(),
         model.cpu_name(),
         model.threads()
     )

@@ -1,5 +1,6 @@
 //! Where the graph of a family differs from Llama's: each knob changes a line of the forward pass.
 
+use super::Scheme;
 use crate::rope::Rope;
 
 /// The knobs; the default is Llama's graph.
@@ -23,6 +24,8 @@ pub struct Graph {
     pub query_scale: f32,
     /// The layers that see the last positions only.
     pub sliding: Option<Sliding>,
+    /// How the inputs of projections are rounded.
+    pub scheme: Scheme,
 }
 
 impl Default for Graph {
@@ -37,6 +40,7 @@ impl Default for Graph {
             logit_scale: 1.0,
             query_scale: 1.0,
             sliding: None,
+            scheme: Scheme::A8,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::config::{Config, Graph, Pooling, Sliding};
 use crate::error::{Error, Result, quoted};
 use crate::file::File;
 use crate::file::gguf::Pairs;
+use crate::keys::ACTIVATIONS;
 use crate::rope::{Pairing, Rope, Scaling};
 
 pub(crate) use self::rope::DIVISORS;
@@ -88,6 +89,8 @@ fn graph(file: &File, pairs: &Pairs, family: &Family, architecture: &str, rope: 
     let needed = |name: &str| pairs.u32(&key(name))?.ok_or_else(|| missing(name));
     let mut graph = family.graph(needed("embedding_length")? as usize);
     graph.input_norms = family.embeds && has_input_norms(file);
+    let scheme = family.scheme(pairs.str(ACTIVATIONS)?);
+    graph.scheme = scheme.map_err(|what| Error::key(&file.path, ACTIVATIONS, what))?;
     if family.gguf == ["minicpm"] {
         let scale = |name: &str| pairs.f32(&key(name))?.ok_or_else(|| missing(name));
         graph.embedding_scale = scale("embedding_scale")?;

@@ -13,6 +13,7 @@ use super::{FAMILIES, Family};
 use crate::config::{Config, Graph, Pooling};
 use crate::error::{Error, Result, quoted};
 use crate::file::File;
+use crate::keys::ACTIVATIONS;
 
 /// `config.json` with errors that name its keys.
 struct Json<'a> {
@@ -118,6 +119,12 @@ fn graph(json: &Json, family: &Family) -> Result<Graph> {
     let mut graph = family.graph(dim);
     graph.input_norms = family.embeds && has_input_norms(json.file);
     graph.sliding = sliding::sliding(json, family, layers)?;
+    let named = json.get(ACTIVATIONS);
+    if let Some(value) = named.filter(|value| !value.is_string()) {
+        return Err(json.wrong(ACTIVATIONS, "a name", value));
+    }
+    let scheme = family.scheme(named.and_then(Value::as_str));
+    graph.scheme = scheme.map_err(|what| json.error(ACTIVATIONS, what))?;
     if family.model_types.contains(&"minicpm") {
         graph.embedding_scale = json.needed_number("scale_emb")?;
         graph.residual_scale = json.needed_number("scale_depth")? / (layers as f32).sqrt();

@@ -3,6 +3,7 @@
 //! that the model was trained ternary.
 
 use super::Family;
+use crate::config::Scheme;
 
 pub(super) const FAMILY: Family = Family {
     name: "Llama",
@@ -18,4 +19,5 @@ pub(super) const FAMILY: Family = Family {
     embeds: false,
     windows: false,
     gemma: false,
+    schemes: &[Scheme::A8],
 };

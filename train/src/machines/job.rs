@@ -2,7 +2,7 @@
 //! know that they compute alike.
 
 use serde::{Deserialize, Serialize};
-use tern::{Config, Pairing, Rope};
+use tern::{Config, Graph, Pairing, Rope, Scheme};
 use tern_kernels::Activation;
 
 use crate::corpus::Sequences;
@@ -13,6 +13,7 @@ use crate::ops::quantiser::Quantiser;
 use crate::ops::rope::Angles;
 use crate::params::Layout;
 use crate::random::{Random, hash};
+use crate::stages::Stages;
 use crate::step;
 
 /// Most tokens of a batch, as a configuration's.
@@ -42,6 +43,9 @@ pub(crate) struct Job {
     length: usize,
     sequences: usize,
     recompute: bool,
+    /// The scheme of activations at the end, and the steps in eight bits before.
+    activations: String,
+    a8_steps: u64,
 }
 
 const ACTIVATIONS: [(&str, Activation); 3] =
@@ -49,7 +53,12 @@ const ACTIVATIONS: [(&str, Activation); 3] =
 
 impl Job {
     /// Of a run.
-    pub(crate) fn new(config: &Config, layout: &Layout, run: &crate::config::Run) -> crate::Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        stages: Stages,
+        layout: &Layout,
+        run: &crate::config::Run,
+    ) -> crate::Result<Self> {
         let quantiser = run.quantiser()?;
         let (scales, group) = match quantiser {
             Quantiser::Float => ("none", 0),
@@ -77,7 +86,16 @@ impl Job {
             length: run.length,
             sequences: run.sequences,
             recompute: run.recompute,
+            activations: stages.last.name().to_owned(),
+            a8_steps: stages.before,
         })
+    }
+
+    /// How activations are rounded as the run goes.
+    pub(crate) fn stages(&self) -> Result<Stages, String> {
+        let last = Scheme::from_name(&self.activations);
+        let last = last.ok_or_else(|| format!("activations of `{}`", self.activations))?;
+        Ok(Stages { last, before: self.a8_steps })
     }
 
     /// Checks every number, then makes room: the network and how many parameters it has.
@@ -105,7 +123,7 @@ impl Job {
             sub_norms: self.sub_norms,
             // The frequencies are given.
             rope: Rope::new(10_000.0, Pairing::Halves),
-            graph: Default::default(),
+            graph: Graph { scheme: self.stages()?.last, ..Graph::default() },
             pooling: None,
         };
         config.check().map_err(|(key, what)| format!("{key}: {what}"))?;
@@ -157,6 +175,8 @@ impl Job {
             length: 24,
             sequences: 2,
             recompute: false,
+            activations: Scheme::A8.name().to_owned(),
+            a8_steps: 0,
         }
     }
 
@@ -197,12 +217,15 @@ impl Job {
     }
 }
 
-/// A number that is the same on machines that compute the same bits: of the gradients of two small models, ternary and with
-/// scales by group. Instruction sets that fuse multiplication and addition have another than those that do not, and so may
+/// A number that is the same on machines that compute the same bits: of the gradients of small models, ternary, with
+/// activations in four bits, and with scales by group. Instruction sets that fuse multiplication and addition have another than those that do not, and so may
 /// systems whose mathematical functions differ.
 pub(crate) fn arithmetic(on: Machine) -> u64 {
     let mut sum = 0;
-    for job in [Job::small("matrix", "relu2", true), Job::small("group", "silu", false)] {
+    let with =
+        |scheme: Scheme| Job { activations: scheme.name().to_owned(), ..Job::small("matrix", "relu2", true) };
+    let jobs = [with(Scheme::A8), Job::small("group", "silu", false), with(Scheme::A48), with(Scheme::V2A4)];
+    for job in jobs {
         let (mut network, params) = job.network().expect("a shape that can be");
         let (params, batch) = job.numbers(params, 7);
         let (mut losses, mut gradient) = (Vec::new(), Vec::new());
@@ -237,6 +260,7 @@ mod tests {
             ("scales", "column".into(), "scales `column`"),
             ("group", 7.into(), "scales `matrix` of 7"),
             ("activation", "tanh".into(), "the activation `tanh`"),
+            ("activations", "a3".into(), "activations of `a3`"),
         ] {
             let mut bad = good.clone();
             bad[key] = value;

@@ -298,7 +298,7 @@ impl step::Peer for Peer {
 impl Peer {
     fn compute(&mut self, task: Task, nth: usize, gradient: &mut [f32]) -> io::Result<f64> {
         if self.step != Some(task.step) {
-            frame::send(&self.stream, Kind::Weights, &[], task.params)?;
+            frame::send(&self.stream, Kind::Weights, &task.step.to_le_bytes(), task.params)?;
             self.step = Some(task.step);
         }
         let batch = &task.batches[nth];

@@ -112,8 +112,9 @@ fn a_worker_lost_in_the_middle_of_a_batch_costs_nothing_but_time() {
             let end = soon();
             let _: Job = frame::greeting(&stream, Kind::Job, end).unwrap();
             let weights = frame::next(&stream).unwrap();
-            let count = weights.len / 4;
-            let [] = weights.numbers(&mut vec![0.0; count]).unwrap();
+            let count = weights.len / 4 - 2;
+            let step: [u8; 8] = weights.numbers(&mut vec![0.0; count]).unwrap();
+            assert_eq!(u64::from_le_bytes(step), 3);
             let batch = frame::next(&stream).unwrap();
             assert_eq!(batch.kind, Kind::Batch);
             let body = batch.bytes(1 << 20).unwrap();

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::ops::Machine;
 use crate::ops::loss::RowLoss;
+use crate::stages::Stages;
 use crate::step;
 
 /// How long to wait before a leader that is not there is tried again.
@@ -134,6 +135,7 @@ impl Worker {
 /// What a worker holds of a run.
 struct Room {
     job: Job,
+    stages: Stages,
     network: Network,
     params: Vec<f32>,
     has_weights: bool,
@@ -143,7 +145,7 @@ struct Room {
 
 impl Room {
     fn new(job: Job) -> Result<Self, String> {
-        let (network, count) = job.network()?;
+        let ((network, count), stages) = (job.network()?, job.stages()?);
         let mut buffers = [Vec::new(), Vec::new()];
         for buffer in &mut buffers {
             let room: Result<(), _> = buffer.try_reserve_exact(count);
@@ -151,7 +153,7 @@ impl Room {
             buffer.resize(count, 0.0);
         }
         let [params, gradient] = buffers;
-        Ok(Self { job, network, params, has_weights: false, gradient, losses: Vec::new() })
+        Ok(Self { job, stages, network, params, has_weights: false, gradient, losses: Vec::new() })
     }
 
     /// The batch of a message, its number and what a target's loss counts.
@@ -205,7 +207,8 @@ fn work(
             }
             (Kind::Weights, Some(room)) => {
                 room.has_weights = false;
-                let [] = message.numbers(&mut room.params)?;
+                let step = u64::from_le_bytes(message.numbers(&mut room.params)?);
+                room.network.set_scheme(room.stages.at(step));
                 if let Err(e) = room.network.prepare(on, &room.params) {
                     let _ = frame::send_json(stream, Kind::Refused, &e.to_string());
                     return Err(bad(&e.to_string()));

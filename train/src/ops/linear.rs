@@ -4,9 +4,12 @@
 //! Forward products are the engine's, exact. Backward products are of gradients in 15-bit fixed point
 //! (`tern_kernels::Digits`) with the same trits and codes. Where activations stay floats (scales by row or group, and the float
 //! twin) all products are of floats, `W~` being trits times scales or `W` itself.
+//!
+//! Inputs in four bits and their larger half alone are straight through too: the product's `x~` has what was left, `dx` is that
+//! of all. Where a Hadamard transform comes first, `dx` is by what it gave; [`Machine::hadamard`] takes it back.
 
 use tern_kernels::{
-    Activations, ByteMatrix, Digits, Matrix, Norm, Packing, Product, Scales, Ternary, dense_product,
+    Activations, ByteMatrix, Digits, Intake, Matrix, Norm, Packing, Product, Scales, Ternary, dense_product,
     digit_product, products, rms_norm, transpose,
 };
 
@@ -130,10 +133,18 @@ impl Input {
         }
     }
 
-    /// Takes the rows of `x` in, each normed first where a norm is given.
-    pub fn set(&mut self, on: Machine, x: &[f32], cols: usize, norm: Option<Norm>) -> Result<(), NotFinite> {
+    /// Takes the rows of `x` in, each normed first where a norm is given. Floats are transformed, and not rounded.
+    pub fn set(
+        &mut self,
+        on: Machine,
+        intake: impl Into<Intake>,
+        x: &[f32],
+        cols: usize,
+        norm: Option<Norm>,
+    ) -> Result<(), NotFinite> {
+        let intake = intake.into();
         match self {
-            Input::Codes(codes) => codes.quantise(on.cpu, on.pool, x, cols, norm).map_err(|_| NotFinite),
+            Input::Codes(codes) => codes.set(intake, on.cpu, on.pool, x, cols, norm).map_err(|_| NotFinite),
             Input::Floats { x: out, cols: width } => {
                 *width = cols;
                 out.resize(x.len(), 0.0);
@@ -144,6 +155,7 @@ impl Input {
                         None => out.copy_from_slice(x),
                     }
                 });
+                on.hadamard(out, cols, intake.block);
                 Ok(())
             }
         }

@@ -1,8 +1,14 @@
 //! A small corpus, runs of a tiny model, and what they come to.
+#![allow(dead_code, reason = "each test file uses some of this")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use tern::file::OpenOptions;
+use tern::{Head, Model, Options};
+use tern_convert::ConvertOptions;
+use tern_kernels::{KvFormat, Rounding};
+use tern_train::check::{Check, check};
 use tern_train::config::Run;
 use tern_train::data::Rules;
 use tern_train::metrics::{self, Line};
@@ -63,4 +69,25 @@ pub(crate) fn numbers(out: &Path) -> Vec<String> {
         Line::Sample { step, text } => format!("sample {step} {text}"),
     };
     metrics::read(out).unwrap().into_iter().map(line).collect()
+}
+
+/// `tern convert` into this folder.
+pub(crate) fn convert_from(model: &Path, dir: &Path, name: &str, options: &ConvertOptions) -> PathBuf {
+    let out = dir.join(name);
+    tern_convert::convert(model, &out, options, &mut |_, _| {}).unwrap();
+    out
+}
+
+/// `tern train check`.
+pub(crate) fn compare(run: &Run, path: &Path) -> tern_train::Result<Check> {
+    let activations = run.quantiser().unwrap().is_weight_only().then_some(Rounding::None);
+    let options = Options {
+        head: Head::Stored,
+        kv: KvFormat::F32,
+        threads: Some(1),
+        activations,
+        ..Options::default()
+    };
+    let file = tern::file::open(path, OpenOptions::default()).unwrap();
+    check(run, &file, &Model::from_file(&file, &options).unwrap(), &mut |_| {})
 }
