@@ -1,12 +1,5 @@
-"""Quantisers of BitNet a4.8 and v2 by their formulas (NumPy, float32) and the straight-through gradients of a layer (PyTorch,
-float64). `fewer_bits.py OUT` writes OUT/fewer_bits.json; floats stand there as the integers of their bits.
-
-int8   s = 127 / max(max |x|, 1e-5),         code = rint(x s)
-int4   s = sqrt(7) / max(mean |x|, 1e-5),    code = clip(rint(x s), -8, 7); the mean is exact, then rounded to float32
-top    int8 of the ceil(n / 2) largest |x|, of equal ones the first; 0 for the others
-H      blocks of b: sums and differences of neighbours, then of pairs, ...; times 1 / sqrt(b)
-The paper adds an epsilon that it does not give to the denominators; the code that was published for int8 has the maximum.
-"""
+"""The quantisers of BitNet a4.8 and v2 on rows with ties and zeros, and the straight-through gradients of a layer (PyTorch,
+float64). `fewer_bits.py OUT` writes OUT/fewer_bits.json; floats stand there as the integers of their bits."""
 
 import json
 import math
@@ -15,52 +8,8 @@ import sys
 import numpy as np
 import torch
 
-f32 = np.float32
-bits = lambda a: [int(v) for v in np.atleast_1d(np.asarray(a, f32)).view(np.uint32)]
+from quantisers import bits, f32, hadamard, int4, int8, top
 
-
-def codes(x, s, low, high):
-    return np.clip(np.rint(x * s), low, high).astype(int)
-
-
-def int8(x):
-    s = f32(127) / np.maximum(np.abs(x).max(), f32(1e-5))
-    return codes(x, s, -128, 127), f32(1) / s
-
-
-def int4(x):
-    mean = f32(math.fsum(float(abs(v)) for v in x) / len(x))
-    s = np.sqrt(f32(7)) / np.maximum(mean, f32(1e-5))
-    return codes(x, s, -8, 7), f32(1) / s
-
-
-def top(x):
-    q, step = int8(x)
-    kept = np.argsort(-np.abs(x), kind="stable")[: (len(x) + 1) // 2]
-    mask = np.zeros(len(x), int)
-    mask[kept] = 1
-    return q * mask, step
-
-
-def hadamard(x, block):
-    x = x.reshape(-1, block)
-    half = 1
-    while half < block:
-        pairs = x.reshape(-1, block // (2 * half), 2, half)
-        a, b = pairs[:, :, 0], pairs[:, :, 1]
-        x = np.stack([a + b, a - b], 2).reshape(-1, block)
-        half *= 2
-    out = (x * (f32(1) / np.sqrt(f32(block)))).reshape(-1)
-    # The definition, by the matrix.
-    h = np.ones((1, 1))
-    while len(h) < block:
-        h = np.block([[h, h], [h, -h]]) / math.sqrt(2)
-    want = (x_of[0].reshape(-1, block).astype(np.float64) @ h.T).reshape(-1)
-    assert np.allclose(out, want, atol=1e-5 * max(1.0, np.abs(want).max()))
-    return out
-
-
-x_of = [None]
 random = np.random.default_rng(8)
 rows = [random.standard_normal(n).astype(f32) for n in (1, 2, 5, 7, 16, 17, 24, 96, 160)]
 rows += [(random.standard_normal(64) * 10 ** random.uniform(-3, 2, 64)).astype(f32)]
@@ -82,7 +31,6 @@ rows += [np.array([1e-6, -3e-6, 9e-6, 2e-6], f32), np.array([1e30, -2e30, 3e30, 
 
 out = []
 for x in rows:
-    x_of[0] = x
     case = {"x": bits(x)}
     for name, quantiser in (("int8", int8), ("int4", int4), ("top", top)):
         q, step = quantiser(x)
@@ -115,7 +63,7 @@ for name, quantiser, rotates in (("int4", int4, 0), ("top", top, 0), ("int4", in
     if rotates:
         whole = torch.block_diag(*[torch.tensor(h)] * (inputs // block))
         turned = x @ whole.T
-        turned32 = np.stack([(x_of.__setitem__(0, row), hadamard(row, block))[1] for row in x32])
+        turned32 = np.stack([hadamard(row, block) for row in x32])
     rounded = np.stack([q * float(step) for q, step in map(quantiser, turned32)])
     m = float(f32(np.abs(w32.astype(np.float64)).mean()))
     trits = np.clip(np.rint(w32 / m), -1, 1)
