@@ -39,8 +39,8 @@ pub(crate) struct MachineArgs {
     /// How keys and values are kept: `f32`, `f16` or `int8` (half the memory of f16, and faster in long contexts)
     #[arg(long, value_name = "NAME", default_value = "f16", value_parser = kv)]
     kv: KvFormat,
-    /// How activations are rounded: `int8-token` (one scale a token), `int8-group` (one for every 128 values) or `f32` (not at
-    /// all, for reference: slow) [default: as the weights were trained]
+    /// How activations are rounded: `int8-token` (one scale a token), `int8-group` (one for every 128 values), `int4-token`,
+    /// `int8-top-half` (int8 of the larger half) or `f32` (not at all, for reference: slow) [default: as the weights were trained]
     #[arg(long, value_name = "NAME", value_parser = activations)]
     activations: Option<Rounding>,
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
