@@ -60,6 +60,8 @@ pub struct Leader {
 struct Door {
     token: String,
     arithmetic: u64,
+    /// After which a worker that says nothing is lost.
+    silence: Duration,
     closed: AtomicBool,
     open: AtomicUsize,
     arrived: Mutex<Vec<Peer>>,
@@ -109,7 +111,7 @@ impl Door {
         // On some systems it inherits that the listener does not wait.
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(self.silence))?;
         let refuse = |what: String| {
             let _ = frame::send_json(&stream, Kind::Refused, &what);
             Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
@@ -135,7 +137,7 @@ impl Door {
         if !same(&shown, &proof(&self.token, "worker", &hello.nonce, &own)) {
             return refuse("the worker's token is not the leader's".to_owned());
         }
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(self.silence))?;
         let name = name.to_owned();
         Ok(Peer { name, stream, step: None, has_job: false, batches: 0, gone: None, _open: open })
     }
@@ -144,6 +146,11 @@ impl Door {
 impl Leader {
     /// Listens there and nowhere else; workers must know the token.
     pub fn listen(address: SocketAddr, token: &str) -> Result<Self> {
+        Self::patient(address, token, SILENCE)
+    }
+
+    /// The same with workers lost that say nothing for so long.
+    pub(crate) fn patient(address: SocketAddr, token: &str, silence: Duration) -> Result<Self> {
         if token.is_empty() && !address.ip().is_loopback() {
             let what = format!(
                 "{address} can be reached from other machines: expected a token that workers must know"
@@ -158,6 +165,7 @@ impl Leader {
         let door = Arc::new(Door {
             token: token.to_owned(),
             arithmetic: arithmetic(Machine { cpu: Cpu::best(), pool: &pool }),
+            silence,
             closed: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             arrived: Mutex::default(),

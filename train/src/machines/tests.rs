@@ -55,11 +55,16 @@ fn greet(to: SocketAddr, version: &str, other: u64, token: &str) -> std::io::Res
 
 /// A step of three batches with these workers: the bits of its loss and its gradient, and what was noted.
 fn step(leader: Option<&mut Leader>) -> (u64, Vec<u32>, Vec<String>) {
+    step_of([2, 3, 4], leader)
+}
+
+/// The same with batches of these seeds.
+fn step_of(seeds: [u64; 3], leader: Option<&mut Leader>) -> (u64, Vec<u32>, Vec<String>) {
     let pool = Pool::new(1);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
     let (mut network, count) = job().network().unwrap();
     let (params, _) = job().numbers(count, 1);
-    let batches: Vec<Sequences> = (2..5).map(|seed| job().numbers(0, seed).1).collect();
+    let batches: Vec<Sequences> = seeds.iter().map(|seed| job().numbers(0, *seed).1).collect();
     let task = Task::new(3, &params, &batches);
     let (mut notes, mut sum) = (Vec::new(), Vec::new());
     let mut note = |text| notes.push(text);
@@ -74,6 +79,12 @@ fn step(leader: Option<&mut Leader>) -> (u64, Vec<u32>, Vec<String>) {
         None => adder.run::<super::leader::Peer>(&mut network, on, task, &mut [], &mut sum).unwrap(),
     };
     (loss.to_bits(), sum.into_iter().map(f32::to_bits).collect(), notes)
+}
+
+/// Or the tests that compare bits could not fail where somebody adds gradients up as they come.
+#[test]
+fn another_order_of_the_batches_has_other_bits() {
+    assert_ne!(step_of([2, 3, 4], None).1, step_of([4, 3, 2], None).1);
 }
 
 /// What a worker does with its first batch: it has the number of the batch and how many parameters there are.
@@ -130,6 +141,25 @@ fn a_worker_lost_in_the_middle_of_a_batch_costs_nothing_but_time() {
         assert!(lost.ends_with("1 machine left") && !lost.contains('\n'), "{lost}");
         assert_eq!(leader.workers(), 0);
     }
+}
+
+#[test]
+fn a_worker_that_hangs_in_the_middle_of_a_batch_is_lost_after_a_silence() {
+    let (loss, gradient, _) = step(None);
+    let address = "127.0.0.1:0".parse().unwrap();
+    let mut leader = Leader::patient(address, "secret", Duration::from_millis(300)).unwrap();
+    leader.begin(job());
+    let mut stream = greet(leader.address(), VERSION, 0, "secret").unwrap();
+    // It takes all that it is sent and never answers.
+    let hangs = std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+    until("the worker is let in", || leader.workers() == 1);
+    let found = step(Some(&mut leader));
+    assert!((found.0, &found.1) == (loss, &gradient));
+    let lost = &found.2[1];
+    assert!(lost.contains("was lost in step 3 after 0 batches"), "{lost}");
+    assert!(lost.contains("it is silent"), "{lost}");
+    assert_eq!(leader.workers(), 0);
+    let _ = hangs.join().unwrap();
 }
 
 #[test]
