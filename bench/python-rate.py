@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""256 prompts of 4 to 123 tokens, 32 tokens written to each, greedy, in turns: LLM.generate, the same one by one, the engine's own
+"""256 prompts of 4 to 123 tokens, 32 tokens (`--written`) written to each, greedy, in turns: LLM.generate, the same one by one, the engine's own
 batch, and llama-cpp-python over the same file. Tokens written a second, each round and their medians.
 
     python bench/python-rate.py MODEL --batch target/release/examples/batch [--llama-cpp PYTHON] [--prompts 256] [--rounds 3]
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 
-WRITTEN = 32
 
 
 def prompts(start, count):
@@ -31,8 +30,9 @@ def ours(told):
     """Both ways in one process, in turns; a line for each round."""
     import tern
 
-    llm = tern.LLM(told.model, threads=told.threads, max_num_seqs=told.parallel, max_model_len=512)
-    params = tern.SamplingParams(temperature=0, max_tokens=WRITTEN, ignore_eos=True)
+    llm = tern.LLM(told.model, threads=told.threads, max_num_seqs=told.parallel, max_model_len=512,
+                   draft_tokens=told.draft_tokens, kv_memory=told.kv_memory)
+    params = tern.SamplingParams(temperature=0, max_tokens=told.written, ignore_eos=True)
 
     def work(many):
         asked = [{"prompt_token_ids": ids} for ids in many]
@@ -57,7 +57,7 @@ def theirs(told):
         for ids in many:
             # What it knows of the last prompt would help; here no beginning recurs.
             stream = llm.generate(ids, temp=0.0)
-            done += sum(1 for _, _ in zip(range(WRITTEN), stream))
+            done += sum(1 for _, _ in zip(range(told.written), stream))
             stream.close()
         return done
 
@@ -72,9 +72,12 @@ def main():
     parser.add_argument("--batch")
     parser.add_argument("--llama-cpp")
     parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--written", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parallel", type=int, default=16)
+    parser.add_argument("--draft-tokens", type=int, default=15, help="0: what repeats itself is not guessed at")
+    parser.add_argument("--kv-memory", type=int, default=1 << 31, help="bytes for keys and values: the same for both")
     parser.add_argument("--pause", type=int, default=200, help="of the engine's batch, in milliseconds: the package's")
     parser.add_argument("--only", choices=["ours", "theirs"], help=argparse.SUPPRESS)
     told = parser.parse_args()
@@ -84,13 +87,14 @@ def main():
     def ask(command):
         return [[float(word) for word in line.split()] for line in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()]
 
-    again = [__file__, told.model, "--prompts", str(told.prompts), "--rounds", "1", "--threads", str(told.threads), "--parallel", str(told.parallel)]
+    again = [__file__, told.model, "--prompts", str(told.prompts), "--rounds", "1", "--threads", str(told.threads), "--parallel", str(told.parallel), "--draft-tokens", str(told.draft_tokens),
+             "--kv-memory", str(told.kv_memory), "--written", str(told.written)]
     found = {}
     for nth in range(told.rounds):
         ((together, alone),) = ask([sys.executable, *again, "--only", "ours"])
         row = {"LLM.generate": together, "one by one": alone}
         if told.batch:
-            ((row["the engine's batch"],),) = ask([told.batch, told.model, *map(str, (told.threads, told.parallel, told.pause, 1, told.prompts))])
+            ((row["the engine's batch"],),) = ask([told.batch, told.model, *map(str, (told.threads, told.parallel, told.pause, 1, told.prompts, told.draft_tokens, told.kv_memory, told.written))])
         if told.llama_cpp:
             ((row["llama-cpp-python"],),) = ask([told.llama_cpp, *again, "--only", "theirs"])
         print(", ".join(f"{name} {value:.1f}" for name, value in row.items()), flush=True)

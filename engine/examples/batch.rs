@@ -1,33 +1,35 @@
-//! Tokens written a second by a batch alone: `batch MODEL|story THREADS PARALLEL PAUSE_MS ROUNDS PROMPTS` continues the
+//! Tokens written a second by a batch alone: `batch MODEL|story THREADS PARALLEL PAUSE_MS ROUNDS PROMPTS DRAFT_TOKENS KV_BYTES WRITTEN` continues the
 //! prompts of bench/python-rate.py, which measures the Python package beside it, and prints a line for each round.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use tern::{Batch, Bounds, Job, Model, Options, Output, Sampling};
-
-/// Tokens written to each prompt.
-const WRITTEN: usize = 32;
+use tern::{Batch, Bounds, Drafts, Job, Model, Options, Output, Sampling};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [path, threads, parallel, pause, rounds, prompts] = &args[..] else {
-        return Err("expected: MODEL|story THREADS PARALLEL PAUSE_MS ROUNDS PROMPTS".into());
+    let [path, threads, parallel, pause, rounds, prompts, drafts, kv, most] = &args[..] else {
+        return Err(
+            "expected: MODEL|story THREADS PARALLEL PAUSE_MS ROUNDS PROMPTS DRAFT_TOKENS KV_BYTES WRITTEN"
+                .into(),
+        );
     };
     let options = Options { threads: Some(threads.parse()?), ..Options::default() };
     let model = if path == "story" { Model::story(&options)? } else { Model::open(path.as_ref(), &options)? };
     let (parallel, pause) = (parallel.parse()?, Duration::from_millis(pause.parse()?));
     let context = model.config().context.min(512);
-    // As many as texts of the whole context need, as the server has them.
-    let bounds = Bounds { parallel, context, pages: parallel * context.div_ceil(Batch::PAGE), pause };
-    let mut batch = Batch::new(&model, bounds)?;
+    let most = most.parse::<usize>()?;
+    let pages = kv.parse::<usize>()? / Batch::page_bytes(&model);
+    let bounds = Bounds { parallel, context, pages, pause };
+    let drafts = Drafts { tokens: drafts.parse()?, always: false };
+    let mut batch = Batch::new(&model, bounds)?.with_drafts(drafts);
     // The first round warms up. Each has other prompts, so that none is known.
     for round in 0..=rounds.parse::<u32>()? {
         let start = Instant::now();
         for n in 0..prompts.parse::<u32>()? {
             let id = |i: u32| (i * 7919 + (n + 1000 * round) * 104_729 + 11) % 4000 + 50;
             let prompt = (0..4 + (n * 37) % 120).map(id).collect();
-            batch.add(&model, Job { ignore_stops: true, ..Job::new(prompt, Sampling::greedy(), WRITTEN) })?;
+            batch.add(&model, Job { ignore_stops: true, ..Job::new(prompt, Sampling::greedy(), most) })?;
         }
         let mut written = 0;
         while !batch.is_idle() {

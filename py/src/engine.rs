@@ -8,8 +8,8 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tern::file::{self, OpenOptions};
-use tern::{Head, KvFormat, Model, Options, Packing, Pooling, Rounding, STORY};
-use tern_serve::{Local, Served};
+use tern::{Drafts, Head, KvFormat, Model, Options, Packing, Pooling, Rounding, STORY};
+use tern_serve::{Load, Local, Served};
 use tokio::runtime::Builder;
 
 use crate::errors::{engine, failed, wrong};
@@ -57,7 +57,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path, *, name, threads=None, context=None, parallel=16, kv=None, kv_memory=None, cpu=None, packing=None,
-        head=None, activations=None, pooling=None, copy=false, i2s_arm=false, grammar_process=Vec::new()))]
+        head=None, activations=None, pooling=None, copy=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST, grammar_process=Vec::new()))]
     #[expect(clippy::too_many_arguments, reason = "keywords")]
     fn new(
         py: Python<'_>,
@@ -75,10 +75,15 @@ impl Engine {
         pooling: Option<&str>,
         copy: bool,
         i2s_arm: bool,
+        draft: Option<PathBuf>,
+        draft_tokens: usize,
         grammar_process: Vec<String>,
     ) -> PyResult<Self> {
         if context == Some(0) || !(1..=4096).contains(&parallel) {
             return Err(wrong("expected a context of at least 1 token, and 1 to 4096 texts in parallel"));
+        }
+        if draft_tokens > Drafts::MOST {
+            return Err(wrong(format!("draft_tokens {draft_tokens}: expected 0 to {}", Drafts::MOST)));
         }
         let options = Options {
             cpu,
@@ -104,6 +109,8 @@ impl Engine {
             kv_memory,
             page: false,
             request_time: LONG,
+            drafts: Drafts { tokens: draft_tokens, always: false },
+            draft: draft.map(|path| guesser(path, &options)),
             try_grammars: start(grammar_process),
             ..tern_serve::Options::default()
         };
@@ -113,14 +120,8 @@ impl Engine {
             .enable_time()
             .build()
             .map_err(failed)?;
-        let load = move || {
-            let file = match path.as_os_str() == STORY {
-                true => tern::story_file()?,
-                false => file::open(&path, OpenOptions { i2s_arm, copy })?,
-            };
-            Model::from_file(&file, &options)
-        };
-        let started = wait(py, runtime.handle(), Local::start(Served::new(name, Arc::new(load)), serve));
+        let load = loader(path, options);
+        let started = wait(py, runtime.handle(), Local::start(Served::new(name, load), serve));
         let local = match started {
             Ok(Ok(local)) => local,
             Ok(Err(error)) => {
@@ -185,6 +186,24 @@ impl Engine {
 /// A pooling by its name.
 pub(crate) fn pooling(name: Option<&str>) -> PyResult<Option<Pooling>> {
     named("pooling", name, Pooling::from_name, &Pooling::ALL.map(Pooling::name))
+}
+
+/// How a model is loaded.
+fn loader(path: PathBuf, options: Options) -> Load {
+    Arc::new(move || {
+        let file = match path.as_os_str() == STORY {
+            true => tern::story_file()?,
+            false => file::open(&path, OpenOptions { i2s_arm: options.i2s_arm, copy: options.copy })?,
+        };
+        Model::from_file(&file, &options)
+    })
+}
+
+/// The name of a model that guesses tokens ahead, and how it is loaded: on the same kind of processor, by one thread, because its
+/// products are small.
+fn guesser(path: PathBuf, options: &Options) -> (String, Load) {
+    let options = Options { cpu: options.cpu.clone(), threads: Some(1), ..Options::default() };
+    (path.display().to_string(), loader(path, options))
 }
 
 /// How the process is started that tries grammars.

@@ -29,7 +29,7 @@ mod _tern {
     #[pymodule_export]
     use super::texts::Words;
     #[pymodule_export]
-    use super::train::train;
+    use super::train::{train, train_worker};
     #[pymodule_export]
     use super::try_grammars;
     #[pymodule_export]

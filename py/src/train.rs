@@ -1,12 +1,15 @@
 //! `tern.train`: a run on a thread of its own, which tells what happens; what is told reaches Python on its own thread.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use serde_json::json;
 use tern_train::config::Run;
+use tern_train::machines::leader::Leader;
+use tern_train::machines::worker::Worker;
 use tern_train::run::{End, Event};
 
 use crate::errors::{failed, wrong};
@@ -42,41 +45,24 @@ fn event(event: Event, every: u64, steps: u64) -> Option<String> {
     Some(value.to_string())
 }
 
-/// Trains until all steps are done, the callback returns `True` or an exception comes, after which it has saved. Gives the
-/// path of the model or of the checkpoint, and whether it is done.
-#[pyfunction]
-#[pyo3(signature = (path, text, folder, flags, callback=None))]
-pub(crate) fn train(
+/// Does the work on a thread of its own, which tells lines; each reaches the callback here, on Python's. Where that returns
+/// `True` or raises, or Ctrl-C comes, the work is told to stop.
+fn attended<T: Send + 'static>(
     py: Python<'_>,
-    path: Option<PathBuf>,
-    text: Option<String>,
-    folder: PathBuf,
-    flags: Vec<(String, String)>,
-    callback: Option<Py<PyAny>>,
-) -> PyResult<(String, bool)> {
-    let run = match (path, text) {
-        (Some(path), None) => Run::open(&path, &flags),
-        (None, Some(text)) => Run::parse(&text, &flags, &folder),
-        _ => return Err(wrong("expected a file of a run or its text")),
-    };
-    let run = run.map_err(told)?;
-    let (every, steps, stop) = (run.log_every.max(1), run.steps, Stop::default());
-    let (sender, events) = channel();
+    callback: Option<&Py<PyAny>>,
+    work: impl FnOnce(&Stop, &Sender<String>) -> tern_train::Result<T> + Send + 'static,
+) -> PyResult<T> {
+    let (stop, (sender, mut events)) = (Stop::default(), channel());
     let asked = stop.clone();
-    let thread = std::thread::Builder::new().name("tern-train".to_owned()).spawn(move || {
-        tern_train::run::train(&run, &|| asked.is_told(), &mut |found| {
-            if let Some(line) = event(found, every, steps) {
-                let _ = sender.send(line);
-            }
-        })
-    });
+    let thread =
+        std::thread::Builder::new().name("tern-train".to_owned()).spawn(move || work(&asked, &sender));
     let thread = thread.map_err(failed)?;
-    let (mut events, mut raised) = (events, None);
+    let mut raised = None;
     loop {
         let found;
         (found, events) = py.detach(move || (events.recv_timeout(Duration::from_millis(50)), events));
         let heard = match found {
-            Ok(line) => match &callback {
+            Ok(line) => match callback {
                 Some(callback) if raised.is_none() => {
                     callback.call1(py, (line,)).and_then(|answer| answer.is_truthy(py))
                 }
@@ -98,10 +84,67 @@ pub(crate) fn train(
     if let Some(error) = raised {
         return Err(error);
     }
-    let ended = ended.map_err(|_| failed("internal error while training"))?.map_err(told)?;
+    ended.map_err(|_| failed("internal error while training"))?.map_err(told)
+}
+
+/// Trains until all steps are done, the callback returns `True` or an exception comes, after which it has saved. Gives the
+/// path of the model or of the checkpoint, and whether it is done. With `listen`, workers are let in there; where that is, is
+/// told first.
+#[pyfunction]
+#[pyo3(signature = (path, text, folder, flags, callback=None, listen=None, token=String::new()))]
+#[expect(clippy::too_many_arguments, reason = "the arguments of a Python function")]
+pub(crate) fn train(
+    py: Python<'_>,
+    path: Option<PathBuf>,
+    text: Option<String>,
+    folder: PathBuf,
+    flags: Vec<(String, String)>,
+    callback: Option<Py<PyAny>>,
+    listen: Option<String>,
+    token: String,
+) -> PyResult<(String, bool)> {
+    let run = match (path, text) {
+        (Some(path), None) => Run::open(&path, &flags),
+        (None, Some(text)) => Run::parse(&text, &flags, &folder),
+        _ => return Err(wrong("expected a file of a run or its text")),
+    };
+    let run = run.map_err(told)?;
+    let address =
+        listen.map(|text| text.parse::<SocketAddr>().map_err(|e| wrong(format!("listen: {text}: {e}"))));
+    let mut leader = match address.transpose()? {
+        Some(address) => Some(py.detach(|| Leader::listen(address, &token)).map_err(told)?),
+        None => None,
+    };
+    let (every, steps) = (run.log_every.max(1), run.steps);
+    let ended = attended(py, callback.as_ref(), move |stop, sender| {
+        if let Some(leader) = &leader {
+            let line = json!({"kind": "listening", "address": leader.address().to_string()});
+            let _ = sender.send(line.to_string());
+        }
+        tern_train::run::lead(&run, leader.as_mut(), &|| stop.is_told(), &mut |found| {
+            if let Some(line) = event(found, every, steps) {
+                let _ = sender.send(line);
+            }
+        })
+    })?;
     let (path, done) = match ended {
         End::Done(path) => (path, true),
         End::Stopped(path) => (path, false),
     };
     Ok((path.to_string_lossy().into_owned(), done))
+}
+
+/// Computes batches for a run that listens elsewhere, until it is done; gives their number.
+#[pyfunction]
+#[pyo3(signature = (address, token, threads, patience))]
+pub(crate) fn train_worker(
+    py: Python<'_>,
+    address: String,
+    token: String,
+    threads: usize,
+    patience: f64,
+) -> PyResult<u64> {
+    let patience = Duration::try_from_secs_f64(patience).map_err(|e| wrong(format!("patience: {e}")))?;
+    let worker = Worker { address, token, threads, patience };
+    attended(py, None, move |stop, _| worker.run(&|| stop.is_told(), &mut |_| {}))
 }

@@ -103,3 +103,23 @@ def test_pickled_by_path_and_options():
 def test_settings_that_cannot_be_kept_are_refused(word, value):
     with pytest.raises(ValueError, match=word):
         SamplingParams(**{word: value})
+
+
+def test_guesses_change_no_text_and_are_counted():
+    params = [GREEDY, SamplingParams(temperature=0.8, seed=3, max_tokens=24)] * 2
+    texts = []
+    for options in ({"draft_tokens": 0}, {}, {"draft": "story"}):
+        with LLM("story", **options) as llm:
+            texts.append([output.outputs[0].token_ids for output in llm.generate(PROMPTS, params, use_tqdm=False)])
+    assert texts[0] == texts[1] == texts[2]
+    with tern.Model("story", draft="story") as model:
+        told = model.request("/completion", {"prompt": "One day", "temperature": 0, "n_predict": 32})["timings"]
+    assert told["draft_n"] > 0 and told["draft_n_accepted"] == told["draft_n"], "a model that is its own draft is always right"
+    with pytest.raises(ValueError, match="draft_tokens 16: expected 0 to 15"):
+        LLM("story", draft_tokens=16)
+    with LLM("story", speculative_config={"model": "story", "num_speculative_tokens": 4}) as llm:
+        assert [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params, use_tqdm=False)] == texts[0]
+    LLM("story", speculative_config={"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4}).close()
+    for wrong in ({}, {"method": "medusa"}, {"method": "ngram", "model": "story"}, {"model": "story", "disable_by_batch_size": 4}):
+        with pytest.raises(ValueError, match="speculative_config"):
+            LLM("story", speculative_config=wrong)

@@ -25,7 +25,7 @@ from tern._llm import (
 from tern._model import Model
 from tern._tokenizer import Tokenizer
 from tern._tern import leave
-from tern._train import TrainResult, train
+from tern._train import TrainResult, train, train_worker
 
 __version__ = "0.1.0"
 
@@ -52,4 +52,5 @@ __all__ = [
     "convert",
     "eval",
     "train",
+    "train_worker",
 ]

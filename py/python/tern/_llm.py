@@ -224,12 +224,27 @@ HARMLESS = frozenset(
 )
 
 
+def _guesses(config: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+    """Our settings for vLLM's `speculative_config`: a model that guesses, or the text itself (`"method": "ngram"`)."""
+    if config is None:
+        return {}
+    told = dict(config)
+    draft, method = told.pop("model", None), told.pop("method", None)
+    tokens = told.pop("num_speculative_tokens", 15)
+    # How long a repetition must be is Tern's own choice.
+    told.pop("prompt_lookup_max", None), told.pop("prompt_lookup_min", None)
+    if told or method not in (None, "draft_model" if draft else "ngram") or not (draft or method):
+        raise ValueError(f"speculative_config {dict(config)}: expected num_speculative_tokens, and a model or the method ngram")
+    return {"draft": draft, "draft_tokens": tokens}
+
+
 def _model(model: Union[Path, Model], max_model_len: Optional[int], max_num_seqs: int, rest: dict[str, Any]) -> Model:
     for word in [word for word in rest if word in HARMLESS]:
         rest.pop(word)
-    for word, neutral in (("tokenizer", None), ("quantization", None), ("enable_lora", False), ("speculative_config", None)):
+    for word, neutral in (("tokenizer", None), ("quantization", None), ("enable_lora", False)):
         if rest.pop(word, neutral) not in (neutral, None):
             raise ValueError(f"{word} is not supported")
+    rest.update(_guesses(rest.pop("speculative_config", None)))
     if isinstance(model, Model):
         if rest or max_model_len is not None:
             raise TypeError("a model that is loaded takes no further settings")

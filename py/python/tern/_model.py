@@ -72,7 +72,9 @@ class Model:
 
     `path` is a file, a directory, a name of the Hub whose model was downloaded, or `"story"`, the built-in one.
     `n_ctx` is the most tokens of a text (default: what the model was made for and memory allows), `parallel` how many
-    texts are written at the same time, `threads` how many compute (default: the cores). Calls may come from any thread.
+    texts are written at the same time, `threads` how many compute (default: the cores). Up to `draft_tokens` are guessed in a step
+    where that saves time, from the text itself and by a smaller model, `draft`: no text depends on it. Calls may come from any
+    thread.
     """
 
     def __init__(
@@ -91,12 +93,15 @@ class Model:
         pooling: Optional[str] = None,
         mmap: bool = True,
         i2s_arm: bool = False,
+        draft: Optional[Path] = None,
+        draft_tokens: int = 15,
         name: Optional[str] = None,
     ) -> None:
         word = os.fspath(path)
         self._options = dict(
             path=word, n_ctx=n_ctx, threads=threads, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu,
-            packing=packing, head=head, activations=activations, pooling=pooling, mmap=mmap, i2s_arm=i2s_arm, name=name,
+            packing=packing, head=head, activations=activations, pooling=pooling, mmap=mmap, i2s_arm=i2s_arm,
+            draft=None if draft is None else os.fspath(draft), draft_tokens=draft_tokens, name=name,
         )
         self.path = _tern.find(word)
         trial = [sys.executable, "-I", "-S", "-c", _TRIAL, _tern.__file__] if sys.executable else []
@@ -104,7 +109,8 @@ class Model:
             self.path,
             name=name or os.path.splitext(os.path.basename(word.rstrip("/")))[0] or "model",
             threads=threads, context=n_ctx, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu, packing=packing,
-            head=head, activations=activations, pooling=pooling, copy=not mmap, i2s_arm=i2s_arm, grammar_process=trial,
+            head=head, activations=activations, pooling=pooling, copy=not mmap, i2s_arm=i2s_arm,
+            draft=None if draft is None else _tern.find(os.fspath(draft)), draft_tokens=draft_tokens, grammar_process=trial,
         )
         sizes = self._engine.sizes()
         self.n_ctx, self.n_ctx_train, self.n_vocab, self.dim, self.n_layers, self.threads, self.family = sizes

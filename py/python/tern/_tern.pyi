@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine", "Pieces", "Task", "Words", "convert", "download", "find", "leave", "train", "try_grammars"]
+__all__ = ["Engine", "Pieces", "Task", "Words", "convert", "download", "find", "leave", "train", "train_worker", "try_grammars"]
 
 @final
 class Engine:
@@ -27,6 +27,8 @@ class Engine:
         pooling: Optional[str] = None,
         copy: bool = False,
         i2s_arm: bool = False,
+        draft: Optional[str | PathLike[str]] = None,
+        draft_tokens: int = 15,
         grammar_process: Sequence[str] = ...,
     ) -> Engine: ...
     def ask(self, path: str, body: bytes) -> tuple[int, bytes]: ...
@@ -93,6 +95,9 @@ def train(
     folder: str | PathLike[str],
     flags: Sequence[tuple[str, str]],
     callback: Optional[Callable[[str], Any]] = None,
+    listen: Optional[str] = None,
+    token: str = "",
 ) -> tuple[str, bool]: ...
+def train_worker(address: str, token: str, threads: int, patience: float) -> int: ...
 def try_grammars() -> None: ...
 def leave() -> None: ...

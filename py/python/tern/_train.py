@@ -33,14 +33,26 @@ def train(
     run: Union[Path, Mapping[str, Any]],
     *,
     callback: Optional[Callable[[dict[str, Any]], Any]] = None,
+    listen: Optional[str] = None,
+    token: str = "",
     **flags: Any,
 ) -> TrainResult:
     """Trains: `run` is the keys of a run as a dict, a TOML file with them, or the folder of a run, which goes on where it was
     saved. `flags` come over its keys. `callback` gets each logged step (`{"kind": "step", "loss": ...}`), validation,
-    sample and checkpoint; where it returns True, or an exception or Ctrl-C comes, the run saves and ends."""
+    sample and checkpoint; where it returns True, or an exception or Ctrl-C comes, the run saves and ends.
+
+    With `listen` (`"127.0.0.1:0"`), `train_worker` in other processes and on other machines computes some of a step's batches, to
+    the same bits; the callback is told the address first (`{"kind": "listening", "address": ...}`). Beyond this machine, workers
+    must know a `token`."""
     listed = [(name, _toml(value)) for name, value in flags.items()]
     heard = None if callback is None else lambda line: callback(json.loads(line))
     if isinstance(run, Mapping):
         text = "".join(f"{name} = {_toml(value)}\n" for name, value in run.items())
-        return TrainResult(*_tern.train(None, text, os.getcwd(), listed, heard))
-    return TrainResult(*_tern.train(run, None, os.getcwd(), listed, heard))
+        return TrainResult(*_tern.train(None, text, os.getcwd(), listed, heard, listen, token))
+    return TrainResult(*_tern.train(run, None, os.getcwd(), listed, heard, listen, token))
+
+
+def train_worker(address: str, *, token: str = "", threads: int = 0, patience: float = 60.0) -> int:
+    """Computes batches for a run that listens at `address` (`"host:port"`), on `threads` threads (0 for all cores), until it is
+    done; gives how many. A run that is not there is looked for again for `patience` seconds."""
+    return _tern.train_worker(address, token, threads, patience)

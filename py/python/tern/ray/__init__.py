@@ -1,4 +1,4 @@
-"""Tern on Ray: batch jobs over datasets (Ray Data) and a service of many replicas (Ray Serve).
+"""Tern on Ray: batch jobs over datasets (Ray Data), a service of many replicas (Ray Serve), training on many nodes.
 
 `import tern` does not import Ray; this module needs `pip install "ray[data]"` or `"ray[serve]"` for what it is used for.
 """
@@ -9,8 +9,9 @@ from typing import Any, Sequence
 
 from tern.ray._config import TernServeConfig
 from tern.ray._data import Predictor, TernProcessorConfig, build_processor, row_seed
+from tern.ray._train import train
 
-__all__ = ["Predictor", "TernProcessorConfig", "TernServeConfig", "build_openai_app", "build_processor", "row_seed"]
+__all__ = ["Predictor", "TernProcessorConfig", "TernServeConfig", "build_openai_app", "build_processor", "row_seed", "train"]
 
 
 def build_openai_app(models: Sequence[TernServeConfig], **ingress: Any) -> Any:
