@@ -97,3 +97,23 @@ fn a_tensor_that_reaches_past_the_end_of_the_file_is_an_error() {
         done.stderr
     );
 }
+
+#[test]
+fn with_a_text_it_counts_what_takes_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("text.txt");
+    std::fs::write(&path, "Once upon a time there was a little bird. ".repeat(9)).unwrap();
+    let text = path.to_str().unwrap();
+    let shown = run(&["inspect", common::PAGE, "--text", text]).ok();
+    assert!(shown.contains("\nparameters that take part in a token, of "), "{shown}");
+    let json = run(&["inspect", common::PAGE, "--text", text, "--json"]).json();
+    let active = &json["active"];
+    let share = |name: &str| active["matrices"][name].as_f64().unwrap();
+    // Where the gate of ReLU² is closed a row of up is left out, and a column of down.
+    assert!(share("ffn_up") < 0.9 && share("ffn_down") < 0.9 && share("attn_q") > 0.9, "{active}");
+    assert!(active["share"].as_f64().unwrap() < 1.0 && active["tokens"].as_u64().unwrap() > 50, "{active}");
+    assert!(run(&["inspect", common::PAGE, "--json"]).json()["active"].is_null());
+    std::fs::write(&path, "").unwrap();
+    let failed = run(&["inspect", common::PAGE, "--text", text]);
+    assert!(failed.stderr.contains("text.txt: expected a text, found nothing"), "{}", failed.stderr);
+}

@@ -8,6 +8,7 @@ use tern_kernels::{
     rms_norm_here,
 };
 
+use crate::activity::Activity;
 use crate::config::{Config, Inlet};
 use crate::error::{Error, Result};
 use crate::head::{HeadBuffers, Logits};
@@ -44,6 +45,8 @@ pub struct Scratch {
     places: Vec<Place>,
     attention: Attention,
     input: Input,
+    /// Where that is asked for.
+    activity: Option<Activity>,
 }
 
 /// The input of projections.
@@ -58,6 +61,23 @@ impl Scratch {
     /// What the last forward pass returned.
     pub(crate) fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// One that counts what takes part.
+    pub(crate) fn counting() -> Self {
+        Self { activity: Some(Activity::default()), ..Self::default() }
+    }
+
+    /// What took part in all its forward passes, where it counts.
+    pub(crate) fn activity(&self) -> Option<&Activity> {
+        self.activity.as_ref()
+    }
+
+    /// Counts what of the projections that have just been computed took part, if it counts.
+    fn count(&mut self, inlet: Inlet, config: &Config) {
+        if let Some(activity) = &mut self.activity {
+            activity.add(inlet, config, &self.input.codes, &self.gate);
+        }
     }
 
     /// Bytes that the last forward pass read of an int8 head, and how many rows of it were computed.
@@ -196,6 +216,7 @@ impl Model {
         self.project(&mut s.input, &s.x, dim, Some(&layer.attn_norm), Inlet::Qkv, qkv, || {
             at("attention input")
         })?;
+        s.count(Inlet::Qkv, &self.config);
         if let Some([q_norm, k_norm]) = &layer.head_norms {
             self.norm(&mut s.q, q_dim, q_norm);
             self.norm(&mut s.k, self.config.kv_dim(), k_norm);
@@ -222,6 +243,7 @@ impl Model {
         let norm = layer.attn_sub_norm.as_deref();
         let o = [(&layer.o, &mut s.out)];
         self.project(&mut s.input, &s.heads, q_dim, norm, Inlet::O, o, || at("attention output"))?;
+        s.count(Inlet::O, &self.config);
         self.add(&mut s.x, &mut s.out, layer.attn_post_norm.as_deref());
         Ok(())
     }
@@ -234,6 +256,7 @@ impl Model {
         self.project(&mut s.input, &s.x, dim, Some(&layer.ffn_norm), Inlet::GateUp, halves, || {
             at("feed-forward input")
         })?;
+        s.count(Inlet::GateUp, &self.config);
         let up = &s.up;
         self.pool.for_chunks(&mut s.gate, hidden, |row, out| {
             gate(self.cpu, activation, out, &up[row * hidden..][..hidden]);
@@ -242,6 +265,7 @@ impl Model {
         let norm = layer.ffn_sub_norm.as_deref();
         let down = [(&layer.down, &mut s.out)];
         self.project(&mut s.input, &s.gate, hidden, norm, Inlet::Down, down, || at("feed-forward output"))?;
+        s.count(Inlet::Down, &self.config);
         self.add(&mut s.x, &mut s.out, layer.ffn_post_norm.as_deref());
         Ok(())
     }

@@ -35,6 +35,7 @@
 //! [`Error`] of one line that names what was wrong. What is read of a model beyond its use is public for the crates above:
 //! [`family`](mod@family), [`keys`] and [`tokenizer`](mod@tokenizer) say what files call things.
 
+mod activity;
 mod batch;
 mod clock;
 pub mod codec;
@@ -60,6 +61,7 @@ mod tensor;
 pub mod tokenizer;
 mod weights;
 
+pub use activity::Activity;
 pub use batch::{Batch, Bounds, Finish, Guide, Job, Load, Output, Scored, Ticket};
 pub use config::{Config, Graph, Inlet, Pooling, Scheme, Sliding};
 pub use cost::{Cost, Step};

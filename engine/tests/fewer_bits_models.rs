@@ -30,16 +30,16 @@ fn of(scheme: &str) -> tempfile::TempDir {
 
 const SCHEMES: [&str; 4] = ["a4.8", "v2-a8", "v2-a4", "a4"];
 
-fn known() -> (Vec<u32>, Value) {
+fn known() -> (Vec<u32>, Value, Value) {
     let text = std::fs::read_to_string(golden("fewer_bits_logits.json")).unwrap();
     let known: Value = serde_json::from_str(&text).unwrap();
     let ids = known["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
-    (ids, known["logits"].clone())
+    (ids, known["logits"].clone(), known["active"].clone())
 }
 
 #[test]
 fn logits_equal_the_reference() {
-    let (ids, known) = known();
+    let (ids, known, _) = known();
     for scheme in SCHEMES {
         let dir = of(scheme);
         let model = open(dir.path(), exact());
@@ -127,4 +127,41 @@ fn what_a_file_does_not_say_is_not_guessed() {
         let error = Model::open(dir.path(), &exact()).unwrap_err().to_string();
         assert!(error.contains(wanted) && !error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn what_takes_part_is_counted_as_numpy_counts_it() {
+    let (ids, _, active) = known();
+    let plain = golden("bitnet_online_bf16");
+    for scheme in ["a8"].into_iter().chain(SCHEMES) {
+        let dir = (scheme != "a8").then(|| of(scheme));
+        let model = open(dir.as_ref().map_or(plain.as_path(), |dir| dir.path()), exact());
+        let found = model.activity(&ids).unwrap();
+        assert_eq!(found.tokens, ids.len() as u64);
+        let want = active[scheme].as_array().unwrap();
+        for ((name, share), want) in found.shares().into_iter().zip(want) {
+            assert!(
+                (share - want.as_f64().unwrap()).abs() < 1e-6,
+                "{scheme} {name}: {share}, expected {want}"
+            );
+        }
+        let config = model.config();
+        let (dim, hidden) = (config.dim, config.hidden);
+        let sizes = [
+            dim * dim,
+            config.kv_dim() * dim,
+            config.kv_dim() * dim,
+            dim * dim,
+            hidden * dim,
+            hidden * dim,
+            hidden * dim,
+        ];
+        let all = sizes.iter().sum::<usize>() as f64;
+        let mean =
+            found.shares().iter().zip(sizes).map(|((_, share), size)| share * size as f64).sum::<f64>() / all;
+        assert!((found.share() - mean).abs() < 1e-9);
+    }
+    // The larger half of what o gets is all that a4.8 leaves.
+    let dir = of("a4.8");
+    assert!(open(dir.path(), exact()).activity(&ids).unwrap().shares()[3].1 <= 0.5);
 }

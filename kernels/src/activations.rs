@@ -192,6 +192,13 @@ impl Activations {
     pub fn codes(&self, row: usize) -> &[i8] {
         &self.codes[row * self.stride..][..self.cols]
     }
+    /// How many values of a row are zero.
+    pub fn zeros(&self, row: usize) -> usize {
+        match self.rounding {
+            Rounding::None => self.floats(row).iter().filter(|value| **value == 0.0).count(),
+            _ => self.codes(row).iter().filter(|code| **code == 0).count(),
+        }
+    }
     /// How the rows are rounded.
     pub fn rounding(&self) -> Rounding {
         self.rounding

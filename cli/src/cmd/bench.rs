@@ -173,7 +173,7 @@ impl Bench {
         }
         bar.clear();
 
-        let report = Report::of(bench, &self.model, self.note.as_deref(), rivals);
+        let report = Report::of(bench, &self.model, self.note.as_deref(), rivals)?;
         terminal::print(&match self.format() {
             Format::Table => table::text(&report),
             Format::Md => report.markdown(),

@@ -1,6 +1,7 @@
 //! `tern inspect`: what is in a model file. Only the header is read, and a file that Tern cannot run is shown as well,
-//! with what is wrong about it.
+//! with what is wrong about it. With a text the model reads that too.
 
+mod active;
 mod metadata;
 
 use std::collections::BTreeMap;
@@ -14,18 +15,20 @@ use tern::Tensor;
 use tern::codec::Trits;
 use tern::family::{self, PROJECTIONS};
 use tern::file::{File, Format, Metadata, OpenOptions};
-use tern::{Config, Scaling, Tokenizer};
+use tern::{Config, Scaling, Scheme, Tokenizer};
 use tern_kernels::Scales;
 
 use crate::failure::Outcome;
 use crate::model;
 use crate::terminal;
+pub(super) use active::json as active_json;
 use metadata::{entries, value_json, value_text};
 
 const EXAMPLES: &str = "\
 Examples:
   tern inspect model.gguf
   tern inspect model.gguf --json | jq .parameters
+  tern inspect model.gguf --text stories.txt
   tern inspect story";
 
 /// Show what is in a model file
@@ -35,6 +38,9 @@ pub(crate) struct Inspect {
     /// A .gguf file, a .safetensors file, a model directory, or `story`
     #[arg(value_name = "FILE")]
     model: PathBuf,
+    /// Read the first 4096 tokens of this text with the model, and show what share of its parameters takes part in a token
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -44,7 +50,15 @@ impl Inspect {
     pub(crate) fn run(self) -> Outcome {
         let file = model::find(&self.model)?.file(OpenOptions::default())?;
         let view = View::new(&self.model, &file);
-        if self.json { terminal::print_json(&view.json()) } else { terminal::print(&view.text()) }
+        let active = self.text.as_deref().map(|text| active::read(&file, text)).transpose()?;
+        if self.json {
+            let mut json = view.json();
+            if let Some(active) = &active {
+                json["active"] = active_json(active);
+            }
+            return terminal::print_json(&json);
+        }
+        terminal::print(&(view.text() + &active.as_ref().map_or_else(String::new, active::text)))
     }
 }
 
@@ -307,6 +321,9 @@ fn differences(config: &Config) -> Vec<(&'static str, Value)> {
         let text = format!("{} positions in {layers} of {} layers", sliding.window, config.layers);
         list.push(("sliding window", json!(text)));
         list.push(("sliding base", float(sliding.rope.base)));
+    }
+    if graph.scheme != Scheme::A8 {
+        list.push(("activations", json!(graph.scheme.name())));
     }
     list.extend(config.pooling.map(|pooling| ("pooling", json!(pooling.name()))));
     list

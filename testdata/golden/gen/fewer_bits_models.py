@@ -30,6 +30,8 @@ def tensors(path):
     return found
 
 
+# The share of every linear's input that is not zero, token by token.
+live = {}
 weights = tensors(folder + "/model.safetensors")
 ids = tensors(folder + "/golden.safetensors")["input_ids"].ravel()
 heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -49,6 +51,7 @@ def linear(name, x, quantiser, rotates):
     for row in x:
         block = len(row) & -len(row) if rotates else 1
         codes, step = quantiser(hadamard(row, min(block, 1024)))
+        live.setdefault(name, []).append(np.count_nonzero(codes) / len(codes))
         rows.append((trits @ codes).astype(f32) * step * m)
     return np.stack(rows).astype(f32)
 
@@ -87,15 +90,23 @@ def logits(scheme):
         x = x + linear(at + "self_attn.o_proj", norm(h, at + "self_attn.attn_sub_norm"), o, rotates)
         h = norm(x, at + "post_attention_layernorm")
         gate, up = (linear(f"{at}mlp.{n}_proj", h, ffn, False) for n in ("gate", "up"))
+        open_rows = (gate > 0).mean(-1)
+        live[at + "mlp.up_proj"] = list(np.array(live[at + "mlp.up_proj"]) * open_rows)
         h = norm(np.maximum(gate, 0) ** 2 * up, at + "mlp.ffn_sub_norm")
         x = x + linear(at + "mlp.down_proj", h, down, rotates)
+    for n in ("q", "k", "v", "o", "gate", "up", "down"):
+        every = [np.mean(shares) for name, shares in live.items() if f".{n}_proj" in name]
+        active.setdefault(scheme, []).append(float(np.mean(every)))
+    live.clear()
     return norm(x, "model.norm") @ weights["model.embed_tokens.weight"].astype(f32).T
 
 
+# The share of every projection's parameters that takes part in a token, over all blocks.
+active = {}
 found = {name: bits(logits(name).ravel()) for name in SCHEMES}
 # The same code with eight bits is the model that transformers computed.
 want = tensors(folder + "/golden.safetensors")["logits"].ravel()
 print("a8 beside transformers:", np.abs(np.array(found["a8"], np.uint32).view(f32) - want).max())
 with open(out + "/fewer_bits_logits.json", "w") as file:
-    json.dump({"ids": ids.tolist(), "logits": found}, file, separators=(",", ":"))
+    json.dump({"ids": ids.tolist(), "logits": found, "active": active}, file, separators=(",", ":"))
     file.write("\n")

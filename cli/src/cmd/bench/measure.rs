@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tern::{CHUNK, Config, Cost, Embedder, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence};
+use tern::{
+    Activity, CHUNK, Config, Cost, Embedder, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence,
+};
 use tern_eval::Meter;
 use tern_kernels::ceiling::{Cached, Region, dot_peak};
 
@@ -176,6 +178,17 @@ impl Bench {
             head,
         });
         Ok(())
+    }
+
+    /// What share of the parameters takes part in a token such as these tests read; nothing of a model that makes vectors.
+    pub(super) fn activity(&self) -> Outcome<Option<Activity>> {
+        const TOKENS: usize = 128;
+        let config = self.model.config();
+        if embeds(&self.model) {
+            return Ok(None);
+        }
+        let tokens: Vec<u32> = (0..TOKENS.min(config.context)).map(|at| token(config, at)).collect();
+        Ok(Some(self.model.activity(&tokens)?))
     }
 
     fn use_threads(&mut self, threads: usize) {

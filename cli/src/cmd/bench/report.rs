@@ -4,14 +4,15 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tern::{Cost, date};
+use tern::{Activity, Cost, date};
 use tern_kernels::Packing;
 
 use super::measure::{Bench, Measured, Start};
 use super::rival::{Rival, RivalTest};
 use super::test::{Spread, Test, Work};
 use crate::answer::ms;
-use crate::cmd::inspect::short;
+use crate::cmd::inspect::{active_json, short};
+use crate::failure::Outcome;
 use crate::machine::{self, Machine};
 
 /// All that one benchmark found out.
@@ -35,6 +36,8 @@ pub(super) struct Report {
     pub(super) meter: Result<String, String>,
     pub(super) cost: Cost,
     pub(super) tests: Vec<Measured>,
+    /// What share of the parameters takes part in one of the tests' tokens.
+    pub(super) active: Option<Activity>,
     pub(super) rivals: Vec<Rival>,
 }
 
@@ -105,12 +108,21 @@ impl Report {
         (!texts.is_empty()).then(|| format!("Texts a second: {}", texts.join(", ")))
     }
 
+    /// `Parameters that take part in one of these tokens: 47% (…)`.
+    pub(super) fn active_line(&self) -> Option<String> {
+        let active = self.active.as_ref()?;
+        let shares = active.shares().map(|(name, share)| format!("{name} {}", percent(share)));
+        let all = percent(active.share());
+        Some(format!("Parameters that take part in one of these tokens: {all} ({})", shares.join(", ")))
+    }
+
     /// All that was found out.
-    pub(super) fn of(bench: Bench, path: &Path, note: Option<&str>, rivals: Vec<Rival>) -> Self {
+    pub(super) fn of(bench: Bench, path: &Path, note: Option<&str>, rivals: Vec<Rival>) -> Outcome<Self> {
         let Start { memory, .. } = bench.start;
         // The memory that is read for the ceiling is the benchmark's, not the model's.
         let without = machine::peak_memory().map(|peak| peak.saturating_sub(bench.region.len() as u64));
-        Self {
+        let active = bench.activity()?;
+        Ok(Self {
             model: path.display().to_string(),
             machine: bench.machine,
             date: date::utc(date::now()),
@@ -124,8 +136,9 @@ impl Report {
             meter: bench.meter.map(|meter| meter.source()),
             cost: bench.model.cost(),
             tests: bench.tests,
+            active,
             rivals,
-        }
+        })
     }
 
     /// One line: the machine, the instruction set, the packing, the day.
@@ -190,6 +203,9 @@ impl Report {
             );
         }
         if let Some(line) = self.texts_line() {
+            let _ = writeln!(text, "\n{line}");
+        }
+        if let Some(line) = self.active_line() {
             let _ = writeln!(text, "\n{line}");
         }
         text.push_str("\nCeilings, measured before and after every repetition:\n\n");
@@ -267,6 +283,7 @@ impl Report {
             },
             "read_bytes": self.region,
             "tests": self.tests.iter().map(|measured| self.test_json(measured)).collect::<Vec<_>>(),
+            "active": self.active.as_ref().map(active_json),
             "rivals": self.rivals.iter().map(|rival| json!({
                 "command": rival.command(),
                 "tests": rival.results.iter().map(|theirs| self.rival_json(theirs)).collect::<Vec<_>>(),

@@ -45,6 +45,9 @@ pub(super) fn text(report: &Report) -> String {
     if let Some(line) = report.texts_line() {
         text.push_str(&terminal::wrapped(&format!("\n{line}\n"), COLUMNS));
     }
+    if let Some(line) = report.active_line() {
+        text.push_str(&terminal::wrapped(&format!("\n{line}\n"), COLUMNS));
+    }
     for rival in &report.rivals {
         text.push_str(&terminal::wrapped(&format!("\nagainst {}\n\n", rival.command()), COLUMNS));
         let mut rows =
