@@ -3,6 +3,7 @@
 //! after the first wrong guess is forgotten.
 
 mod costs;
+mod ledger;
 mod lookup;
 mod model;
 #[cfg(test)]
@@ -69,6 +70,8 @@ pub(crate) struct Drafter {
     length: usize,
     /// Tokens of the guess that the text went on with since.
     right: usize,
+    /// Guesses of a draft model that were right since it was asked for them.
+    won: usize,
     odds: Odds,
 }
 
@@ -115,6 +118,7 @@ impl Drafter {
         let odds = &mut self.odds.0[Odds::place(self.length + self.right)];
         if guess == token {
             *odds += LEARNED * (1.0 - *odds);
+            self.won += usize::from(self.length == MODELLED);
             self.right += 1;
         } else {
             *odds -= LEARNED * *odds;

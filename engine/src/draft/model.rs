@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::ledger::Ledger;
 use super::{Costs, Drafter, Drafts, WORTH};
 use crate::clock::Instant;
 use crate::error::{Error, Result};
@@ -26,8 +27,11 @@ pub(crate) struct DraftModel {
     /// Whose sequences they are.
     keys: Vec<u64>,
     sequences: Vec<Sequence>,
+    /// How long the texts were when they were asked for first.
+    beginnings: Vec<usize>,
     scratch: Scratch,
     costs: Costs,
+    ledger: Ledger,
 }
 
 /// A text whose next tokens are to be guessed.
@@ -48,8 +52,9 @@ impl DraftModel {
     pub(crate) fn new(model: Arc<Model>, target: &Model, context: usize) -> Result<Self> {
         target.can_take_draft(&model)?;
         let context = context.min(model.config().context);
-        let (scratch, costs) = (Scratch::default(), Costs::default());
-        Ok(Self { model, context, keys: Vec::new(), sequences: Vec::new(), scratch, costs })
+        let (scratch, costs, ledger) = (Scratch::default(), Costs::default(), Ledger::default());
+        let (keys, sequences, beginnings) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { model, context, keys, sequences, beginnings, scratch, costs, ledger })
     }
 
     /// Forgets the texts that are gone.
@@ -57,22 +62,50 @@ impl DraftModel {
         for at in (0..self.keys.len()).rev().filter(|at| !is_there(self.keys[*at])).collect::<Vec<_>>() {
             self.keys.swap_remove(at);
             self.sequences.swap_remove(at);
+            self.beginnings.swap_remove(at);
         }
     }
 
     /// Guesses the next tokens of the texts of which it is a better guide than their own beginnings, as many as pay in a step
     /// that has `rows` without them.
     pub(crate) fn guess(&mut self, drafts: Drafts, costs: &Costs, rows: usize, mut asks: Vec<Ask<'_>>) {
+        let right: usize = asks.iter_mut().map(|ask| std::mem::take(&mut ask.drafter.won)).sum();
+        self.ledger.step(costs.seconds(rows), right as f64 / rows.max(1) as f64);
         asks.retain(|ask| ask.most > 0 && ask.drafter.chance(0) < ask.drafter.model_odds());
         let most = asks.iter().map(|ask| ask.most).max().unwrap_or(0);
-        let length = if drafts.always { most } else { self.length(costs, rows, &asks, most) };
+        let count = asks.len();
+        let further = |length: usize| costs.seconds(rows + length * count) - costs.seconds(rows);
+        let length = if drafts.always {
+            most
+        } else {
+            let unread = asks.iter().map(|ask| self.unread(ask)).sum();
+            let price = |length: usize| {
+                let writing = (length - 1) as f64 * self.costs.seconds(count);
+                further(length) + self.costs.seconds(unread) + writing
+            };
+            self.ledger.affordable(self.length(costs, rows, &asks, most), price)
+        };
         if length == 0 {
             asks.iter_mut().for_each(|ask| ask.drafter.forgive(FORGIVEN));
-        } else if self.write(&mut asks, length).is_err() {
+            return;
+        }
+        let start = Instant::now();
+        let beginnings = self.write(&mut asks, length);
+        // What texts began with is read once, and is no reason against guessing at what comes.
+        let taken = start.elapsed().as_secs_f64() - *beginnings.as_ref().unwrap_or(&0.0);
+        self.ledger.paid(length, taken + further(length));
+        if beginnings.is_err() {
             // Nothing that a text needs: it goes on without guesses.
             self.keep(|_| false);
             asks.iter_mut().for_each(|ask| ask.drafter.modelled().clear());
         }
+    }
+
+    /// Tokens of a text that it has not read, but for those with which it began.
+    fn unread(&self, ask: &Ask<'_>) -> usize {
+        let place = self.keys.iter().position(|key| *key == ask.key);
+        let known = |place: usize| self.sequences[place].tokens().len().max(self.beginnings[place]);
+        ask.text.len().saturating_sub(place.map_or(usize::MAX, known)).max(1)
     }
 
     /// How many guesses at each text are expected to pay.
@@ -91,12 +124,12 @@ impl DraftModel {
         best.filter(|best| rate(*best) > WORTH * rate(0)).unwrap_or(0)
     }
 
-    /// Writes up to `length` tokens after each text.
-    fn write(&mut self, asks: &mut [Ask<'_>], length: usize) -> Result<()> {
-        let mut going = self.read(asks)?;
+    /// Writes up to `length` tokens after each text. Returns the seconds in which beginnings of texts were read.
+    fn write(&mut self, asks: &mut [Ask<'_>], length: usize) -> Result<f64> {
+        let (mut going, beginnings) = self.read(asks)?;
         for nth in 0..length {
             if going.is_empty() {
-                return Ok(());
+                break;
             }
             if nth > 0 {
                 let row = |&(at, place): &(usize, usize)| {
@@ -129,13 +162,13 @@ impl DraftModel {
                 guess.len() < *most
             });
         }
-        Ok(())
+        Ok(beginnings)
     }
 
     /// Reads what it does not know of the texts. Returns those of which it knows all, by their places among the asks and among the
-    /// sequences, in the order of their logits.
-    fn read(&mut self, asks: &mut [Ask<'_>]) -> Result<Vec<(usize, usize)>> {
-        let (mut rows, mut whole) = (Vec::new(), Vec::new());
+    /// sequences, in the order of their logits; and the seconds of it in which beginnings were read.
+    fn read(&mut self, asks: &mut [Ask<'_>]) -> Result<(Vec<(usize, usize)>, f64)> {
+        let (mut rows, mut whole, mut new) = (Vec::new(), Vec::new(), 0);
         for (at, ask) in asks.iter_mut().enumerate() {
             ask.drafter.modelled().clear();
             if ask.text.len() + ask.most > self.context {
@@ -144,6 +177,7 @@ impl DraftModel {
             let place = self.keys.iter().position(|key| *key == ask.key).unwrap_or_else(|| {
                 self.keys.push(ask.key);
                 self.sequences.push(Sequence::new(&self.model, self.context));
+                self.beginnings.push(ask.text.len());
                 self.keys.len() - 1
             });
             let sequence = &mut self.sequences[place];
@@ -151,6 +185,7 @@ impl DraftModel {
             sequence.truncate(known.min(ask.text.len() - 1));
             let unread = &ask.text[sequence.tokens().len()..];
             let count = unread.len().min(PIECE - rows.len());
+            new += self.beginnings[place].saturating_sub(sequence.tokens().len()).min(count);
             rows.extend(unread[..count].iter().zip(1..).map(|(&token, nth)| {
                 let logits = if nth == unread.len() { ask.logits } else { Logits::None };
                 Row { sequence: place, token, logits }
@@ -160,14 +195,15 @@ impl DraftModel {
             }
         }
         if rows.is_empty() {
-            return Ok(whole);
+            return Ok((whole, 0.0));
         }
         let start = Instant::now();
         self.model.forward(&mut self.scratch, &mut self.sequences, &rows)?;
+        let seconds = start.elapsed().as_secs_f64();
         if rows.len() == whole.len() {
-            self.costs.note(rows.len(), start.elapsed().as_secs_f64());
+            self.costs.note(rows.len(), seconds);
         }
-        Ok(whole)
+        Ok((whole, seconds * new as f64 / rows.len() as f64))
     }
 }
 
