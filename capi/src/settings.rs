@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tern::{Dry, Error, Head, KvFormat, MAX_THREADS, Packing, Result, Rounding, Sampling, Tokenizer};
+use tern::{Dry, Error, Head, KvFormat, MAX_THREADS, Packing, Result, Rounding, Sampling, Tokenizer, Zeros};
 
 /// Reads a JSON object; nothing at all is one without a key.
 pub(crate) fn read<T: DeserializeOwned + Default>(what: &str, text: Option<&str>) -> Result<T> {
@@ -24,6 +24,7 @@ pub(crate) struct Options {
     head: Option<String>,
     kv: Option<String>,
     activations: Option<String>,
+    zeros: Option<String>,
     i2s_arm: bool,
     no_mmap: bool,
 }
@@ -49,6 +50,7 @@ impl Options {
             head: named("head", &self.head, Head::from_name)?.unwrap_or_default(),
             kv: named("kv", &self.kv, KvFormat::from_name)?.unwrap_or_default(),
             activations: named("activations", &self.activations, Rounding::from_name)?,
+            zeros: named("zeros", &self.zeros, Zeros::from_name)?.unwrap_or_default(),
             i2s_arm: self.i2s_arm,
             copy: self.no_mmap,
         })

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 use tern::file::{self, File, Metadata, OpenOptions};
 use tern::keys;
-use tern::{Head, MAX_THREADS, Model, Options, STORY, Template, Tokenizer};
+use tern::{Head, MAX_THREADS, Model, Options, STORY, Template, Tokenizer, Zeros};
 use tern_kernels::{Cpu, KvFormat, Packing, Rounding};
 
 use crate::failure::{Failure, Outcome};
@@ -43,6 +43,10 @@ pub(crate) struct MachineArgs {
     /// `int8-top-half` (int8 of the larger half) or `f32` (not at all, for reference: slow) [default: as the weights were trained]
     #[arg(long, value_name = "NAME", value_parser = activations)]
     activations: Option<Rounding>,
+    /// Zeros behind closed gates (ReLU² models, a text alone): `read` them, `skip` them by a second copy of two thirds of each
+    /// feed-forward layer, or `auto`: skip once a hundred tokens show that it pays
+    #[arg(long, value_name = "WAY", default_value = "auto", value_parser = zeros)]
+    zeros: Zeros,
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     pub(crate) i2s_arm: bool,
@@ -60,7 +64,8 @@ impl MachineArgs {
             "head" => self.head = head(value)?,
             "kv" => self.kv = kv(value)?,
             "activations" => self.activations = Some(activations(value)?),
-            _ => return Err("expected cpu, packing, head, kv, activations or threads".to_owned()),
+            "zeros" => self.zeros = zeros(value)?,
+            _ => return Err("expected cpu, packing, head, kv, activations, zeros or threads".to_owned()),
         }
         Ok(())
     }
@@ -71,8 +76,9 @@ impl MachineArgs {
     }
 
     fn options(&self, threads: Option<usize>) -> Options {
-        let Self { packing, head, kv, activations, i2s_arm, no_mmap, .. } = *self;
-        Options { cpu: self.cpu.clone(), threads, packing, head, kv, activations, i2s_arm, copy: no_mmap }
+        let Self { packing, head, kv, activations, zeros, i2s_arm, no_mmap, .. } = *self;
+        let cpu = self.cpu.clone();
+        Options { cpu, threads, packing, head, kv, activations, zeros, i2s_arm, copy: no_mmap }
     }
 }
 
@@ -268,6 +274,10 @@ fn head(text: &str) -> Result<Head, String> {
 
 fn activations(text: &str) -> Result<Rounding, String> {
     Rounding::from_name(text).ok_or_else(|| expected(&Rounding::ALL.map(Rounding::name)))
+}
+
+fn zeros(text: &str) -> Result<Zeros, String> {
+    Zeros::from_name(text).ok_or_else(|| expected(&Zeros::ALL.map(Zeros::name)))
 }
 
 fn packing(text: &str) -> Result<Packing, String> {

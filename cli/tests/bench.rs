@@ -50,7 +50,7 @@ fn the_table_has_a_row_for_every_test_and_one_for_every_ceiling() {
     // Joules, where there are counters.
     let table =
         masked(&quick(&["-b", "1,3"]).ok().replace(PAGE, "PAGE")).replace("| # |\n| tg", "| – |\n| tg");
-    snapshot("bench-table", &table.replace("| # |\n\nCeilings", "| – |\n\nCeilings"));
+    snapshot("bench-table", &table.replace("| # |\n\nClosed", "| – |\n\nClosed"));
 }
 
 #[test]
@@ -107,6 +107,28 @@ fn a_terminal_gets_a_table_of_80_columns() {
     assert!(table.contains("\nagainst echo"), "{table}");
 }
 
+#[test]
+fn what_closed_gates_spare_is_told() {
+    let bench = |zeros: &str| {
+        let args =
+            ["bench", "story", "-p", "0", "-n", "4", "-r", "1", "-t", "1", "--probe", "1", "--zeros", zeros];
+        let text = run(&args).ok();
+        assert!(text.contains("\nClosed gates: tg4 ") && text.contains(" zeros behind them), "), "{text}");
+        let json = run(&[&args[..], &["--json"]].concat()).json();
+        let number = |key: &str| json["tests"][0][key].as_f64().unwrap_or_else(|| panic!("{key} in {json}"));
+        (
+            ["closed_gates", "zeros_behind_gates"].map(number),
+            number("unread_bytes_per_token"),
+            number("bytes_per_token"),
+        )
+    };
+    let (read, skip) = (bench("read"), bench("skip"));
+    assert_eq!(read.0, skip.0);
+    assert!(read.0[0] > 0.5 && read.0[1] >= read.0[0] && read.0[1] <= 1.0, "{read:?}");
+    assert_eq!(read.1, 0.0);
+    assert!(skip.1 > 0.0 && (read.2 - skip.1 - skip.2).abs() < 0.01 * read.2, "{read:?} {skip:?}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_form_is_chosen_by_where_it_goes() {
@@ -128,7 +150,7 @@ fn keys(value: &Value, path: &str, out: &mut String) {
 
 #[test]
 fn json_holds_what_was_measured_and_agrees_with_itself() {
-    let json = quick(&["-d", "4", "-b", "1,2", "--json"]).json();
+    let json = quick(&["-d", "4", "-b", "1,2", "--json", "--zeros", "read"]).json();
     let mut shape = String::new();
     keys(&json, "", &mut shape);
     snapshot("bench-json", &shape);

@@ -66,6 +66,41 @@ fn json_tells_ids_probabilities_settings_and_timings() {
 }
 
 #[test]
+fn guesses_ahead_change_no_text() {
+    let repeats = "The bird looked at the sea and the sea looked back. ".repeat(12);
+    for prompt in ["Once upon a time", &repeats] {
+        for temperature in ["0", "0.9"] {
+            let write = |flags: &[&str]| {
+                let base = ["run", PAGE, prompt, "--temp", temperature, "--seed", "5", "-n", "150", "--json"];
+                let json = run(&[&base[..], flags].concat()).json();
+                let count =
+                    |name: &str| json["drafts"][name].as_u64().unwrap_or_else(|| panic!("{name}: {json}"));
+                assert!(count("draft_n_accepted") <= count("draft_n"), "{json}");
+                (json["ids"].clone(), count("draft_n"))
+            };
+            let (ids, none) = write(&["--draft-tokens", "0"]);
+            assert_eq!(none, 0);
+            for flags in [
+                &[][..],
+                &["--draft-tokens", "15"],
+                &["--draft", PAGE],
+                &["--draft", PAGE, "--draft-tokens", "3"],
+            ] {
+                assert_eq!(write(flags).0, ids, "{flags:?} {temperature}");
+            }
+            assert_eq!(write(&["--draft", PAGE, "--draft-tokens", "0"]), (ids, 0));
+        }
+    }
+    let done = run(&["run", PAGE, "Once", "--draft", "story"]);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.stderr.contains("--draft story: a draft model must have the model's vocabulary"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
 fn a_stop_token_ends_the_text_and_is_named() {
     let json = run(&["run", PAGE, "Once upon a time", "--temp", "0", "--json"]).json();
     assert_eq!(json["stop"], "stop");

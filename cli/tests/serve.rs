@@ -135,6 +135,45 @@ fn sigterm_under_load_ends_every_stream_properly() {
 }
 
 #[test]
+fn guesses_ahead_change_no_text_of_a_server() {
+    let repeats = "The bird looked at the sea and the sea looked back. ".repeat(8);
+    let bodies: Vec<String> = (0..6)
+        .map(|seed| {
+            let prompt = if seed % 2 == 0 { "Once upon a time" } else { &repeats };
+            let temperature = if seed < 2 { 0.0 } else { 0.7 };
+            serde_json::json!({
+                "prompt": prompt, "max_tokens": 80, "ignore_eos": true, "temperature": temperature, "seed": seed,
+            })
+            .to_string()
+        })
+        .collect();
+    let write = |flags: &[&str]| {
+        let command = &[&["serve", common::PAGE, "--port", "0", "-t", "2"], flags].concat();
+        let served = Served::by(&mut common::tern(command));
+        let answer = |mut stream: TcpStream| {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let reply: serde_json::Value =
+                serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+            reply["choices"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+        };
+        let open = |body: &String| served.open("POST /v1/completions", body);
+        // One after the other, then all at once.
+        let alone: Vec<String> = bodies.iter().map(|body| answer(open(body))).collect();
+        let streams: Vec<TcpStream> = bodies.iter().map(open).collect();
+        let together: Vec<String> = streams.into_iter().map(answer).collect();
+        assert_eq!(alone, together, "{flags:?}");
+        alone
+    };
+    let want = write(&["--draft-tokens", "0"]);
+    assert!(want.iter().all(|text| text.len() > 80), "{want:?}");
+    for flags in [&[][..], &["--draft", common::PAGE], &["--draft", common::PAGE, "--draft-tokens", "3"]] {
+        assert_eq!(write(flags), want, "{flags:?}");
+    }
+}
+
+#[test]
 fn a_killed_server_leaves_nothing_to_clean_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut served = Served::start("0", folder.path());

@@ -23,7 +23,7 @@ use tern::file::write::{Draft, Entry, Out};
 use tern::file::{gguf_write, hf_write};
 use tern::keys::{DUMMY, SCALE_NAMES, SCALE_VALUES};
 use tern::{Encoding, Error, Result};
-use tern_kernels::Scales;
+use tern_kernels::{Activation, Scales};
 
 const VOCABULARY: &str = "tokenizer.ggml.model";
 
@@ -40,12 +40,17 @@ pub struct DummyOptions {
     pub head: Floats,
     /// The longest context that the file claims; the shape's own if `None`.
     pub context: Option<usize>,
+    /// The share of gates that ReLU² closes, from [`FEWEST_CLOSED`] to 1: that much of random weights if `None`.
+    pub closed_gates: Option<f32>,
 }
+
+/// The share of gates that random weights close.
+pub const FEWEST_CLOSED: f32 = 0.5;
 
 impl DummyOptions {
     /// In this format, with 16-bit floats.
     pub fn new(to: Target) -> Self {
-        Self { to, seed: 0, embedding: Floats::Keep, head: Floats::Keep, context: None }
+        Self { to, seed: 0, embedding: Floats::Keep, head: Floats::Keep, context: None, closed_gates: None }
     }
 }
 
@@ -132,7 +137,20 @@ struct Item {
 
 fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) -> Result<Vec<Item>> {
     let mut items = Vec::new();
+    if options.closed_gates.is_some() {
+        if shape.config.activation != Activation::Relu2 {
+            let what =
+                format!("{}: gates that close are those of ReLU² (`bitnet-2b-4t`, `tiny`)", shape.name);
+            return Err(Error::Input(what));
+        }
+        if !matches!(options.to.encoding(), Encoding::I2 | Encoding::T5) {
+            return Err(Error::Input(
+                "gates that close can be made as i2 or t5; `tern convert` goes on from there".into(),
+            ));
+        }
+    }
     for Part { name, dims, role } in plan::parts(&shape.config, !shape.tied) {
+        let is_gate = name.ends_with(".ffn_gate.weight");
         let name = match options.to {
             Target::Hf => family::hf_name(family, "model.", &name),
             _ => name,
@@ -176,7 +194,13 @@ fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) 
             Role::Embedding | Role::Head | Role::Projection { .. } => {
                 // Inputs of variance 1 give outputs of variance 1.
                 let scale = 1.0 / ((1.0 - ZEROS) * cols as f32).sqrt();
-                (Pattern::trits(encoding, rows, cols, scale, shape.group).map_err(wrong)?, Some(scale))
+                let pattern = Pattern::trits(encoding, rows, cols, scale, shape.group).map_err(wrong)?;
+                let pattern = match options.closed_gates {
+                    // Of the rows that are not all zeros, every other output is below 0.
+                    Some(share) if is_gate => pattern.close((share - FEWEST_CLOSED) / (1.0 - FEWEST_CLOSED)),
+                    _ => pattern,
+                };
+                (pattern, Some(scale))
             }
         };
         if let (Target::Hf, Some(scale)) = (options.to, scale) {

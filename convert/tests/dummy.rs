@@ -5,7 +5,7 @@ mod checkpoints;
 use checkpoints::{matrices, numbers, open};
 use std::path::Path;
 use tern::file::Metadata;
-use tern::{Generation, Head, Model, Options, Rounding, Sampling};
+use tern::{Generation, Head, Logits, Model, Options, Rounding, Row, Sampling, Scratch, Sequence, Zeros};
 use tern_convert::dummy::{DummyOptions, Shape, dummy};
 use tern_convert::{ConvertOptions, Floats, Target, convert};
 
@@ -182,4 +182,55 @@ fn dummies_of_the_families_of_2026_can_be_run() {
             }
         }
     }
+}
+
+/// Of the rows of `gate` so many are zeros that with half of the others so many gates are closed, in every format that can say
+/// so; and an engine that leaves them out writes the same.
+#[test]
+fn gates_close_at_the_share_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for to in [Target::I2, Target::T5] {
+        for share in [0.5f32, 0.7, 1.0] {
+            let output = dir.path().join(format!("{}-{share}.gguf", to.name()));
+            tiny(&output, DummyOptions { closed_gates: Some(share), ..DummyOptions::new(to) });
+            let file = open(&output);
+            let (mut all, mut zero) = (0, 0);
+            for (name, (trits, _)) in matrices(&file) {
+                let rows = trits.chunks(file.tensor(&name).unwrap().cols());
+                let zeros = rows.clone().filter(|row| row.iter().all(|&trit| trit == 0)).count();
+                if name.ends_with("ffn_gate.weight") {
+                    (all, zero) = (all + rows.count(), zero + zeros);
+                } else {
+                    assert_eq!(zeros, 0, "{name}");
+                }
+            }
+            let found = 0.5 + 0.5 * zero as f32 / all as f32;
+            assert!((found - share).abs() < 0.03, "{share}: {found}");
+            let write = |zeros| {
+                let model = Model::open(&output, &Options { zeros, ..Options::default() }).unwrap();
+                let (mut scratch, mut sequence) = (Scratch::default(), [Sequence::new(&model, 40)]);
+                let (mut logits, mut closed, mut units) = (Vec::new(), 0, 0);
+                for token in 0..40 {
+                    let row = Row { sequence: 0, token: token * 7, logits: Logits::All };
+                    let found = model.forward(&mut scratch, &mut sequence, &[row]).unwrap();
+                    logits.extend(found.iter().map(|logit| logit.to_bits()));
+                    let reads = scratch.unit_reads();
+                    (closed, units) = (closed + reads.closed, units + reads.units);
+                }
+                let found = closed as f32 / units as f32;
+                assert!((found - share).abs() < 0.04, "{share}: {found} of the gates are closed");
+                logits
+            };
+            assert!(write(Zeros::Read) == write(Zeros::Skip), "{share}");
+        }
+    }
+    let refused = |name: &str, to| {
+        let options = DummyOptions { closed_gates: Some(0.7), ..DummyOptions::new(to) };
+        dummy(&Shape::from_name(name).unwrap(), &dir.path().join("no"), &options, &mut |_, _| {})
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused("llama3-8b", Target::I2).contains("llama3-8b: gates that close are those of ReLU²"));
+    assert!(refused("tiny", Target::Tq2_0).contains("i2 or t5"));
+    assert!(!dir.path().join("no").exists());
 }

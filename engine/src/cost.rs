@@ -39,14 +39,15 @@ pub struct Step {
 }
 
 impl Model {
-    /// Bytes of memory that its weights take: all but the embedding, of which only the rows of tokens are read.
+    /// Bytes of memory that its weights take: all but the embedding, of which only the rows of tokens are read. Copies that may
+    /// be made later ([`Zeros::Auto`](crate::Zeros::Auto)) are counted in.
     pub fn weight_bytes(&self) -> u64 {
         let cost = self.cost();
         let screened = match &self.weights.output {
             Output::Int8(head) => head.held_bytes(),
             Output::Stored(_) | Output::Ternary(_) | Output::None => cost.head,
         };
-        cost.trits + cost.scales + screened
+        cost.trits + cost.scales + screened + self.units.may_hold(&self.weights.layers)
     }
 
     /// What its steps cost.

@@ -3,17 +3,21 @@
 //! Prefill, decode and batches differ in the number of rows only, and no row's arithmetic depends on the others: the
 //! same tokens give the same logits, alone or in company, in one piece or in many.
 
+use std::time::Duration;
+
 use tern_kernels::{
     Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Unstorable, gate, products, rms_norm,
     rms_norm_here,
 };
 
 use crate::activity::Activity;
+use crate::clock::Instant;
 use crate::config::{Config, Inlet};
 use crate::error::{Error, Result};
 use crate::head::{HeadBuffers, Logits};
 use crate::model::{Model, Turns};
 use crate::sequence::Sequence;
+use crate::units::{UnitReads, Way};
 use crate::weights::{Layer, Projection};
 
 /// One token on its way through the model.
@@ -47,6 +51,7 @@ pub struct Scratch {
     input: Input,
     /// Where that is asked for.
     activity: Option<Activity>,
+    units: UnitReads,
 }
 
 /// The input of projections.
@@ -78,6 +83,11 @@ impl Scratch {
         if let Some(activity) = &mut self.activity {
             activity.add(inlet, config, &self.input.codes, &self.gate);
         }
+    }
+
+    /// What the last forward pass found behind the gates, if it was of one token.
+    pub fn unit_reads(&self) -> UnitReads {
+        self.units
     }
 
     /// Bytes that the last forward pass read of an int8 head, and how many rows of it were computed.
@@ -160,10 +170,17 @@ impl Model {
 
     fn blocks(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
         self.enter(s, sequences, rows)?;
-        for (index, layer) in self.weights.layers.iter().enumerate() {
+        let layers = &self.weights.layers;
+        let way = self.units.way(rows.len(), self.cpu, &self.pool, layers);
+        let mut time = Duration::ZERO;
+        s.units = UnitReads::default();
+        for (index, layer) in layers.iter().enumerate() {
             self.attention(s, sequences, index, layer)?;
-            self.feed_forward(s, index, layer)?;
+            let start = (way != Way::Plain).then(Instant::now);
+            self.feed_forward(s, index, layer, way)?;
+            time += start.map_or(Duration::ZERO, |start| start.elapsed());
         }
+        self.units.note(way, &mut s.units, time, layers);
         Ok(())
     }
 
@@ -248,24 +265,41 @@ impl Model {
         Ok(())
     }
 
-    fn feed_forward(&self, s: &mut Scratch, index: usize, layer: &Layer) -> Result<()> {
+    fn feed_forward(&self, s: &mut Scratch, index: usize, layer: &Layer, way: Way) -> Result<()> {
         let Config { dim, hidden, activation, .. } = self.config;
         let at = |what: &str| format!("layer {index}, {what}");
+        let copies = self.units.copies(way, index);
 
-        let halves = [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)];
-        self.project(&mut s.input, &s.x, dim, Some(&layer.ffn_norm), Inlet::GateUp, halves, || {
-            at("feed-forward input")
-        })?;
+        let (norm, input) = (Some(&layer.ffn_norm[..]), || at("feed-forward input"));
+        if let Some(copies) = copies {
+            self.project(&mut s.input, &s.x, dim, norm, Inlet::GateUp, [(&layer.gate, &mut s.gate)], input)?;
+            copies.up(self.cpu, &self.pool, &mut s.input.codes, &layer.up.weight, &s.gate, &mut s.up);
+        } else {
+            let halves = [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)];
+            self.project(&mut s.input, &s.x, dim, norm, Inlet::GateUp, halves, input)?;
+        }
         s.count(Inlet::GateUp, &self.config);
+        if way != Way::Plain {
+            s.units.count_gates(self.cpu, &s.gate);
+        }
         let up = &s.up;
         self.pool.for_chunks(&mut s.gate, hidden, |row, out| {
             gate(self.cpu, activation, out, &up[row * hidden..][..hidden]);
         });
 
-        let norm = layer.ffn_sub_norm.as_deref();
-        let down = [(&layer.down, &mut s.out)];
-        self.project(&mut s.input, &s.gate, hidden, norm, Inlet::Down, down, || at("feed-forward output"))?;
+        let (norm, output) = (layer.ffn_sub_norm.as_deref(), || at("feed-forward output"));
+        if let Some(copies) = copies {
+            let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
+            self.quantise(&mut s.input.codes, &s.gate, hidden, norm, Inlet::Down, output)?;
+            copies.down.matmul(self.cpu, &self.pool, &s.input.codes, &mut s.out);
+        } else {
+            let down = [(&layer.down, &mut s.out)];
+            self.project(&mut s.input, &s.gate, hidden, norm, Inlet::Down, down, output)?;
+        }
         s.count(Inlet::Down, &self.config);
+        if way != Way::Plain {
+            s.units.count_codes(self.cpu, s.input.codes.codes(0));
+        }
         self.add(&mut s.x, &mut s.out, layer.ffn_post_norm.as_deref());
         Ok(())
     }

@@ -59,6 +59,7 @@ mod story;
 mod template;
 mod tensor;
 pub mod tokenizer;
+mod units;
 mod weights;
 
 pub use activity::Activity;
@@ -83,4 +84,5 @@ pub use tern_kernels::{
     Activation, Bytes, Cpu, KvFormat, Packing, Pool, Random, Rounding, give_back, keep_little,
 };
 pub use tokenizer::{Decoder, Specials, Tokenizer};
+pub use units::{UnitReads, Zeros};
 pub use weights::Head;

@@ -13,6 +13,7 @@ use crate::family;
 use crate::file::{self, File, OpenOptions};
 use crate::rope::Rope;
 use crate::tokenizer::Tokenizer;
+use crate::units::{Units, Zeros};
 use crate::weights::{Head, Loader, Output, Weights};
 
 /// How a model is loaded and run. The default suits this machine; every field can be set by itself:
@@ -49,6 +50,8 @@ pub struct Options {
     /// floats, with int8 by group of 128, and BitNet a4.8 and v2 as [`Scheme`] says. What is chosen here takes the place of all
     /// these ways; a Hadamard transform, which is part of the model, stays.
     pub activations: Option<Rounding>,
+    /// Whether zeros behind closed gates are read when a text is written alone.
+    pub zeros: Zeros,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
     /// Read the file into memory at once instead of mapping it, so that it may change afterwards.
@@ -76,6 +79,8 @@ pub const MAX_THREADS: usize = 512;
 pub struct Model {
     pub(crate) config: Config,
     pub(crate) weights: Weights,
+    /// What leaves out closed hidden units.
+    pub(crate) units: Units,
     pub(crate) cpu: Cpu,
     pub(crate) pool: Arc<Pool>,
     /// How positions turn the heads of layers that see all.
@@ -150,10 +155,13 @@ impl Model {
             let trained = scheme.intake(inlet, config.width(inlet));
             Intake { rounding: rounding.unwrap_or(trained.rounding), ..trained }
         });
+        let [.., gate_up, down] = &intakes;
+        let units = Units::new(options.zeros, &config, [gate_up, down]);
         let (kv, load_time) = (options.kv, start.elapsed());
         Ok(Model {
             config,
             weights,
+            units,
             cpu,
             pool,
             turns,
@@ -195,6 +203,15 @@ impl Model {
     /// Returns the packing of its weights in memory.
     pub fn packing(&self) -> Packing {
         self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.weight.packing())
+    }
+    /// Tells whether it is known how texts written alone are computed from now on, while they stay as they are: with
+    /// [`Zeros::Auto`] that takes a hundred tokens and some more, in models with ReLU².
+    pub fn zeros_settled(&self) -> bool {
+        self.units.are_settled()
+    }
+    /// Returns the bytes of the copies of matrices that it holds by hidden unit ([`Options::zeros`]).
+    pub fn unit_bytes(&self) -> u64 {
+        self.units.bytes()
     }
     /// Tells how its output head is held.
     pub fn head_form(&self) -> Head {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use golden::{Golden, golden, open};
 use tern::{
     Batch, Bounds, Cpu, Drafted, Drafts, Dry, Finish, Generation, Guide, Job, KvFormat, Model, Options,
-    Output, Packing, Sampling, Scored, Specials, Ticket,
+    Output, Packing, Sampling, Scored, Specials, Ticket, Zeros,
 };
 
 /// Every guess is tried, however long and wherever it fails.
@@ -307,26 +307,37 @@ fn every_instruction_set_packing_and_number_of_threads_writes_the_same() {
     for name in ["bitnet_online_bf16", "llama_packed_bitlinear"] {
         let start = Golden::open(name).ids("greedy_from_first_5");
         for kv in KvFormat::ALL {
-            let write = |options: Options, drafts| {
-                let model = open(&golden(name), options);
+            let base = Options { kv, ..Options::default() };
+            // Guesses of the text itself; of the same model, which is mostly right; of another, which is not.
+            let write = |options: &Options, drafts, guesses: Option<&str>| {
+                let model = open(&golden(name), options.clone());
                 let sampling = Sampling { temperature: 0.3, seed: 1, ..Sampling::default() };
                 let most = model.config().context;
                 let mut generation = Generation::new(&model, most, sampling).unwrap().with_drafts(drafts);
+                if let Some(other) = guesses {
+                    let mut draft = open(&golden(other), Options { kv: KvFormat::Int8, ..options.clone() });
+                    draft.share_threads(&model);
+                    generation = generation.with_draft_model(Arc::new(draft)).unwrap();
+                }
                 generation.prompt(&[&start[..], &start].concat()).unwrap();
                 (0..24).for_each(|_| assert!(generation.next().unwrap().is_some()));
                 (generation.tokens(), generation.drafted())
             };
-            let base = Options { kv, ..Options::default() };
-            let (want, _) = write(base.clone(), Drafts::NONE);
+            let (want, _) = write(&base, Drafts::NONE, None);
             for cpu in Cpu::available() {
                 for packing in Packing::ALL {
                     for threads in [1, 2, 3] {
-                        let cpu = Some(cpu.name().to_owned());
-                        let (threads, packing) = (Some(threads), Some(packing));
-                        let options = Options { cpu, threads, packing, ..base.clone() };
-                        let (got, drafted) = write(options.clone(), ALWAYS);
-                        assert!(got == want, "{name} {options:?}");
-                        assert!(drafted.tokens > 0, "{name}: nothing was guessed");
+                        for zeros in [Zeros::Read, Zeros::Skip] {
+                            let cpu = Some(cpu.name().to_owned());
+                            let (threads, packing) = (Some(threads), Some(packing));
+                            let options = Options { cpu, threads, packing, zeros, ..base.clone() };
+                            for guesses in [None, Some(name), Some("bitnet_1bitllm_f16")] {
+                                let (got, drafted) = write(&options, ALWAYS, guesses);
+                                assert!(got == want, "{name} {guesses:?} {options:?}");
+                                assert!(drafted.tokens > 0, "{name}: nothing was guessed");
+                                assert!(guesses != Some(name) || drafted.accepted > 4, "{drafted:?}");
+                            }
+                        }
                     }
                 }
             }

@@ -5,7 +5,7 @@ mod golden;
 
 use golden::{bits, exact, golden, largest_difference, logits, open};
 use serde_json::{Value, json};
-use tern::{Head, KvFormat, Logits, Model, Options, Packing, Row, Scheme, Scratch, Sequence};
+use tern::{Head, KvFormat, Logits, Model, Options, Packing, Row, Scheme, Scratch, Sequence, Zeros};
 use tern_kernels::Cpu;
 
 /// The masters of a golden BitNet b1.58 under the configuration of another family.
@@ -164,4 +164,30 @@ fn what_takes_part_is_counted_as_numpy_counts_it() {
     // The larger half of what o gets is all that a4.8 leaves.
     let dir = of("a4.8");
     assert!(open(dir.path(), exact()).activity(&ids).unwrap().shares()[3].1 <= 0.5);
+}
+
+#[test]
+fn what_is_left_out_behind_closed_gates_changes_no_bit() {
+    let (ids, ..) = known();
+    for scheme in SCHEMES {
+        let dir = of(scheme);
+        let open = |zeros, packing| {
+            open(
+                dir.path(),
+                Options { zeros, packing: Some(packing), threads: Some(2), ..Options::default() },
+            )
+        };
+        for packing in Packing::ALL {
+            let want = bits(&logits(&open(Zeros::Read, packing), &ids));
+            let model = open(Zeros::Skip, packing);
+            let (mut scratch, mut sequence) = (Scratch::default(), [Sequence::new(&model, ids.len())]);
+            for (&token, want) in ids.iter().zip(want.chunks(model.config().vocab)) {
+                let row = Row { sequence: 0, token, logits: Logits::All };
+                let got = model.forward(&mut scratch, &mut sequence, &[row]).unwrap();
+                assert!(bits(got) == want, "{scheme} {packing:?}");
+                assert!(scratch.unit_reads().closed > 0, "{scheme}");
+            }
+            assert!(model.unit_bytes() > 0, "{scheme}: nothing was copied");
+        }
+    }
 }

@@ -113,6 +113,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn part(self) -> Self::Part;
     /// Adds to each row's sum the products of its four codes (0..=2) with four activations.
     fn dot(self, part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part;
+    /// As `dot`, with four activations of its own for each of the 16 lanes.
+    fn dot_lanes(self, part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part;
+    /// The bytes of four registers side by side: lane `4 q + k` of the `v`th holds byte `16 q + 4 v + k` of each.
+    fn interleave(self, bytes: [Self::Bytes; 4]) -> [Self::Bytes; 4];
     /// Adds to each row's sum the products of its four bytes with four activations. A byte `b` stands for the signed
     /// value `b - 128` and counts as `b - 128 + OFFSET8` in here, so that the caller takes `OFFSET8 * Σ activations` off.
     /// Sums wrap around; the caller's lengths keep the final value in range.
@@ -296,7 +300,7 @@ const fn divisor(by: i32) -> (u32, i32) {
 
 /// [`divisor`] of what planes count, looked up: at the end of every group of columns there is no time to work it out.
 #[inline(always)]
-fn divisor_of(count: i32) -> (u32, i32) {
+pub(crate) fn divisor_of(count: i32) -> (u32, i32) {
     const D28: (u32, i32) = divisor(28);
     const D84: (u32, i32) = divisor(84);
     match count {
@@ -360,6 +364,10 @@ macro_rules! extend {
         #[inline(always)]
         fn split5(self, bytes: Self::Bytes) -> [Self::Bytes; 5] {
             self.0.split5(bytes)
+        }
+        #[inline(always)]
+        fn interleave(self, bytes: [Self::Bytes; 4]) -> [Self::Bytes; 4] {
+            self.0.interleave(bytes)
         }
         #[inline(always)]
         fn prefetch<T>(self, data: &[T], at: usize) {

@@ -43,6 +43,7 @@ mod scales;
 mod segments;
 mod ternary;
 mod trim;
+mod units;
 
 pub use activations::{Activations, Intake, Norm, NotFinite, Rounding};
 pub use attention::{
@@ -64,3 +65,4 @@ pub use random::{Random, scramble};
 pub use scales::Scales;
 pub use ternary::Ternary;
 pub use trim::{give_back, keep_little};
+pub use units::{ByColumn, ByRow};

@@ -41,6 +41,8 @@ pub(crate) trait Layout {
     const WEIGHTS: [u8; 5];
     /// Whether a byte can have been written by `pack_group`.
     fn valid(byte: u8) -> bool;
+    /// The codes in a byte, one for each plane.
+    fn digits(byte: u8) -> [u8; 5];
 }
 
 /// A way to pack trits.

@@ -33,7 +33,7 @@ impl Ternary {
             panic!("{what}");
         }
         let len = packing.blocks_len(rows, cols).expect("a matrix that fits in memory");
-        let mut blocks = Buffer::zeroed(len);
+        let mut blocks = Buffer::try_for_weights(len).unwrap_or_else(|| Buffer::zeroed(len));
         let failure = std::sync::Mutex::new(None);
         let group = packing.group_len(cols);
         if group > 0 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tern::file::{self, OpenOptions};
-use tern::{Drafts, Head, KvFormat, Model, Options, Packing, Pooling, Rounding, STORY};
+use tern::{Drafts, Head, KvFormat, Model, Options, Packing, Pooling, Rounding, STORY, Zeros};
 use tern_serve::{Load, Local, Served};
 use tokio::runtime::Builder;
 
@@ -57,7 +57,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path, *, name, threads=None, context=None, parallel=16, kv=None, kv_memory=None, cpu=None, packing=None,
-        head=None, activations=None, pooling=None, copy=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST, grammar_process=Vec::new()))]
+        head=None, activations=None, zeros=None, pooling=None, copy=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST, grammar_process=Vec::new()))]
     #[expect(clippy::too_many_arguments, reason = "keywords")]
     fn new(
         py: Python<'_>,
@@ -72,6 +72,7 @@ impl Engine {
         packing: Option<&str>,
         head: Option<&str>,
         activations: Option<&str>,
+        zeros: Option<&str>,
         pooling: Option<&str>,
         copy: bool,
         i2s_arm: bool,
@@ -97,6 +98,7 @@ impl Engine {
                 Rounding::from_name,
                 &Rounding::ALL.map(Rounding::name),
             )?,
+            zeros: named("zeros", zeros, Zeros::from_name, &Zeros::ALL.map(Zeros::name))?.unwrap_or_default(),
             i2s_arm,
             copy,
         };

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use tern_convert::Floats;
-use tern_convert::dummy::{DummyOptions, Shape, dummy};
+use tern_convert::dummy::{DummyOptions, FEWEST_CLOSED, Shape, dummy};
 
 use super::convert::{TargetArgs, floats, report};
 use crate::failure::Outcome;
@@ -18,7 +18,8 @@ The file is marked (`tern.dummy`), and what it writes is noise. The same shape a
 
 Examples:
   tern dummy --shape bitnet-2b-4t dummy.gguf
-  tern dummy --shape 70b --to t5 dummy.gguf";
+  tern dummy --shape 70b --to t5 dummy.gguf
+  tern dummy --shape bitnet-2b-4t --closed-gates 0.7 dummy.gguf";
 
 /// Write a model of random weights, to measure speed with
 #[derive(Args)]
@@ -43,6 +44,10 @@ pub(crate) struct Dummy {
     /// The longest context that the file claims [default: the shape's own]
     #[arg(short = 'c', long, alias = "context", value_name = "N", value_parser = context)]
     ctx_size: Option<usize>,
+    /// The share of closed gates in a shape with ReLU², as zeros that need not be read: 0.5 to 1, in i2 or t5 [default: 0.5,
+    /// that of random weights]
+    #[arg(long, value_name = "SHARE", value_parser = closed)]
+    closed_gates: Option<f32>,
     /// Print one JSON object: what was written
     #[arg(long)]
     json: bool,
@@ -58,6 +63,7 @@ impl Dummy {
             embedding: self.embedding.unwrap_or_default(),
             head: self.head.unwrap_or_default(),
             context: self.ctx_size,
+            closed_gates: self.closed_gates,
         };
         let start = Instant::now();
         let mut bar = Bar::new("writing");
@@ -70,6 +76,12 @@ impl Dummy {
 fn context(text: &str) -> Result<usize, String> {
     number(text, "", |n| (1..=1 << 20).contains(n))
         .map_err(|_| "expected a whole number from 1 to 1048576".to_owned())
+}
+
+fn closed(text: &str) -> Result<f32, &'static str> {
+    number(text, "expected a number from 0.5, the share of random weights, to 1", |n| {
+        (FEWEST_CLOSED..=1.0).contains(n)
+    })
 }
 
 fn names() -> Vec<&'static str> {

@@ -26,6 +26,11 @@ impl Random {
         (product >> 64) as u64 ^ product as u64
     }
 
+    /// Between 0 and 1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 24) as f32
+    }
+
     /// The code `trit + 1` of a random trit.
     fn code(&mut self) -> u8 {
         let zeros = (ZEROS * 65536.0) as u64;
@@ -49,6 +54,14 @@ enum Digits {
 }
 
 impl Digits {
+    /// The byte whose trits are all 0, of own packings.
+    fn zeros(self) -> u8 {
+        match self {
+            Self::T5 { .. } => 1 + 3 + 9 + 28 + 84,
+            Self::TwoBits { .. } | Self::FixedPoint { .. } => 0x55,
+        }
+    }
+
     fn byte(self, random: &mut Random) -> u8 {
         let mut digits = |planes: usize| {
             let mut digits = [1; 5];
@@ -100,6 +113,10 @@ enum Piece {
     Fixed(Vec<u8>),
     /// So many bytes that hold trits.
     Trits(Digits, usize),
+    /// Draws which of the next 16 rows hold zeros only: this share of them.
+    Close(f32),
+    /// So many bytes of own blocks that hold trits, but zeros in the rows that were drawn.
+    Closed(Digits, usize),
     /// So many bytes of random words, each `& and | or`.
     Masked {
         and: u64,
@@ -264,10 +281,22 @@ impl Pattern {
         Ok(Self { unit, count: rows / GROUP, tail: vec![Piece::Fixed(head), scales, Piece::Fixed(padding)] })
     }
 
+    /// Lets this share of rows hold zeros only: a matrix in own blocks.
+    pub(super) fn close(mut self, share: f32) -> Self {
+        for piece in &mut self.unit {
+            if let Piece::Trits(digits, bytes) = *piece {
+                *piece = Piece::Closed(digits, bytes);
+            }
+        }
+        self.unit.insert(0, Piece::Close(share));
+        self
+    }
+
     /// Hands the bytes over, a buffer at a time.
     pub(super) fn write(&self, bytes: &mut Bytes, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = Vec::with_capacity(BUFFER + 8);
         let mut last = [0; 2];
+        let mut closed = [false; GROUP];
         for nth in 0..=self.count {
             let pieces = if nth < self.count { &self.unit } else { &self.tail };
             for piece in pieces {
@@ -278,7 +307,8 @@ impl Pattern {
                     }
                     Piece::SameScale => buffer.extend_from_slice(&last),
                     Piece::Fixed(fixed) => buffer.extend_from_slice(fixed),
-                    Piece::Trits(digits, length) => {
+                    Piece::Close(share) => closed.fill_with(|| bytes.random.unit() < *share),
+                    Piece::Trits(digits, length) | Piece::Closed(digits, length) => {
                         let at = bytes.table(*digits);
                         let Bytes { random, tables } = bytes;
                         let table = &tables[at].1;
@@ -286,6 +316,19 @@ impl Pattern {
                         let mut word = || {
                             let r = random.next();
                             pick(r) | pick(r >> 16) << 16 | pick(r >> 32) << 32 | pick(r >> 48) << 48
+                        };
+                        if let Piece::Trits(..) = piece {
+                            fill(&mut buffer, *length, &mut word, put)?;
+                            continue;
+                        }
+                        // A word is a block's part of two rows.
+                        let zeros = u64::from_le_bytes([digits.zeros(); 8]);
+                        let mut row = 0;
+                        let mut word = || {
+                            let mask = [0, 1].map(|r| if closed[row + r] { u64::from(u32::MAX) } else { 0 });
+                            let mask = mask[0] | mask[1] << 32;
+                            row = (row + 2) % GROUP;
+                            word() & !mask | zeros & mask
                         };
                         fill(&mut buffer, *length, &mut word, put)?;
                     }

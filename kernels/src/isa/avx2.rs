@@ -104,6 +104,34 @@ impl Isa for Avx2 {
             [_mm256_add_epi16(part[0], products[0]), _mm256_add_epi16(part[1], products[1])]
         }
     }
+    #[inline(always)]
+    fn dot_lanes(self, part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        let at = activations.as_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 by `self`; both halves lie inside the 64 bytes, unaligned loads are allowed.
+        unsafe {
+            let x = [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))];
+            let products = [_mm256_maddubs_epi16(codes[0], x[0]), _mm256_maddubs_epi16(codes[1], x[1])];
+            [_mm256_add_epi16(part[0], products[0]), _mm256_add_epi16(part[1], products[1])]
+        }
+    }
+    #[inline(always)]
+    fn interleave(self, [a, b, c, d]: [Self::Bytes; 4]) -> [Self::Bytes; 4] {
+        let mut out = [a, b, c, d];
+        for half in 0..2 {
+            // SAFETY: AVX2 by `self`.
+            unsafe {
+                let (low, high) =
+                    (_mm256_unpacklo_epi8(a[half], b[half]), _mm256_unpackhi_epi8(a[half], b[half]));
+                let (low2, high2) =
+                    (_mm256_unpacklo_epi8(c[half], d[half]), _mm256_unpackhi_epi8(c[half], d[half]));
+                out[0][half] = _mm256_unpacklo_epi16(low, low2);
+                out[1][half] = _mm256_unpackhi_epi16(low, low2);
+                out[2][half] = _mm256_unpacklo_epi16(high, high2);
+                out[3][half] = _mm256_unpackhi_epi16(high, high2);
+            }
+        }
+        out
+    }
     /// A pair of products of whole bytes does not fit 16 bits, so a byte goes in as `2 * (b >> 1) + (b & 1)`.
     #[inline(always)]
     fn dot8(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {

@@ -132,6 +132,25 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
+    fn dot_lanes(self, part: __m512i, codes: __m512i, activations: &[i8; 64]) -> __m512i {
+        // SAFETY: AVX-512 VNNI by `self`; the reference covers the 64 bytes, an unaligned load is allowed.
+        unsafe { _mm512_dpbusd_epi32(part, codes, _mm512_loadu_si512(activations.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn interleave(self, [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+        // SAFETY: AVX-512BW by `self`.
+        unsafe {
+            let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+            let (low2, high2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+            [
+                _mm512_unpacklo_epi16(low, low2),
+                _mm512_unpackhi_epi16(low, low2),
+                _mm512_unpacklo_epi16(high, high2),
+                _mm512_unpackhi_epi16(high, high2),
+            ]
+        }
+    }
+    #[inline(always)]
     fn dot8(self, sums: __m512i, bytes: __m512i, activations: [i8; 4]) -> __m512i {
         self.dot(sums, bytes, activations)
     }

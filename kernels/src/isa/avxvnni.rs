@@ -67,6 +67,22 @@ impl<const EVEX: bool> Isa for Vnni<EVEX> {
         }
     }
     #[inline(always)]
+    fn dot_lanes(self, part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        let at = activations.as_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 and the encoding's VNNI by `self`; both halves lie inside the 64 bytes.
+        unsafe {
+            let (low, high) = (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)));
+            if EVEX {
+                [_mm256_dpbusd_epi32(part[0], codes[0], low), _mm256_dpbusd_epi32(part[1], codes[1], high)]
+            } else {
+                [
+                    _mm256_dpbusd_avx_epi32(part[0], codes[0], low),
+                    _mm256_dpbusd_avx_epi32(part[1], codes[1], high),
+                ]
+            }
+        }
+    }
+    #[inline(always)]
     fn dot8(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
         self.dot(sums, bytes, activations)
     }

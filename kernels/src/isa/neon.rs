@@ -141,6 +141,36 @@ impl Isa for Neon {
         }
         part
     }
+    #[inline(always)]
+    fn dot_lanes(self, mut part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        for i in 0..4 {
+            // SAFETY: NEON by `self`; the quarter lies inside the 64 bytes.
+            unsafe {
+                let x = vld1q_s8(activations.as_ptr().add(16 * i));
+                let codes = vreinterpretq_s8_u8(codes[i]);
+                part[2 * i] = vmlal_s8(part[2 * i], vget_low_s8(codes), vget_low_s8(x));
+                part[2 * i + 1] = vmlal_high_s8(part[2 * i + 1], codes, x);
+            }
+        }
+        part
+    }
+    #[inline(always)]
+    fn interleave(self, [a, b, c, d]: [Self::Bytes; 4]) -> [Self::Bytes; 4] {
+        let mut out = [a, b, c, d];
+        for q in 0..4 {
+            // SAFETY: NEON by `self`.
+            unsafe {
+                let words = |bytes| vreinterpretq_u16_u8(bytes);
+                let (low, high) = (words(vzip1q_u8(a[q], b[q])), words(vzip2q_u8(a[q], b[q])));
+                let (low2, high2) = (words(vzip1q_u8(c[q], d[q])), words(vzip2q_u8(c[q], d[q])));
+                out[0][q] = vreinterpretq_u8_u16(vzip1q_u16(low, low2));
+                out[1][q] = vreinterpretq_u8_u16(vzip2q_u16(low, low2));
+                out[2][q] = vreinterpretq_u8_u16(vzip1q_u16(high, high2));
+                out[3][q] = vreinterpretq_u8_u16(vzip2q_u16(high, high2));
+            }
+        }
+        out
+    }
     /// Products of whole bytes fit 16 bits, their sums do not: pairs are added in 32 bits.
     #[inline(always)]
     fn dot8(self, mut sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {

@@ -61,6 +61,16 @@ impl Isa for NeonDotprod {
         }
         part
     }
+    #[inline(always)]
+    fn dot_lanes(self, mut part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        for i in 0..4 {
+            // SAFETY: NEON by `self`; the quarter lies inside the 64 bytes.
+            let (codes, x) =
+                unsafe { (vreinterpretq_s8_u8(codes[i]), vld1q_s8(activations.as_ptr().add(16 * i))) };
+            part[i] = self.sdot(part[i], codes, x);
+        }
+        part
+    }
     /// With the highest bit flipped, `b` is the signed byte `b - 128`.
     #[inline(always)]
     fn dot8(self, sums: Self::Sums, mut bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {

@@ -60,6 +60,15 @@ impl Isa for NeonI8mm {
         part
     }
     #[inline(always)]
+    fn dot_lanes(self, mut part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        for i in 0..4 {
+            // SAFETY: NEON by `self`; the quarter lies inside the 64 bytes.
+            let x = unsafe { vld1q_s8(activations.as_ptr().add(16 * i)) };
+            part[i] = self.usdot(part[i], codes[i], x);
+        }
+        part
+    }
+    #[inline(always)]
     fn dot8(self, sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
         self.dot(sums, bytes, activations)
     }

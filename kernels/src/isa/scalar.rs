@@ -56,6 +56,17 @@ impl Isa for Scalar {
         })
     }
     #[inline(always)]
+    fn dot_lanes(self, part: [i32; 16], codes: Block, activations: &[i8; 64]) -> [i32; 16] {
+        std::array::from_fn(|lane| {
+            (4 * lane..4 * lane + 4)
+                .fold(part[lane], |sum, at| sum + i32::from(codes[at]) * i32::from(activations[at]))
+        })
+    }
+    #[inline(always)]
+    fn interleave(self, bytes: [Block; 4]) -> [Block; 4] {
+        std::array::from_fn(|v| std::array::from_fn(|at| bytes[at % 4][at / 16 * 16 + 4 * v + at / 4 % 4]))
+    }
+    #[inline(always)]
     fn dot8(self, sums: [i32; 16], bytes: Block, activations: [i8; 4]) -> [i32; 16] {
         std::array::from_fn(|row| {
             (0..4).fold(sums[row], |sum, j| {

@@ -49,6 +49,16 @@ impl Isa for WasmRelaxed {
         }
         part
     }
+    #[inline(always)]
+    fn dot_lanes(self, mut part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        let (quarters, _) = activations.as_chunks::<16>();
+        for i in 0..4 {
+            // SAFETY: the quarter is the 16 bytes read, an unaligned load is allowed.
+            let x = unsafe { v128_load(quarters[i].as_ptr().cast()) };
+            part[i] = i32x4_relaxed_dot_i8x16_i7x16_add(x, codes[i], part[i]);
+        }
+        part
+    }
     /// A whole byte is no second operand; it goes in as `2 * (b >> 1) + (b & 1)`, each below 128.
     #[inline(always)]
     fn dot8(self, mut sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {

@@ -120,6 +120,31 @@ impl Isa for WasmSimd128 {
         }
         part
     }
+    #[inline(always)]
+    fn dot_lanes(self, mut part: Self::Part, codes: Self::Bytes, activations: &[i8; 64]) -> Self::Part {
+        let (quarters, _) = activations.as_chunks::<16>();
+        for i in 0..4 {
+            // SAFETY: the quarter is the 16 bytes read, an unaligned load is allowed.
+            let x = unsafe { v128_load(quarters[i].as_ptr().cast()) };
+            let (low, high) = (i16x8_extend_low_i8x16(x), i16x8_extend_high_i8x16(x));
+            part[2 * i] = i16x8_add(part[2 * i], i16x8_mul(i16x8_extend_low_u8x16(codes[i]), low));
+            part[2 * i + 1] = i16x8_add(part[2 * i + 1], i16x8_mul(i16x8_extend_high_u8x16(codes[i]), high));
+        }
+        part
+    }
+    #[inline(always)]
+    fn interleave(self, [a, b, c, d]: [Self::Bytes; 4]) -> [Self::Bytes; 4] {
+        let mut out = [a, b, c, d];
+        for q in 0..4 {
+            let (low, high) = (zip_low(a[q], b[q]), zip_high(a[q], b[q]));
+            let (low2, high2) = (zip_low(c[q], d[q]), zip_high(c[q], d[q]));
+            out[0][q] = i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(low, low2);
+            out[1][q] = i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(low, low2);
+            out[2][q] = i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(high, high2);
+            out[3][q] = i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(high, high2);
+        }
+        out
+    }
     /// Products of whole bytes fit 16 bits, their sums do not: pairs are added in 32 bits.
     #[inline(always)]
     fn dot8(self, mut sums: Self::Sums, bytes: Self::Bytes, activations: [i8; 4]) -> Self::Sums {
@@ -156,4 +181,16 @@ impl Isa for WasmSimd128 {
 #[inline(always)]
 fn add_pairs(a: v128, b: v128) -> v128 {
     i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
+}
+
+/// The lower eight bytes of both, one after the other by turns.
+#[inline(always)]
+fn zip_low(a: v128, b: v128) -> v128 {
+    i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b)
+}
+
+/// The upper eight likewise.
+#[inline(always)]
+fn zip_high(a: v128, b: v128) -> v128 {
+    i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b)
 }

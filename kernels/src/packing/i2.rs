@@ -27,4 +27,8 @@ impl Layout for I2 {
     fn valid(byte: u8) -> bool {
         byte & byte >> 1 & 0x55 == 0
     }
+    #[inline(always)]
+    fn digits(byte: u8) -> [u8; 5] {
+        [byte & 3, byte >> 2 & 3, byte >> 4 & 3, byte >> 6, 0]
+    }
 }

@@ -30,4 +30,17 @@ impl Layout for T5 {
     fn valid(byte: u8) -> bool {
         byte < 251 && byte % 28 != 27
     }
+    /// By comparisons, of which compilers make vectors.
+    #[inline(always)]
+    fn digits(byte: u8) -> [u8; 5] {
+        let digit = |v: u8, weight: u8| u8::from(v >= weight) + u8::from(v >= 2 * weight);
+        let d4 = digit(byte, 84);
+        let v = byte - 84 * d4;
+        let d3 = digit(v, 28);
+        let v = v - 28 * d3;
+        let d2 = digit(v, 9);
+        let v = v - 9 * d2;
+        let d1 = digit(v, 3);
+        [v - 3 * d1, d1, d2, d3, d4]
+    }
 }

@@ -90,6 +90,7 @@ class Model:
         packing: Optional[str] = None,
         head: Optional[str] = None,
         activations: Optional[str] = None,
+        zeros: Optional[str] = None,
         pooling: Optional[str] = None,
         mmap: bool = True,
         i2s_arm: bool = False,
@@ -100,7 +101,7 @@ class Model:
         word = os.fspath(path)
         self._options = dict(
             path=word, n_ctx=n_ctx, threads=threads, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu,
-            packing=packing, head=head, activations=activations, pooling=pooling, mmap=mmap, i2s_arm=i2s_arm,
+            packing=packing, head=head, activations=activations, zeros=zeros, pooling=pooling, mmap=mmap, i2s_arm=i2s_arm,
             draft=None if draft is None else os.fspath(draft), draft_tokens=draft_tokens, name=name,
         )
         self.path = _tern.find(word)
@@ -109,7 +110,7 @@ class Model:
             self.path,
             name=name or os.path.splitext(os.path.basename(word.rstrip("/")))[0] or "model",
             threads=threads, context=n_ctx, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu, packing=packing,
-            head=head, activations=activations, pooling=pooling, copy=not mmap, i2s_arm=i2s_arm,
+            head=head, activations=activations, zeros=zeros, pooling=pooling, copy=not mmap, i2s_arm=i2s_arm,
             draft=None if draft is None else _tern.find(os.fspath(draft)), draft_tokens=draft_tokens, grammar_process=trial,
         )
         sizes = self._engine.sizes()

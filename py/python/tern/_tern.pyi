@@ -24,6 +24,7 @@ class Engine:
         packing: Optional[str] = None,
         head: Optional[str] = None,
         activations: Optional[str] = None,
+        zeros: Optional[str] = None,
         pooling: Optional[str] = None,
         copy: bool = False,
         i2s_arm: bool = False,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tern::{
     Activity, CHUNK, Config, Cost, Embedder, Head, Logits, Model, Row, Sampler, Sampling, Scratch, Sequence,
+    UnitReads,
 };
 use tern_eval::Meter;
 use tern_kernels::ceiling::{Cached, Region, dot_peak};
@@ -15,6 +16,9 @@ use crate::model::Loaded;
 
 /// The likeliest token is all that a greedy text wants.
 const GREEDY: Logits = Logits::Top(1);
+
+/// Steps after which it is settled whether closed units are left out: a hundred, and one for each layer.
+const SETTLES: usize = 1000;
 
 /// Bytes that are read to measure the memory: far more than any cache holds.
 const REGION: u64 = 1 << 30;
@@ -39,6 +43,20 @@ pub(super) struct Round {
     /// For a token.
     pub(super) joules: Option<f64>,
     pub(super) head: HeadReads,
+    pub(super) units: Units,
+}
+
+/// What a step of one text found behind its gates, on the average; all 0 where there is nothing of the kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Units {
+    /// Hidden units of all layers.
+    pub(super) all: f64,
+    /// The share of closed gates.
+    pub(super) closed: f64,
+    /// The share of zeros in front of `down`.
+    pub(super) zeros: f64,
+    /// Bytes that were not read for it.
+    pub(super) unread: f64,
 }
 
 /// What a step read of the output head, on the average.
@@ -146,8 +164,18 @@ impl Bench {
         Ok(())
     }
 
-    /// A short run of a test: threads awake, pages there.
+    /// A short run of a test: threads awake, pages there. A text alone goes on until it is settled whether closed units are left
+    /// out.
     pub(super) fn warm_up(&mut self, test: &Test) -> Outcome {
+        if let Work::Text { sequences: 1, .. } = test.work {
+            self.use_threads(test.threads);
+            for _ in 0..SETTLES {
+                if self.model.zeros_settled() {
+                    break;
+                }
+                self.time(&Test { work: Work::Text { tokens: 1, sequences: 1 }, ..*test })?;
+            }
+        }
         let work = match test.work {
             Work::Prompt(tokens) => Work::Prompt(tokens.min(CHUNK)),
             Work::Text { tokens, sequences } => Work::Text { tokens: tokens.min(2), sequences },
@@ -163,7 +191,7 @@ impl Bench {
         let test = self.tests[index].test;
         self.use_threads(test.threads);
         let before = self.ceilings(&test);
-        let (time, joules, head) = self.time(&test)?;
+        let (time, joules, head, units) = self.time(&test)?;
         let after = self.ceilings(&test);
         let tokens = test.tokens() as f64;
         self.tests[index].rounds.push(Round {
@@ -176,6 +204,7 @@ impl Bench {
             },
             joules: joules.map(|joules| joules / tokens),
             head,
+            units,
         });
         Ok(())
     }
@@ -207,8 +236,9 @@ impl Bench {
         }
     }
 
-    /// Runs a test: its time, the joules it took if they can be measured, and what its steps read of the head.
-    fn time(&mut self, test: &Test) -> Outcome<(Duration, Option<f64>, HeadReads)> {
+    /// Runs a test: its time, the joules it took if they can be measured, and what its steps read of the head and found behind
+    /// the gates.
+    fn time(&mut self, test: &Test) -> Outcome<(Duration, Option<f64>, HeadReads, Units)> {
         self.use_threads(test.threads);
         let filled = self.filled.iter().find(|sequence| sequence.tokens().len() == test.depth);
         let filled = filled.expect("a sequence for the depth of every test");
@@ -217,6 +247,7 @@ impl Bench {
         let meter = self.meter.as_ref().ok();
         let mut steps = 1;
         let mut head = HeadReads { bytes: 0.0, rows: 0.0 };
+        let mut units = Units::default();
         let (time, joules) = match test.work {
             Work::Prompt(tokens) => {
                 let mut sequence = [filled.clone()];
@@ -238,6 +269,7 @@ impl Bench {
                     (0..tokens).try_for_each(|_| {
                         writer.step(model, scratch, &mut texts)?;
                         head.add(model, scratch);
+                        units.add(scratch);
                         Ok(())
                     })
                 })?
@@ -256,7 +288,7 @@ impl Bench {
         }
         head.bytes /= steps as f64;
         head.rows /= steps as f64;
-        Ok((time, joules.and_then(Result::ok), head))
+        Ok((time, joules.and_then(Result::ok), head, units.of(steps as f64)))
     }
 }
 
@@ -269,6 +301,24 @@ impl HeadReads {
         };
         self.bytes += bytes as f64;
         self.rows += rows as f64;
+    }
+}
+
+impl Units {
+    /// Adds what the last step found.
+    fn add(&mut self, scratch: &Scratch) {
+        let UnitReads { units, closed, zeros, unread } = scratch.unit_reads();
+        self.all += units as f64;
+        self.closed += closed as f64;
+        self.zeros += zeros as f64;
+        self.unread += unread as f64;
+    }
+
+    /// The average of so many steps.
+    fn of(self, steps: f64) -> Self {
+        let share = |units: f64| if self.all > 0.0 { units / self.all } else { 0.0 };
+        let (closed, zeros) = (share(self.closed), share(self.zeros));
+        Self { all: self.all / steps, closed, zeros, unread: self.unread / steps }
     }
 }
 
@@ -347,13 +397,19 @@ impl Measured {
     }
 
     /// What one token costs: bytes from memory, and multiply-adds of ternary products.
-    pub(super) fn cost(&self, cost: &Cost) -> (f64, f64) {
-        self.test.cost(cost, self.each(|round| round.head.bytes).median)
+    pub(super) fn cost(&self, cost: &Cost, dim: usize) -> (f64, f64) {
+        let (bytes, macs) = self.test.cost(cost, self.each(|round| round.head.bytes).median);
+        let unread = self.each(|round| round.units.unread).median;
+        let undone = |units: &Units| match units.unread {
+            0.0 => 0.0,
+            _ => (units.closed + units.zeros) * units.all * dim as f64,
+        };
+        (bytes - unread, macs - self.each(|round| undone(&round.units)).median)
     }
 
     /// The speed that the ceilings allow in a round, and which of them is the lowest: `memory`, `kernels` or `int8`.
-    pub(super) fn ceiling(&self, cost: &Cost, round: &Round) -> (f64, &'static str) {
-        let (bytes, macs) = self.cost(cost);
+    pub(super) fn ceiling(&self, cost: &Cost, dim: usize, round: &Round) -> (f64, &'static str) {
+        let (bytes, macs) = self.cost(cost, dim);
         let Ceilings { read, dots, cached } = round.ceilings;
         match self.test.work {
             Work::Prompt(_) | Work::Vectors { .. } => (dots / macs, "int8"),

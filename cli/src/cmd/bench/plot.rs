@@ -169,7 +169,7 @@ fn drawn(report: &Report, class: &'static str, tests: impl Iterator<Item = Optio
         .iter()
         .map(|test| {
             let measured = report.tests.iter().find(|measured| Some(measured.test) == *test)?;
-            Some(Row::of(measured, &report.cost))
+            Some(report.row(measured))
         })
         .collect();
     let points = |of: &dyn Fn(&Row) -> f64| rows.iter().map(|row| row.as_ref().map(of)).collect();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::report::{Report, Row, mib, percent, speed};
+use super::report::{Report, mib, percent, speed};
 use super::test::Spread;
 use crate::cmd::inspect::short;
 use crate::terminal;
@@ -31,7 +31,7 @@ pub(super) fn text(report: &Report) -> String {
     let mut rows =
         vec![["test", "threads", "tokens/s", "from – to", "of ceiling", "GB/s"].map(str::to_owned)];
     for measured in &report.tests {
-        let row = Row::of(measured, &report.cost);
+        let row = report.row(measured);
         rows.push([
             measured.test.to_string(),
             measured.test.threads.to_string(),
@@ -42,7 +42,7 @@ pub(super) fn text(report: &Report) -> String {
         ]);
     }
     columns(&rows, &mut text);
-    if let Some(line) = report.texts_line() {
+    for line in [report.texts_line(), report.units_line()].into_iter().flatten() {
         text.push_str(&terminal::wrapped(&format!("\n{line}\n"), COLUMNS));
     }
     if let Some(line) = report.active_line() {
@@ -69,9 +69,10 @@ pub(super) fn text(report: &Report) -> String {
         columns(&rows, &mut text);
     }
     if report.meter.is_ok() {
-        let joules = report.tests.iter().filter_map(|measured| {
-            Some(format!("{} {:.3}", measured.test, Row::of(measured, &report.cost).joules?))
-        });
+        let joules = report
+            .tests
+            .iter()
+            .filter_map(|measured| Some(format!("{} {:.3}", measured.test, report.row(measured).joules?)));
         let joules = format!("\nJoules a token: {}\n", joules.collect::<Vec<_>>().join(", "));
         text.push_str(&terminal::wrapped(&joules, COLUMNS));
     }
