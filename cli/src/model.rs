@@ -36,7 +36,9 @@ pub(crate) struct MachineArgs {
     /// `stored`, as it is in the file
     #[arg(long, value_name = "FORM", default_value = "int8", value_parser = head)]
     head: Head,
-    /// How keys and values are kept: `f32`, `f16` or `int8` (half the memory of f16, and faster in long contexts)
+    /// How keys and values are kept: `f32`, `f16`, `int8` (half the memory of f16, and faster in long contexts), or rotated,
+    /// with a scale for every 32, in 8, 4 or 3 bits: `q8`, `q4`, `q3`; two names with a colon are one for the keys and one
+    /// for the values: `q8:q4`
     #[arg(long, value_name = "NAME", default_value = "f16", value_parser = kv)]
     kv: KvFormat,
     /// How activations are rounded: `int8-token` (one scale a token), `int8-group` (one for every 128 values), `int4-token`,
@@ -285,5 +287,5 @@ fn packing(text: &str) -> Result<Packing, String> {
 }
 
 fn kv(text: &str) -> Result<KvFormat, String> {
-    KvFormat::from_name(text).ok_or_else(|| expected(&KvFormat::ALL.map(KvFormat::name)))
+    KvFormat::from_name(text).ok_or_else(|| expected(&KvFormat::NAMES))
 }

@@ -113,7 +113,10 @@ const FLAGS: &[(&[&str], &str)] = &[
     (&["-i", "-cnv", "--interactive", "--conversation"], "`tern chat MODEL` holds a conversation"),
     (&["-sys", "--system-prompt", "-st"], "`--system TEXT` tells the model how to behave"),
     (&["-np"], "`--parallel N` lets N answers be written at the same time"),
-    (&["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"], "`--kv int8` keeps keys and values in 8 bits"),
+    (
+        &["-ctk", "-ctv", "--cache-type-k", "--cache-type-v"],
+        "`--kv int8` keeps keys and values in 8 bits, `--kv q8:q4` keys in 8 and values in 4",
+    ),
     (&["-s"], "`--seed N` sets the seed"),
 ];
 

@@ -252,7 +252,7 @@ impl Model {
                     at("keys and values: a value is not a number: the weights are broken")
                 }
                 Unstorable::BeyondF16 => {
-                    at("keys and values: a value is beyond f16; `f32` and `int8` caches can hold it")
+                    at("keys and values: a value is beyond what the cache can hold; caches of `f32` and `int8` can hold any")
                 }
             })
         })?;

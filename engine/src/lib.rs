@@ -81,7 +81,7 @@ pub use template::{Message, Template};
 pub use tensor::{Affine, Encoding, Tensor};
 // Types of the kernels that the types above take and return, so that callers need not depend on that crate.
 pub use tern_kernels::{
-    Activation, Bytes, Cpu, KvFormat, Packing, Pool, Random, Rounding, give_back, keep_little,
+    Activation, Bytes, Cpu, Kept, KvFormat, Packing, Pool, Random, Rounding, give_back, keep_little,
 };
 pub use tokenizer::{Decoder, Specials, Tokenizer};
 pub use units::{UnitReads, Zeros};

@@ -25,11 +25,11 @@ use crate::weights::{Head, Loader, Output, Weights};
 /// let options = Options {
 ///     threads: Some(2),
 ///     packing: Some(Packing::I2),
-///     kv: KvFormat::Int8,
+///     kv: KvFormat::INT8,
 ///     ..Options::default()
 /// };
 /// let model = Model::story(&options)?;
-/// assert_eq!((model.threads(), model.kv()), (2, KvFormat::Int8));
+/// assert_eq!((model.threads(), model.kv()), (2, KvFormat::INT8));
 /// # Ok(())
 /// # }
 /// ```

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tern::{
-    Batch, Bounds, Dry, Finish, Generation, Guide, Job, Logits, Model, Options, Output, Row, Sampling,
-    Scored, Scratch, Sequence, Specials, Ticket,
+    Batch, Bounds, Dry, Finish, Generation, Guide, Job, KvFormat, Logits, Model, Options, Output, Row,
+    Sampling, Scored, Scratch, Sequence, Specials, Ticket,
 };
 
 fn bounds() -> Bounds {
@@ -14,8 +14,17 @@ fn bounds() -> Bounds {
 }
 
 fn model() -> Model {
+    kept(KvFormat::F16)
+}
+
+/// The caches that batches are tried with: floats, and codes packed over many positions beside a first token of their own.
+fn caches() -> [KvFormat; 2] {
+    [KvFormat::F16, KvFormat::from_name("q4:q3").unwrap()]
+}
+
+fn kept(kv: KvFormat) -> Model {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/models/page/page.gguf");
-    Model::open(&page, &Options { threads: Some(2), ..Options::default() }).unwrap()
+    Model::open(&page, &Options { threads: Some(2), kv, ..Options::default() }).unwrap()
 }
 
 /// What became of one job.
@@ -100,7 +109,11 @@ fn samplings() -> Vec<Sampling> {
 
 #[test]
 fn every_job_gets_its_own_text_in_any_company() {
-    let model = model();
+    caches().into_iter().for_each(own_texts_in_any_company);
+}
+
+fn own_texts_in_any_company(kv: KvFormat) {
+    let model = kept(kv);
     let mut wanted = Vec::new();
     for prompt in prompts(&model) {
         for sampling in samplings() {
@@ -139,7 +152,11 @@ fn every_job_gets_its_own_text_in_any_company() {
 
 #[test]
 fn who_gives_pages_up_says_the_same() {
-    let model = model();
+    caches().into_iter().for_each(the_same_after_giving_pages_up);
+}
+
+fn the_same_after_giving_pages_up(kv: KvFormat) {
+    let model = kept(kv);
     let prompts = prompts(&model);
     let greedy = Sampling::greedy();
     let roomy: Vec<_> = prompts.iter().map(|prompt| alone(&model, prompt, &greedy, 150)).collect();
@@ -285,7 +302,11 @@ fn whoever_held_a_seat_without_a_word_is_not_ahead_of_others() {
 
 #[test]
 fn a_known_beginning_is_not_read_again() {
-    let model = model();
+    caches().into_iter().for_each(known_beginnings_are_not_read_again);
+}
+
+fn known_beginnings_are_not_read_again(kv: KvFormat) {
+    let model = kept(kv);
     let mut batch = Batch::new(&model, bounds()).unwrap();
     let prompt = prompts(&model).swap_remove(2);
     let mut run = |salt, prompt: &[u32]| {

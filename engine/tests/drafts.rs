@@ -186,7 +186,7 @@ fn texts_in_a_batch_are_the_same_also_when_they_give_their_pages_up() {
 
 /// The same model, less exact: mostly right, and wrong now and then.
 fn coarse() -> Arc<Model> {
-    Arc::new(model(KvFormat::Int8))
+    Arc::new(model(KvFormat::INT8))
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn every_instruction_set_packing_and_number_of_threads_writes_the_same() {
                 let most = model.config().context;
                 let mut generation = Generation::new(&model, most, sampling).unwrap().with_drafts(drafts);
                 if let Some(other) = guesses {
-                    let mut draft = open(&golden(other), Options { kv: KvFormat::Int8, ..options.clone() });
+                    let mut draft = open(&golden(other), Options { kv: KvFormat::INT8, ..options.clone() });
                     draft.share_threads(&model);
                     generation = generation.with_draft_model(Arc::new(draft)).unwrap();
                 }

@@ -8,25 +8,33 @@
 mod cache;
 mod chunks;
 mod floats;
+mod format;
+mod grouped;
 mod int8;
+mod packed;
 mod plan;
 mod products;
 mod rotation;
 mod softmax;
+mod stored;
 mod tile;
+mod write;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use cache::{Cache, Chunk, ChunkCount, KvFormat, OutOfMemory, Unstorable};
+pub use cache::{Cache, Chunk, ChunkCount, OutOfMemory};
+pub use format::{Kept, KvFormat};
 pub use plan::Place;
 pub use rotation::Pairing;
+pub use write::Unstorable;
 
-use self::cache::{CHUNK, Writer};
+use self::format::CHUNK;
 use self::plan::{Item, Plan};
 use self::rotation::rotate;
 use self::softmax::Sum;
 use self::tile::{Buffers, Queries, Query, Tile};
+use self::write::{Writer, even_out};
 use crate::cpu::{Cpu, Kernel};
 use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool};
@@ -73,7 +81,7 @@ pub struct Attention {
     heads: Heads,
     format: KvFormat,
     plan: Plan,
-    /// `(queries, 2, padded dim)`, int8 only.
+    /// `(queries, parts, padded dim)`, where the keys are codes.
     codes: Vec<i8>,
     rounded: Vec<Query>,
     /// Sums over single chunks: `dim` values, then the largest score and the sum of the weights.
@@ -125,13 +133,13 @@ impl Attention {
         Ok(())
     }
 
-    /// Rotates and scales the queries, and rounds them where the cache is int8.
+    /// Rotates and scales the queries, and rounds them where the keys are codes.
     fn prepare(&mut self, cpu: Cpu, pool: &Pool, q: &mut [f32], angles: &[f32]) {
         let Heads { query, dim, pairing, .. } = self.heads;
         let queries = self.plan.places.len() * query;
-        let round = self.format == KvFormat::Int8;
-        let padded = if round { dim.next_multiple_of(4) } else { 0 };
-        self.codes.resize(queries * 2 * padded, 0);
+        let (keys, parts) = (self.format.keys, self.format.keys.query_parts());
+        let (round, len) = (parts > 0, parts * keys.padded(dim));
+        self.codes.resize(queries * len, 0);
         self.rounded.resize(if round { queries } else { 0 }, Query::default());
         let (q, codes, rounded) =
             (Disjoint::new(q), Disjoint::new(&mut self.codes), Disjoint::new(&mut self.rounded));
@@ -142,11 +150,11 @@ impl Attention {
             let (q, codes, rounded) = unsafe {
                 (
                     q.slice(index * dim..(index + 1) * dim),
-                    codes.slice(index * 2 * padded..(index + 1) * 2 * padded),
+                    codes.slice(index * len..(index + 1) * len),
                     rounded.slice(if round { index..index + 1 } else { 0..0 }),
                 )
             };
-            cpu.run(Prepare { q, angles, pairing, scale, codes, rounded: rounded.first_mut() });
+            cpu.run(Prepare { q, angles, pairing, scale, keys, codes, rounded: rounded.first_mut() });
         };
         spread(pool, queries, self.plan.places.len() <= ALONE, prepare);
     }
@@ -214,7 +222,9 @@ impl Attention {
     {
         let Heads { query, dim, .. } = self.heads;
         self.partial.resize(self.plan.slots * (dim + 2), 0.0);
-        let queries = Queries { floats: rows.q, codes: &self.codes, rounded: &self.rounded };
+        let parts = (self.format.keys.query_parts(), self.format.keys.padded(dim) / 4);
+        let queries = Queries { floats: rows.q, codes: &self.codes, parts, rounded: &self.rounded };
+        let values = self.format.values;
         let window = rows.window;
         let (out, partial) = (Disjoint::new(rows.out), Disjoint::new(&mut self.partial));
         let (next, plan) = (AtomicUsize::new(0), &self.plan);
@@ -223,6 +233,7 @@ impl Attention {
                 heads: self.heads,
                 plan,
                 queries,
+                values,
                 out: &out,
                 partial: &partial,
                 next: &next,
@@ -241,7 +252,7 @@ impl Attention {
             let Some(slots) = plan.slots_of(row, head) else { return };
             // SAFETY: parts of different indices do not overlap, and `spread` gives an index to one thread.
             let out = unsafe { out.slice(index * dim..(index + 1) * dim) };
-            cpu.run(Join { partial: &partial[slots.start * (dim + 2)..slots.end * (dim + 2)], out });
+            cpu.run(Join { partial: &partial[slots.start * (dim + 2)..slots.end * (dim + 2)], values, out });
         };
         spread(pool, plan.places.len() * query, false, join);
     }
@@ -261,6 +272,7 @@ struct Prepare<'a> {
     angles: &'a [f32],
     pairing: Pairing,
     scale: f32,
+    keys: Kept,
     codes: &'a mut [i8],
     rounded: Option<&'a mut Query>,
 }
@@ -274,9 +286,11 @@ impl Kernel for Prepare<'_> {
         for q in self.q.iter_mut() {
             *q *= self.scale;
         }
+        if self.keys.is_rotated() {
+            even_out(self.q);
+        }
         if let Some(rounded) = self.rounded {
-            let (high, low) = self.codes.split_at_mut(self.codes.len() / 2);
-            *rounded = int8::round(self.q, high, low);
+            *rounded = int8::round(self.q, self.codes, self.keys.query_parts());
         }
     }
 }
@@ -301,14 +315,22 @@ impl Kernel for Append<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> Result<(), Unstorable> {
         let Heads { kv, dim, pairing, .. } = self.heads;
-        let mut key = [0f32; MAX_HEAD_DIM];
-        let key = &mut key[..dim];
+        let (mut key, mut value) = ([0f32; MAX_HEAD_DIM], [0f32; MAX_HEAD_DIM]);
+        let (key, value) = (&mut key[..dim], &mut value[..dim]);
+        let KvFormat { keys, values } = self.writer.format;
         for &row in self.rows {
             let first = (row * kv + self.head) * dim;
             key.copy_from_slice(&self.k[first..][..dim]);
             rotate(pairing, &self.angles[row * dim..][..dim], key);
-            let at = self.places[row].position - self.chunk * CHUNK;
-            self.writer.write(self.part, at, key, &self.v[first..][..dim])?;
+            if keys.is_rotated() {
+                even_out(key);
+            }
+            value.copy_from_slice(&self.v[first..][..dim]);
+            if values.is_rotated() {
+                even_out(value);
+            }
+            let position = self.places[row].position;
+            self.writer.write(self.part, position - self.chunk * CHUNK, position == 0, key, value)?;
         }
         Ok(())
     }
@@ -319,6 +341,7 @@ struct Work<'a, S> {
     heads: Heads,
     plan: &'a Plan,
     queries: Queries<'a>,
+    values: Kept,
     out: &'a Disjoint<'a, f32>,
     partial: &'a Disjoint<'a, f32>,
     next: &'a AtomicUsize,
@@ -338,21 +361,22 @@ impl<S: AsRef<Cache>> Kernel for Work<'_, S> {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = self.plan.items.get(index) else { return };
             // The items that the others take meanwhile are about as long.
-            let next = self.plan.items.get(index + self.threads).map_or(&[][..], |item| self.keys(item));
+            let next = self.plan.items.get(index + self.threads);
+            let next = next.map_or((&[][..], &[][..]), |item| self.beginning(item));
             self.item(isa, item, next, &mut buffers);
         }
     }
 }
 
 impl<S: AsRef<Cache>> Work<'_, S> {
-    /// The first keys that an item reads.
-    fn keys(&self, item: &Item) -> &[u8] {
+    /// The first keys that an item reads, and their scales.
+    fn beginning(&self, item: &Item) -> (&[u8], &[u8]) {
         let sequence = self.plan.places[self.plan.order[item.first_row]].sequence;
-        self.sequences[sequence].as_ref().head(self.layer, item.head, item.chunks.start).keys
+        self.sequences[sequence].as_ref().head(self.layer, item.head, item.chunks.start).beginning()
     }
 
     #[inline(always)]
-    fn item<I: Isa>(&self, isa: I, item: &Item, next: &[u8], buffers: &mut Buffers) {
+    fn item<I: Isa>(&self, isa: I, item: &Item, next: (&[u8], &[u8]), buffers: &mut Buffers) {
         let Heads { query: heads, kv, dim, .. } = self.heads;
         let group = heads / kv;
         let columns = item.columns.len();
@@ -381,9 +405,7 @@ impl<S: AsRef<Cache>> Work<'_, S> {
                 let end = unsafe { self.partial.slice(at[c] + dim..at[c] + dim + 2) };
                 end.copy_from_slice(&[top, total]);
             } else {
-                for out in tile.out(c) {
-                    *out /= total;
-                }
+                finish(tile.out(c), total, self.values);
             }
         }
     }
@@ -392,6 +414,7 @@ impl<S: AsRef<Cache>> Work<'_, S> {
 /// Joins the sums of a query's chunks, in order.
 struct Join<'a> {
     partial: &'a [f32],
+    values: Kept,
     out: &'a mut [f32],
 }
 
@@ -410,8 +433,17 @@ impl Kernel for Join<'_> {
                 *out = *out * mine + value * theirs;
             }
         }
-        for out in self.out.iter_mut() {
-            *out /= sum.total;
-        }
+        finish(self.out, sum.total, self.values);
+    }
+}
+
+/// The mean of a weighted sum, rotated back.
+#[inline(always)]
+fn finish(out: &mut [f32], total: f32, values: Kept) {
+    for out in out.iter_mut() {
+        *out /= total;
+    }
+    if values.is_rotated() {
+        even_out(out);
     }
 }

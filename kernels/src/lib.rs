@@ -47,8 +47,8 @@ mod units;
 
 pub use activations::{Activations, Intake, Norm, NotFinite, Rounding};
 pub use attention::{
-    Attention, Cache, Chunk, ChunkCount, Heads, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place, Rows,
-    Unstorable,
+    Attention, Cache, Chunk, ChunkCount, Heads, Kept, KvFormat, MAX_HEAD_DIM, OutOfMemory, Pairing, Place,
+    Rows, Unstorable,
 };
 pub use buffer::Buffer;
 pub use bytes::{Bytes, Memory, Owner};

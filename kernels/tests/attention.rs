@@ -1,7 +1,9 @@
 //! Attention against its definition in f64, and against itself however the work is cut.
 
 use tern_kernels::half::{f16_to_f32, f32_to_f16};
-use tern_kernels::{Attention, Cache, Cpu, Heads, KvFormat, Pairing, Place, Pool, Random, Rows, Unstorable};
+use tern_kernels::{
+    Attention, Cache, Cpu, Heads, Kept, KvFormat, Pairing, Place, Pool, Random, Rows, Unstorable,
+};
 
 /// Projections of one sequence.
 #[derive(Clone)]
@@ -105,16 +107,65 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// What a cache makes of a row.
-fn stored(format: KvFormat, row: &[f32]) -> Vec<f32> {
-    match format {
-        KvFormat::F32 => row.to_vec(),
-        KvFormat::F16 => row.iter().map(|&x| f16_to_f32(f32_to_f16(x))).collect(),
-        KvFormat::Int8 => {
+/// Every format, and some whose keys and values are kept apart.
+fn formats() -> Vec<KvFormat> {
+    let apart = ["q4:q3", "q8:q4", "f16:q4", "q3:f32", "int8:q3", "q4:int8"];
+    KvFormat::ALL.into_iter().chain(apart.map(|name| KvFormat::from_name(name).unwrap())).collect()
+}
+
+/// A Hadamard transform over blocks of the largest power of two that divides the row.
+fn hadamard(row: &[f32]) -> Vec<f32> {
+    let n = 1usize << row.len().trailing_zeros();
+    let mut out = row.to_vec();
+    let mut step = 1;
+    while step < n {
+        out = (0..row.len())
+            .map(|i| if i & step == 0 { out[i] + out[i + step] } else { out[i - step] - out[i] })
+            .collect();
+        step *= 2;
+    }
+    let norm = 1.0 / (n as f32).sqrt();
+    out.iter().map(|x| x * norm).collect()
+}
+
+/// Codes under one f16 scale for every 32 values, of which the largest becomes the lowest code.
+fn grouped(bits: u32, row: &[f32]) -> Vec<f32> {
+    let levels = (1 << (bits - 1)) as f32;
+    row.chunks(32)
+        .flat_map(|group| {
+            let extreme = group.iter().fold(0f32, |top, &x| {
+                if x.abs() > top.abs() || x.abs() == top.abs() && x < top { x } else { top }
+            });
+            let scale = f16_to_f32(f32_to_f16(extreme / -levels));
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            group.iter().map(move |x| (x * inverse).round_ties_even().clamp(-levels, levels - 1.0) * scale)
+        })
+        .collect()
+}
+
+/// What a cache makes of a row, the first of the text or another.
+fn stored(kept: Kept, first: bool, row: &[f32]) -> Vec<f32> {
+    match kept {
+        Kept::F32 => row.to_vec(),
+        Kept::F16 => row.iter().map(|&x| f16_to_f32(f32_to_f16(x))).collect(),
+        Kept::Int8 => {
             let top = row.iter().fold(0f32, |top, x| top.max(x.abs())).max(1e-30);
             row.iter().map(|&x| (x * (127.0 / top)).round_ties_even() * (top / 127.0)).collect()
         }
+        Kept::Q8 => hadamard(&grouped(8, &hadamard(row))),
+        Kept::Q4 => hadamard(&grouped(if first { 8 } else { 4 }, &hadamard(row))),
+        Kept::Q3 => hadamard(&grouped(if first { 8 } else { 3 }, &hadamard(row))),
     }
+}
+
+/// A query as keys of few bits are multiplied with it: in 8 bits.
+fn asked(kept: Kept, query: &[f32]) -> Vec<f32> {
+    if !matches!(kept, Kept::Q4 | Kept::Q3) {
+        return query.to_vec();
+    }
+    let query = hadamard(query);
+    let top = query.iter().fold(0f32, |top, x| top.max(x.abs())).max(1e-30);
+    hadamard(&query.iter().map(|x| (x * (127.0 / top)).round_ties_even() * (top / 127.0)).collect::<Vec<_>>())
 }
 
 fn rotated(heads: Heads, angles: &[f32], head: &[f32]) -> Vec<f32> {
@@ -143,11 +194,14 @@ fn definition(format: KvFormat, input: &Input, position: usize) -> Vec<f64> {
             &input.angles[position * dim..][..dim],
             &input.q[(position * query + head) * dim..][..dim],
         );
+        let rounded = asked(format.keys, &q);
         let first = (position + 1).saturating_sub(input.window);
         let scores: Vec<f64> = (first..=position)
             .map(|p| {
                 let k = rotated(input.heads, &input.angles[p * dim..][..dim], &row(&input.k, p));
-                let k = stored(format, &k);
+                let k = stored(format.keys, p == 0, &k);
+                // The first token's key is multiplied with the query as it is.
+                let q = if p == 0 { &q } else { &rounded };
                 let dot: f64 = q.iter().zip(&k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
                 dot / (dim as f64).sqrt()
             })
@@ -156,7 +210,7 @@ fn definition(format: KvFormat, input: &Input, position: usize) -> Vec<f64> {
         let total: f64 = scores.iter().map(|score| (score - top).exp()).sum();
         let mut mean = vec![0f64; dim];
         for (p, score) in (first..).zip(&scores) {
-            let v = stored(format, &row(&input.v, p));
+            let v = stored(format.values, p == 0, &row(&input.v, p));
             mean.iter_mut().zip(&v).for_each(|(m, v)| *m += (score - top).exp() / total * f64::from(*v));
         }
         out.extend(mean);
@@ -180,8 +234,10 @@ fn attention_equals_its_definition() {
         let pairing = if index % 2 == 0 { Pairing::Halves } else { Pairing::Neighbours };
         let heads = Heads { query, kv, dim, pairing };
         let input = Input::random(heads, 600, index as u64);
-        // Rounding of queries and weights to 14 bits is all that int8 adds to what its cache has lost.
-        for (format, bound) in [(KvFormat::F32, 2e-6), (KvFormat::F16, 2e-6), (KvFormat::Int8, 1e-3)] {
+        // Rounding of queries and weights to 14 bits is all that codes add to what the cache has lost.
+        for format in formats() {
+            let floats = |kept| matches!(kept, Kept::F32 | Kept::F16);
+            let bound = if floats(format.keys) && floats(format.values) { 2e-6 } else { 2e-3 };
             let got = Machine::new(Cpu::best(), 2, format).alone(&input, 600);
             let width = query * dim;
             let mut worst = 0f64;
@@ -191,8 +247,8 @@ fn attention_equals_its_definition() {
                     worst = worst.max((f64::from(*got) - want).abs());
                 }
             }
-            println!("{heads:?} {format:?}: {worst:.1e}");
-            assert!(worst < bound, "{heads:?} {format:?}: {worst}");
+            println!("{heads:?} {format}: {worst:.1e}");
+            assert!(worst < bound, "{heads:?} {format}: {worst}");
         }
     }
 }
@@ -203,13 +259,14 @@ fn a_window_hides_what_is_before_it() {
     let width = heads.query * heads.dim;
     for window in [1, 5, 256, 300, 590] {
         let input = Input { window, ..Input::random(heads, 600, window as u64) };
-        for (format, bound) in [(KvFormat::F32, 2e-6), (KvFormat::Int8, 1e-3)] {
+        let q4 = KvFormat::both(Kept::Q4);
+        for (format, bound) in [(KvFormat::F32, 2e-6), (KvFormat::INT8, 1e-3), (q4, 1e-3)] {
             let got = Machine::new(Cpu::best(), 2, format).alone(&input, 600);
             for position in [0, 1, 4, 5, 16, 254, 255, 256, 257, 511, 512, 513, 556, 599] {
                 let want = definition(format, &input, position);
                 for (got, want) in got[position * width..][..width].iter().zip(want) {
                     let apart = (f64::from(*got) - want).abs();
-                    assert!(apart < bound, "{format:?}, window {window}, position {position}: {apart:.1e}");
+                    assert!(apart < bound, "{format}, window {window}, position {position}: {apart:.1e}");
                 }
             }
             for cpu in Cpu::available() {
@@ -230,14 +287,14 @@ fn threads_pieces_and_instruction_sets_do_not_change_a_bit() {
         }
         let heads = Heads { query, kv, dim, pairing: Pairing::Halves };
         let input = Input::random(heads, 300, 7);
-        for format in KvFormat::ALL {
+        for format in formats() {
             let want = bits(&Machine::new(Cpu::best(), 1, format).alone(&input, 300));
             for cpu in Cpu::available() {
                 for (threads, piece) in [(1, 300), (2, 300), (3, 1), (1, 7), (2, 131), (40, 150)] {
                     let got = bits(&Machine::new(cpu, threads, format).alone(&input, piece));
                     assert!(
                         got == want,
-                        "{heads:?} {format:?}: {} {threads} threads, pieces of {piece}",
+                        "{heads:?} {format}: {} {threads} threads, pieces of {piece}",
                         cpu.name()
                     );
                 }
@@ -252,7 +309,7 @@ fn company_does_not_change_a_bit() {
     let lengths = [1, 530, 17, 256, 300];
     let inputs: Vec<Input> =
         lengths.iter().zip(0..).map(|(&len, seed)| Input::random(heads, len, seed)).collect();
-    for format in KvFormat::ALL {
+    for format in formats() {
         let alone = Machine::new(Cpu::best(), 1, format);
         let want: Vec<Vec<f32>> = inputs.iter().map(|input| alone.alone(input, 64)).collect();
         for threads in [1, 2, 3] {
@@ -277,7 +334,7 @@ fn company_does_not_change_a_bit() {
                 for (row, (s, p)) in rows.into_iter().enumerate() {
                     assert!(
                         bits(&got[row * width..][..width]) == bits(&want[s][p * width..][..width]),
-                        "{format:?}, {threads} threads: sequence {s}, position {p}"
+                        "{format}, {threads} threads: sequence {s}, position {p}"
                     );
                 }
             }
@@ -290,7 +347,7 @@ fn writing_positions_again_mends_them() {
     let heads = Heads { query: 2, kv: 1, dim: 6, pairing: Pairing::Neighbours };
     let (input, mut other) = (Input::random(heads, 290, 1), Input::random(heads, 290, 2));
     other.v.iter_mut().for_each(|v| *v *= 30.0);
-    for format in KvFormat::ALL {
+    for format in formats() {
         let machine = Machine::new(Cpu::best(), 2, format);
         let want = machine.alone(&input, 290);
         let (mut attention, mut texts) = (Attention::default(), [input.cache(format)]);
@@ -299,7 +356,7 @@ fn writing_positions_again_mends_them() {
         for start in [5, 0] {
             let got = machine.step(&mut attention, std::slice::from_ref(&input), &mut texts, &rows[start..]);
             if start == 0 {
-                assert!(bits(&got.unwrap()) == bits(&want), "{format:?}");
+                assert!(bits(&got.unwrap()) == bits(&want), "{format}");
             }
         }
     }
@@ -331,7 +388,7 @@ fn extreme_values_keep_to_the_definition() {
         ("small values", with(1.0, 1.0, 1e-4), 1.5e-4),
     ];
     for (name, input, size) in cases {
-        for format in KvFormat::ALL {
+        for format in formats() {
             let got = Machine::new(Cpu::best(), 2, format).alone(&input, 100);
             let width = heads.query * heads.dim;
             for position in [0, 15, 16, 255, 256, 269] {
@@ -340,7 +397,7 @@ fn extreme_values_keep_to_the_definition() {
                     let error = (f64::from(*got) - want).abs() / size;
                     // Scores of some thousands leave a weight few exact bits.
                     let bound = if name == "one takes all" { 2e-2 } else { 1e-3 };
-                    assert!(error < bound, "{name} {format:?} at {position}: {got} {want}");
+                    assert!(error < bound, "{name} {format} at {position}: {got} {want}");
                 }
             }
         }
@@ -351,7 +408,7 @@ fn extreme_values_keep_to_the_definition() {
 fn what_a_cache_cannot_hold_is_refused() {
     let heads = Heads { query: 2, kv: 2, dim: 20, pairing: Pairing::Halves };
     for positions in [1, 40] {
-        for format in KvFormat::ALL {
+        for format in formats() {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 65520.0] {
                 for in_keys in [false, true] {
                     let mut input = Input::random(heads, positions, 5);
@@ -373,10 +430,14 @@ fn what_a_cache_cannot_hold_is_refused() {
                     );
                     let want = match (bad.is_finite(), format) {
                         (false, _) => Some(Unstorable::NotFinite),
-                        (true, KvFormat::F16) => Some(Unstorable::BeyondF16),
+                        (true, format)
+                            if (if in_keys { format.keys } else { format.values }) == Kept::F16 =>
+                        {
+                            Some(Unstorable::BeyondF16)
+                        }
                         (true, _) => None,
                     };
-                    assert_eq!(got.err(), want, "{bad} {format:?}");
+                    assert_eq!(got.err(), want, "{bad} {format}");
                 }
             }
         }
@@ -386,12 +447,12 @@ fn what_a_cache_cannot_hold_is_refused() {
 #[test]
 fn a_query_that_is_not_finite_gives_no_number() {
     let heads = Heads { query: 2, kv: 1, dim: 8, pairing: Pairing::Halves };
-    for format in KvFormat::ALL {
+    for format in formats() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut input = Input::random(heads, 20, 5);
             input.q[19 * 16 + 3] = bad;
             let got = Machine::new(Cpu::best(), 1, format).alone(&input, 20);
-            assert!(got[19 * 16..][..8].iter().all(|x| x.is_nan()), "{bad} {format:?}");
+            assert!(got[19 * 16..][..8].iter().all(|x| x.is_nan()), "{bad} {format}");
             assert!(got[..19 * 16].iter().all(|x| x.is_finite()));
         }
     }
@@ -401,10 +462,8 @@ fn a_query_that_is_not_finite_gives_no_number() {
 fn a_cache_too_large_for_memory_is_refused() {
     let mut cache = Cache::new(KvFormat::F32, 4096, 1 << 14, 512);
     assert!(cache.reserve(0, usize::MAX / 2).is_err());
-    let mut cache = Cache::new(KvFormat::Int8, 1, 1, 8);
+    let mut cache = Cache::new(KvFormat::INT8, 1, 1, 8);
     cache.reserve(0, 300).unwrap();
     assert_eq!(cache.positions(), 512);
-    assert!(cache.fits(KvFormat::Int8, 1, 1, 8) && !cache.fits(KvFormat::F16, 1, 1, 8));
-    assert_eq!(KvFormat::Int8.bytes(128), 2 * (128 + 4));
-    assert_eq!(KvFormat::F16.bytes(128), 2 * 2 * 128);
+    assert!(cache.fits(KvFormat::INT8, 1, 1, 8) && !cache.fits(KvFormat::F16, 1, 1, 8));
 }

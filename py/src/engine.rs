@@ -91,7 +91,7 @@ impl Engine {
             threads,
             packing: named("packing", packing, Packing::from_name, &Packing::ALL.map(Packing::name))?,
             head: named("head", head, Head::from_name, &Head::CHOICES.map(Head::name))?.unwrap_or_default(),
-            kv: named("kv", kv, KvFormat::from_name, &KvFormat::ALL.map(KvFormat::name))?.unwrap_or_default(),
+            kv: named("kv", kv, KvFormat::from_name, &KvFormat::NAMES)?.unwrap_or_default(),
             activations: named(
                 "activations",
                 activations,

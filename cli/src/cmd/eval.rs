@@ -75,7 +75,7 @@ impl Common {
 fn settings(model: &Model) -> Value {
     json!({
         "head": model.head_form().name(),
-        "kv": model.kv().name(),
+        "kv": model.kv().to_string(),
         "activations": model.activations(),
         "packing": model.packing().name(),
         "cpu": model.cpu_name(),
@@ -84,7 +84,7 @@ fn settings(model: &Model) -> Value {
 }
 
 fn settings_line(model: &Model) -> String {
-    let (kv, packing) = (model.kv().name(), model.packing().name());
+    let (kv, packing) = (model.kv().to_string(), model.packing().name());
     format!(
         "head {}, kv {kv}, activations {}, packing {packing}, {}, {} threads",
         model.head_form().name(),

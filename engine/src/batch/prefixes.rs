@@ -154,7 +154,7 @@ mod tests {
 
     /// Pages for so many tokens, as a sequence would have them.
     fn pages(count: &ChunkCount, tokens: usize) -> Vec<Chunk> {
-        let mut cache = Cache::new(KvFormat::Int8, 1, 1, 2).counted(count);
+        let mut cache = Cache::new(KvFormat::INT8, 1, 1, 2).counted(count);
         cache.reserve(0, tokens).unwrap();
         cache.chunks().to_vec()
     }

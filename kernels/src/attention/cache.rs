@@ -1,101 +1,33 @@
 //! Where the keys and values of a sequence are kept: chunks of 256 positions, allocated as the sequence grows.
 //!
-//! A chunk holds, layer after layer and in a layer head after head, one part of fixed size:
+//! A chunk holds, layer after layer and in a layer head after head, one part of fixed size (`format.rs` counts it):
 //!
 //! ```text
 //! keys          16 positions at a time, so that one register holds the same elements of 16 positions
 //!   f32, f16      for each element of the head: its 16 values, position by position
-//!   int8          for each 4 elements a 64-byte block: 16 lanes of 4 bytes, position by position
+//!   int8, q8      for each 4 elements a 64-byte block: 16 lanes of 4 bytes, position by position
+//!   q4, q3        such blocks packed, 2 or 8 of them in 1 or 3 (`packed.rs`)
 //! values        16 elements of the head at a time, so that one register holds them
 //!   f32, f16      for each position: its values, filled up with zeros to a multiple of 16
-//!   int8          for each 4 positions and 16 elements a block: 16 lanes of 4 bytes, element by element
-//! scales        int8 only: f32 for each position, those of the keys and then those of the values
+//!   int8, q8      for each 4 positions and 16 elements a block: 16 lanes of 4 bytes, element by element
+//!   q4, q3        such blocks packed, of as many times 4 positions
+//! scales        of the keys, then of the values
+//!   int8          f32 for each position
+//!   q8, q4, q3    f16 for each position and 32 elements: keys 16 positions at a time, values 32 elements at a time
+//! first         q4, q3: the key, then the value of the text's first token in 8 bits (`write.rs`), in the first chunk
 //! ```
 //!
 //! Chunks can be shared: a cache that is cloned, or that takes over another's chunks, holds the same memory until one of the
 //! two writes there; who writes then copies.
 //!
-//! An int8 byte is `code + 128`; code times scale is the value. No sum over a head or over positions ever crosses lanes.
+//! An int8 or q8 byte is `code + 128`; code times scale is the value. No sum over a head or over positions ever crosses lanes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::format::{CHUNK, KvFormat, Sizes};
+use super::write::Writer;
 use crate::Buffer;
-use crate::half::f32_to_f16;
-use crate::rounding::round;
-
-/// Positions of a chunk. Attention combines chunk by chunk, so this number decides the order of its additions.
-pub(super) const CHUNK: usize = 256;
-/// Positions, or elements of a head, that lie side by side.
-pub(super) const LANES: usize = 16;
-
-/// How keys and values are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KvFormat {
-    /// As they are computed.
-    F32,
-    /// Rounded to IEEE binary16.
-    #[default]
-    F16,
-    /// Codes of 8 bits with one scale for each position and head: its largest magnitude / 127.
-    Int8,
-}
-
-impl KvFormat {
-    /// Every one, the most exact first.
-    pub const ALL: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8];
-
-    /// The name used in `--kv`, logs and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvFormat::F32 => "f32",
-            KvFormat::F16 => "f16",
-            KvFormat::Int8 => "int8",
-        }
-    }
-
-    /// The one of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
-    }
-
-    /// Bytes that one position of one head of width `dim` takes, key and value.
-    pub fn bytes(self, dim: usize) -> usize {
-        Sizes::new(self, dim).part() / CHUNK
-    }
-}
-
-/// A key or value that the cache cannot hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unstorable {
-    /// A NaN or an infinity.
-    NotFinite,
-    /// Beyond 65504, the largest f16.
-    BeyondF16,
-}
-
-/// The bytes of one head in a chunk.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    keys: usize,
-    values: usize,
-    scales: usize,
-}
-
-impl Sizes {
-    fn new(format: KvFormat, dim: usize) -> Self {
-        let (wide, scales) = (dim.next_multiple_of(LANES), CHUNK * size_of::<f32>());
-        match format {
-            KvFormat::F32 => Self { keys: 4 * dim * CHUNK, values: 4 * wide * CHUNK, scales: 0 },
-            KvFormat::F16 => Self { keys: 2 * dim * CHUNK, values: 2 * wide * CHUNK, scales: 0 },
-            KvFormat::Int8 => Self { keys: dim.next_multiple_of(4) * CHUNK, values: wide * CHUNK, scales },
-        }
-    }
-
-    fn part(self) -> usize {
-        self.keys + self.values + 2 * self.scales
-    }
-}
 
 /// Keys (rotated) and values of one sequence, all layers. A clone shares its chunks until one of the two writes.
 #[derive(Clone, Debug)]
@@ -242,10 +174,13 @@ impl Cache {
     pub(super) fn head(&self, layer: usize, head: usize, chunk: usize) -> Part<'_> {
         let (sizes, len) = (Sizes::new(self.format, self.dim), self.part());
         let bytes = &self.chunks[chunk].0.bytes[(layer * self.heads + head) * len..][..len];
-        let (keys, rest) = bytes.split_at(sizes.keys);
-        let (values, scales) = rest.split_at(sizes.values);
-        let (key_scales, value_scales) = scales.split_at(sizes.scales);
-        Part { keys, values, key_scales, value_scales }
+        let (keys, rest) = bytes.split_at(sizes.keys.codes);
+        let (values, rest) = rest.split_at(sizes.values.codes);
+        let (key_scales, rest) = rest.split_at(sizes.keys.scales);
+        let (value_scales, rest) = rest.split_at(sizes.values.scales);
+        let (first_key, first_value) =
+            if chunk == 0 { rest.split_at(sizes.keys.first) } else { (&[][..], &[][..]) };
+        Part { keys, values, key_scales, value_scales, first_key, first_value }
     }
 
     /// The parts of all heads of a layer in one chunk, and the length of one.
@@ -259,7 +194,7 @@ impl Cache {
 
     /// Who writes into a part.
     pub(super) fn writer(&self) -> Writer {
-        Writer { format: self.format, dim: self.dim, sizes: Sizes::new(self.format, self.dim) }
+        Writer::new(self.format, self.dim)
     }
 }
 
@@ -275,6 +210,14 @@ impl AsMut<Cache> for Cache {
     }
 }
 
+impl<'a> Part<'a> {
+    /// What is read first: the keys and their scales.
+    #[inline(always)]
+    pub(super) fn beginning(&self) -> (&'a [u8], &'a [u8]) {
+        (self.keys, self.key_scales)
+    }
+}
+
 /// One head in one chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
@@ -282,102 +225,7 @@ pub(super) struct Part<'a> {
     pub(super) values: &'a [u8],
     pub(super) key_scales: &'a [u8],
     pub(super) value_scales: &'a [u8],
-}
-
-/// Writes one position's key and value into a part.
-#[derive(Clone, Copy)]
-pub(super) struct Writer {
-    format: KvFormat,
-    dim: usize,
-    sizes: Sizes,
-}
-
-impl Writer {
-    /// `at` is the position in the chunk. On an error nothing was written that a later reading would notice: keys and
-    /// values of positions past the end are never weighed, but they must be finite.
-    #[inline(always)]
-    pub(super) fn write(
-        self,
-        part: &mut [u8],
-        at: usize,
-        key: &[f32],
-        value: &[f32],
-    ) -> Result<(), Unstorable> {
-        let top = magnitude(key).max(magnitude(value));
-        if top >= f32::INFINITY {
-            return Err(Unstorable::NotFinite);
-        }
-        let (keys, rest) = part.split_at_mut(self.sizes.keys);
-        let (values, scales) = rest.split_at_mut(self.sizes.values);
-        let (group, lane) = (at / LANES, at % LANES);
-        match self.format {
-            KvFormat::F32 => {
-                let keys = &mut keys.as_chunks_mut::<4>().0[group * LANES * self.dim..];
-                for (to, key) in keys.chunks_exact_mut(LANES).zip(key) {
-                    to[lane] = key.to_le_bytes();
-                }
-                let values = &mut values.as_chunks_mut::<4>().0[at * self.dim.next_multiple_of(LANES)..];
-                for (to, value) in values.iter_mut().zip(value) {
-                    *to = value.to_le_bytes();
-                }
-            }
-            KvFormat::F16 => {
-                if top >= 65520.0 {
-                    return Err(Unstorable::BeyondF16);
-                }
-                let keys = &mut keys.as_chunks_mut::<2>().0[group * LANES * self.dim..];
-                for (to, key) in keys.chunks_exact_mut(LANES).zip(key) {
-                    to[lane] = f32_to_f16(*key).to_le_bytes();
-                }
-                let values = &mut values.as_chunks_mut::<2>().0[at * self.dim.next_multiple_of(LANES)..];
-                for (to, value) in values.iter_mut().zip(value) {
-                    *to = f32_to_f16(*value).to_le_bytes();
-                }
-            }
-            KvFormat::Int8 => {
-                let mut codes = [0u8; super::MAX_HEAD_DIM];
-                let (key_scales, value_scales) = scales.split_at_mut(self.sizes.scales);
-                let step = codes_of(key, &mut codes);
-                key_scales.as_chunks_mut::<4>().0[at] = step.to_le_bytes();
-                let quads = self.dim.div_ceil(4);
-                let blocks = &mut keys.as_chunks_mut::<64>().0[group * quads..][..quads];
-                for (block, quad) in blocks.iter_mut().zip(codes.as_chunks::<4>().0) {
-                    block.as_chunks_mut::<4>().0[lane] = *quad;
-                }
-                let step = codes_of(value, &mut codes);
-                value_scales.as_chunks_mut::<4>().0[at] = step.to_le_bytes();
-                let wide = self.dim.div_ceil(LANES);
-                let blocks = &mut values.as_chunks_mut::<64>().0[at / 4 * wide..][..wide];
-                for (block, codes) in blocks.iter_mut().zip(codes.as_chunks::<LANES>().0) {
-                    for (quad, code) in block.as_chunks_mut::<4>().0.iter_mut().zip(codes) {
-                        quad[at % 4] = *code;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The largest magnitude; infinite where a value is not finite.
-#[inline(always)]
-fn magnitude(values: &[f32]) -> f32 {
-    // As integers the magnitudes of floats are in the floats' order, with infinity and NaN on top.
-    let top = values.iter().fold(0u32, |top, value| top.max(value.to_bits() & 0x7fff_ffff));
-    f32::from_bits(top.min(f32::INFINITY.to_bits()))
-}
-
-/// Below it a row counts as zeros: its reciprocal times 127 must stay finite.
-pub(super) const TINY: f32 = 1e-30;
-
-/// The bytes of a row; returns what a code is worth. What fills up the row is the byte of zero.
-#[inline(always)]
-fn codes_of(values: &[f32], bytes: &mut [u8; super::MAX_HEAD_DIM]) -> f32 {
-    let top = magnitude(values).max(TINY);
-    let scale = 127.0 / top;
-    bytes.fill(128);
-    for (byte, value) in bytes.iter_mut().zip(values) {
-        *byte = (round(value * scale) as u8).wrapping_add(128);
-    }
-    top / 127.0
+    /// The first token's in 8 bits; empty in other chunks and where the format has none.
+    pub(super) first_key: &'a [u8],
+    pub(super) first_value: &'a [u8],
 }

@@ -1,8 +1,11 @@
 //! A tile's way over the chunks of a sequence, in whichever format they are kept.
 
-use super::cache::{CHUNK, Cache, KvFormat, LANES};
-use super::floats::{F16, F32};
-use super::softmax::Sum;
+use super::COLUMNS;
+use super::cache::Cache;
+use super::format::{CHUNK, Kept, LANES};
+use super::packed::{Q3, Q4, Q8};
+use super::softmax::{Sum, weigh};
+use super::stored::{F16, F32};
 use super::tile::Tile;
 use crate::isa::Isa;
 
@@ -45,11 +48,30 @@ impl<'a> Tile<'a> {
             let groups = self.seen[self.columns - 1].1.div_ceil(LANES);
             let part = cache.head(layer, head, chunk);
             let last = chunk + 1 == chunks.end;
-            self.next = if last { after } else { cache.head(layer, head, chunk + 1).keys };
-            match cache.format() {
-                KvFormat::F32 => self.floats::<I, F32>(isa, part, groups, first),
-                KvFormat::F16 => self.floats::<I, F16>(isa, part, groups, first),
-                KvFormat::Int8 => self.int8(isa, part, groups, first),
+            self.next = if last { after } else { cache.head(layer, head, chunk + 1).beginning() };
+            Self::ask(isa, part.value_scales);
+            match cache.format().keys {
+                Kept::F32 => self.float_keys::<I, F32>(isa, part, groups, first),
+                Kept::F16 => self.float_keys::<I, F16>(isa, part, groups, first),
+                Kept::Int8 => self.int8_keys(isa, part, groups, first),
+                Kept::Q8 => self.key_groups::<I, Q8>(isa, part, groups, first),
+                Kept::Q4 => self.key_groups::<I, Q4>(isa, part, groups, first),
+                Kept::Q3 => self.key_groups::<I, Q3>(isa, part, groups, first),
+            }
+            let mut factors = [(0f32, 0f32); COLUMNS];
+            for c in first..self.columns {
+                self.hide(c, groups);
+                let sum = weigh(isa, &mut self.buffers.scores[c][..groups]);
+                factors[c] = self.sums[c].join(sum);
+            }
+            Self::ask(isa, self.next.1);
+            match cache.format().values {
+                Kept::F32 => self.float_values::<I, F32>(isa, part, groups, first, &factors),
+                Kept::F16 => self.float_values::<I, F16>(isa, part, groups, first, &factors),
+                Kept::Int8 => self.int8_values(isa, part, groups, first, &factors),
+                Kept::Q8 => self.value_groups::<I, Q8>(isa, part, groups, first, &factors),
+                Kept::Q4 => self.value_groups::<I, Q4>(isa, part, groups, first, &factors),
+                Kept::Q3 => self.value_groups::<I, Q3>(isa, part, groups, first, &factors),
             }
         }
         self.columns = columns;

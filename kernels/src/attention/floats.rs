@@ -1,74 +1,28 @@
 //! Attention over an f32 or f16 cache: every sum runs in one order, over the elements of a head for a score and over the
 //! positions of a chunk for a value, 16 of them side by side.
 
-use super::cache::{LANES, Part};
+use super::cache::Part;
+use super::format::LANES;
 use super::products::{key_products, value_products};
-use super::softmax::weigh;
-use super::tile::{Buffers, Floats, Tile};
+use super::stored::Stored;
+use super::tile::{Buffers, Factors, Floats, QUERIES, Tile};
 use crate::isa::Isa;
 
-/// Queries whose sums run together.
-pub(super) const QUERIES: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// How a cache keeps floats.
-pub(super) trait Stored {
-    /// Whether reading them costs more than a load.
-    const CONVERTED: bool;
-    /// The bytes of 16 of them.
-    type Bytes: Copy;
-    /// Cuts bytes into those of 16 floats each.
-    fn cut(bytes: &[u8]) -> &[Self::Bytes];
-    /// Their values.
-    fn read<I: Isa>(isa: I, bytes: &Self::Bytes) -> [f32; LANES];
-}
-
-/// As f32.
-pub(super) struct F32;
-/// As f16.
-pub(super) struct F16;
-
-impl Stored for F32 {
-    const CONVERTED: bool = false;
-    type Bytes = [u8; 64];
-
-    #[inline(always)]
-    fn cut(bytes: &[u8]) -> &[[u8; 64]] {
-        bytes.as_chunks().0
-    }
-    #[inline(always)]
-    fn read<I: Isa>(_: I, bytes: &[u8; 64]) -> [f32; LANES] {
-        let mut values = [0f32; LANES];
-        for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *value = f32::from_le_bytes(*bytes);
-        }
-        values
-    }
-}
-
-impl Stored for F16 {
-    const CONVERTED: bool = true;
-    type Bytes = [u8; 32];
-
-    #[inline(always)]
-    fn cut(bytes: &[u8]) -> &[[u8; 32]] {
-        bytes.as_chunks().0
-    }
-    #[inline(always)]
-    fn read<I: Isa>(isa: I, bytes: &[u8; 32]) -> [f32; LANES] {
-        isa.halves(bytes)
-    }
-}
-
 impl Tile<'_> {
-    /// Takes chunk `part` into the sums of columns `first..`; `groups` of 16 positions are looked at.
+    /// Scores of columns `first..` against the `groups` of 16 positions of a chunk.
     #[inline(always)]
-    pub(super) fn floats<I: Isa, S: Stored>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
+    pub(super) fn float_keys<I: Isa, S: Stored>(
+        &mut self,
+        isa: I,
+        part: Part<'_>,
+        groups: usize,
+        first: usize,
+    ) {
         let keys = &S::cut(part.keys)[..groups * self.dim];
-        // What more queries read than are summed together is turned into f32 once, where registers are so wide that the
-        // conversions would count.
-        let many = S::CONVERTED && I::PANEL.0 >= 4 && self.columns - first > QUERIES;
+        let many = self.many::<I, S>(first);
         if many {
             self.gather(first);
             let Buffers { scores, queries, floats, .. } = &mut *self.buffers;
@@ -95,14 +49,19 @@ impl Tile<'_> {
             }
             g += count;
         }
+    }
 
-        let mut factors = [(0f32, 0f32); super::COLUMNS];
-        for c in first..self.columns {
-            self.hide(c, groups);
-            let sum = weigh(isa, &mut self.buffers.scores[c][..groups]);
-            factors[c] = self.sums[c].join(sum);
-        }
-
+    /// Adds the weighted values of a chunk to columns `first..`.
+    #[inline(always)]
+    pub(super) fn float_values<I: Isa, S: Stored>(
+        &mut self,
+        isa: I,
+        part: Part<'_>,
+        groups: usize,
+        first: usize,
+        factors: &Factors,
+    ) {
+        let many = self.many::<I, S>(first);
         let wide = self.dim.div_ceil(LANES);
         let values = &S::cut(part.values)[..groups * LANES * wide];
         let mut d = 0;
@@ -126,19 +85,24 @@ impl Tile<'_> {
                 let ahead = (d, c) == (0, first);
                 let four = self.columns - c >= QUERIES;
                 match (many, four) {
-                    (true, true) => {
-                        self.values_floats::<I, S, 4, QUERIES>(isa, values, d, c, &factors, ahead)
-                    }
-                    (true, false) => self.values_floats::<I, S, 4, 1>(isa, values, d, c, &factors, ahead),
+                    (true, true) => self.values_floats::<I, S, 4, QUERIES>(isa, values, d, c, factors, ahead),
+                    (true, false) => self.values_floats::<I, S, 4, 1>(isa, values, d, c, factors, ahead),
                     (false, true) => {
-                        self.values_floats::<I, S, 1, QUERIES>(isa, values, d, c, &factors, ahead)
+                        self.values_floats::<I, S, 1, QUERIES>(isa, values, d, c, factors, ahead)
                     }
-                    (false, false) => self.values_floats::<I, S, 1, 1>(isa, values, d, c, &factors, ahead),
+                    (false, false) => self.values_floats::<I, S, 1, 1>(isa, values, d, c, factors, ahead),
                 }
                 c += if four { QUERIES } else { 1 };
             }
             d += if many { 4 } else { 1 };
         }
+    }
+
+    /// What more queries read than are summed together is turned into f32 once, where registers are so wide that the
+    /// conversions would count.
+    #[inline(always)]
+    fn many<I: Isa, S: Stored>(&self, first: usize) -> bool {
+        S::CONVERTED && I::PANEL.0 >= 4 && self.columns - first > QUERIES
     }
 
     /// Lays the queries of columns `first..` one after another.
@@ -198,7 +162,7 @@ impl Tile<'_> {
         values: &[S::Bytes],
         d: usize,
         c: usize,
-        factors: &[(f32, f32); super::COLUMNS],
+        factors: &Factors,
         ahead: bool,
     ) {
         let wide = self.dim.div_ceil(LANES);
@@ -211,7 +175,7 @@ impl Tile<'_> {
         for (k, row) in values.chunks_exact(wide).enumerate().take(positions) {
             if ahead {
                 for i in (0..wide).step_by(LINE / size_of::<S::Bytes>()) {
-                    isa.prefetch(self.next, (k * wide + i) * size_of::<S::Bytes>());
+                    isa.prefetch(self.next.0, (k * wide + i) * size_of::<S::Bytes>());
                 }
             }
             let row = &row[d..d + D];

@@ -9,9 +9,11 @@
 //! |output| <= CHUNK * 8191 * 128      <= 2.7e8
 //! ```
 
-use super::cache::{LANES, Part, TINY};
-use super::softmax::{LEVELS, Sum, level, parts, quantise, weigh};
-use super::tile::{Query, Tile};
+use super::cache::Part;
+use super::format::{CHUNK, GROUP, LANES};
+use super::softmax::{LEVELS, level, parts, quantise};
+use super::tile::{Factors, Query, Tile};
+use super::write::TINY;
 use crate::isa::{Block, Isa};
 
 /// Most queries whose products run together.
@@ -20,9 +22,9 @@ const PAIR: usize = 2;
 /// What a weight of each query is worth, and what their offsets add up to.
 type Steps = [(f32, i32); super::COLUMNS];
 
-/// Rounds a query: `high` and `low` are as long as the padded head.
+/// Rounds a query to two signed bytes of 7 bits, or to one of 8: `codes` are as long as the padded head, the high parts first.
 #[inline(always)]
-pub(super) fn round(query: &[f32], high: &mut [i8], low: &mut [i8]) -> Query {
+pub(super) fn round(query: &[f32], codes: &mut [i8], in_parts: usize) -> Query {
     let mut top = 0f32;
     for value in query {
         let magnitude = value.abs();
@@ -34,20 +36,34 @@ pub(super) fn round(query: &[f32], high: &mut [i8], low: &mut [i8]) -> Query {
         broken += value * 0.0;
     }
     let top = if top > TINY { top } else { TINY };
-    let scale = LEVELS / top;
-    let mut sum = 0i32;
-    for ((value, high), low) in query.iter().zip(high).zip(low) {
-        let n = level(*value, scale);
-        sum = sum.wrapping_add(n);
-        (*high, *low) = parts(n);
+    let levels = if in_parts == 2 { LEVELS } else { 127.0 };
+    let scale = levels / top;
+    let mut sums = [0i32; super::MAX_HEAD_DIM / GROUP];
+    codes.fill(0);
+    let (high, low) = codes.split_at_mut(codes.len() / in_parts);
+    for (g, values) in query.chunks(GROUP).enumerate() {
+        let high = &mut high[g * GROUP..];
+        if in_parts == 2 {
+            for ((value, high), low) in values.iter().zip(high).zip(&mut low[g * GROUP..]) {
+                let n = level(*value, scale);
+                sums[g] = sums[g].wrapping_add(n);
+                (*high, *low) = parts(n);
+            }
+        } else {
+            for (value, code) in values.iter().zip(high) {
+                let n = level(*value, scale);
+                sums[g] = sums[g].wrapping_add(n);
+                *code = n as i8;
+            }
+        }
     }
-    Query { step: top / LEVELS + broken, sum }
+    Query { step: top / levels + broken, sums }
 }
 
 impl Tile<'_> {
-    /// Takes chunk `part` into the sums of columns `first..`; `groups` of 16 positions are looked at.
+    /// Scores of columns `first..` against the `groups` of 16 positions of a chunk.
     #[inline(always)]
-    pub(super) fn int8<I: Isa>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
+    pub(super) fn int8_keys<I: Isa>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
         let quads = self.dim.div_ceil(4);
         let keys: &[Block] = &part.keys.as_chunks().0[..groups * quads];
         let scales: &[[[u8; 4]; LANES]] = part.key_scales.as_chunks::<4>().0.as_chunks::<LANES>().0;
@@ -70,19 +86,29 @@ impl Tile<'_> {
             }
             g += count;
         }
+    }
 
+    /// Adds the weighted values of a chunk to columns `first..`.
+    #[inline(always)]
+    pub(super) fn int8_values<I: Isa>(
+        &mut self,
+        isa: I,
+        part: Part<'_>,
+        groups: usize,
+        first: usize,
+        factors: &Factors,
+    ) {
         let mut steps: Steps = [(0.0, 0); super::COLUMNS];
-        let mut factors = [(0f32, 0f32); super::COLUMNS];
-        let scales: &[[[u8; 4]; LANES]] =
-            &part.value_scales.as_chunks::<4>().0.as_chunks::<LANES>().0[..groups];
+        let mut scales = [[0f32; LANES]; CHUNK / LANES];
+        let bytes = part.value_scales.as_chunks::<4>().0;
+        for (scale, bytes) in scales.as_flattened_mut().iter_mut().zip(&bytes[..groups * LANES]) {
+            *scale = f32::from_le_bytes(*bytes);
+        }
         for c in first..self.columns {
-            self.hide(c, groups);
-            let scores = &mut self.buffers.scores[c][..groups];
-            let sum: Sum = weigh(isa, scores);
             let [high, low] = &mut self.buffers.codes[c];
-            let (step, total) = quantise(scores, scales, &mut high[..groups], &mut low[..groups]);
+            let weights = &self.buffers.scores[c][..groups];
+            let (step, total) = quantise(weights, &scales, &mut high[..groups], &mut low[..groups]);
             steps[c] = (step, total.wrapping_mul(I::OFFSET8));
-            factors[c] = self.sums[c].join(sum);
         }
 
         let wide = self.dim.div_ceil(LANES);
@@ -95,10 +121,10 @@ impl Tile<'_> {
                 let ahead = (d, c) == (0, first);
                 let pair = I::PANEL.1 >= 2 && self.columns - c >= PAIR;
                 match (four, pair) {
-                    (true, true) => self.values_int8::<I, 4, 2>(isa, values, d, c, &steps, &factors, ahead),
-                    (true, false) => self.values_int8::<I, 4, 1>(isa, values, d, c, &steps, &factors, ahead),
-                    (false, true) => self.values_int8::<I, 1, 2>(isa, values, d, c, &steps, &factors, ahead),
-                    (false, false) => self.values_int8::<I, 1, 1>(isa, values, d, c, &steps, &factors, ahead),
+                    (true, true) => self.values_int8::<I, 4, 2>(isa, values, d, c, &steps, factors, ahead),
+                    (true, false) => self.values_int8::<I, 4, 1>(isa, values, d, c, &steps, factors, ahead),
+                    (false, true) => self.values_int8::<I, 1, 2>(isa, values, d, c, &steps, factors, ahead),
+                    (false, false) => self.values_int8::<I, 1, 1>(isa, values, d, c, &steps, factors, ahead),
                 }
                 c += if pair { PAIR } else { 1 };
             }
@@ -126,7 +152,8 @@ impl Tile<'_> {
         let mut high: [&[[i8; 4]]; C] = [&[]; C];
         let mut low: [&[[i8; 4]]; C] = [&[]; C];
         for j in 0..C {
-            (high[j], low[j]) = self.queries.codes(self.query[c + j], quads);
+            (high[j], low[j]) =
+                (self.queries.part(self.query[c + j], 0), self.queries.part(self.query[c + j], 1));
         }
         let mut sums = [[[isa.sums(); 2]; C]; G];
         for k in 0..quads {
@@ -142,8 +169,8 @@ impl Tile<'_> {
             }
         }
         for j in 0..C {
-            let Query { step, sum } = self.queries.rounded[self.query[c + j]];
-            let offset = sum.wrapping_mul(I::OFFSET8);
+            let Query { step, sums: of_query } = self.queries.rounded[self.query[c + j]];
+            let offset = of_query.iter().fold(0i32, |sum, n| sum.wrapping_add(*n)).wrapping_mul(I::OFFSET8);
             for i in 0..G {
                 let (high, low) = (isa.store(sums[i][j][0]), isa.store(sums[i][j][1]));
                 let scores = &mut self.buffers.scores[c + j][g + i];
@@ -166,7 +193,7 @@ impl Tile<'_> {
         d: usize,
         c: usize,
         steps: &Steps,
-        factors: &[(f32, f32); super::COLUMNS],
+        factors: &Factors,
         ahead: bool,
     ) {
         let wide = self.dim.div_ceil(LANES);
@@ -182,7 +209,7 @@ impl Tile<'_> {
         for (k, blocks) in values.chunks_exact(wide).enumerate().take(quads) {
             if ahead {
                 for i in 0..wide {
-                    isa.prefetch(self.next, (k * wide + i) * size_of::<Block>());
+                    isa.prefetch(self.next.0, (k * wide + i) * size_of::<Block>());
                 }
             }
             let blocks = &blocks[d..d + D];

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::cache::CHUNK;
+use super::format::CHUNK;
 use super::{COLUMNS, Heads};
 
 /// Where a row stands.

@@ -3,10 +3,10 @@
 //! additions is that of `floats.rs`: over the elements of a head, and over the positions of a chunk.
 
 use super::COLUMNS;
-use super::cache::LANES;
-use super::floats::{QUERIES, Stored};
+use super::format::LANES;
 use super::softmax::Lanes;
-use super::tile::{DEPTH, Floats};
+use super::stored::Stored;
+use super::tile::{DEPTH, Floats, QUERIES};
 use crate::isa::{Isa, Strided};
 
 /// Vectors of 16 side by side.
@@ -63,7 +63,7 @@ fn keys_of<I: Isa, S: Stored, const G: usize>(
         }
         let left = Strided { data: &queries[start..], row: dim, col: 1 };
         let right = Strided { data: floats.0.as_flattened(), row: G * LANES, col: 1 };
-        tiles::<I, G, { super::cache::CHUNK / LANES }>(isa, depth, left, right, scores, g, start > 0);
+        tiles::<I, G, { super::format::CHUNK / LANES }>(isa, depth, left, right, scores, g, start > 0);
     }
 }
 
@@ -105,7 +105,7 @@ fn values_of<I: Isa, S: Stored, const D: usize>(
                 to[i] = S::read(isa, &row[i]);
             }
         }
-        let left = Strided { data: &weights[nth * DEPTH..], row: super::cache::CHUNK, col: 1 };
+        let left = Strided { data: &weights[nth * DEPTH..], row: super::format::CHUNK, col: 1 };
         let right = Strided { data: floats.0.as_flattened(), row: D * LANES, col: 1 };
         tiles::<I, D, WIDE>(isa, rows.len() / wide, left, right, sums, 0, nth > 0);
     }

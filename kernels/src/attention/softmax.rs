@@ -2,7 +2,8 @@
 //! against its own largest score, and chunks are joined in the order of positions. What a chunk gives does not depend on
 //! the chunks before it, so they can be computed anywhere and joined later with the same bits.
 
-use super::cache::{CHUNK, LANES, TINY};
+use super::format::{CHUNK, LANES};
+use super::write::TINY;
 use crate::float::exp;
 use crate::isa::Isa;
 use crate::rounding::round;
@@ -86,25 +87,28 @@ pub(super) fn level(value: f32, scale: f32) -> i32 {
 /// Weights times the scales of the values, as integers against the largest; returns what one is worth and their sum.
 #[inline(always)]
 pub(super) fn quantise(
-    weights: &mut [[f32; LANES]],
-    scales: &[[[u8; 4]; LANES]],
+    weights: &[[f32; LANES]],
+    scales: &Lanes,
     high: &mut [[i8; LANES]],
     low: &mut [[i8; LANES]],
 ) -> (f32, i32) {
-    // Flat loops and a maximum of integers, which compilers turn into vectors: as integers, numbers that are not negative
-    // are in the floats' order.
+    // Flat loops and a maximum of integers, which compilers turn into vectors: as integers, the magnitudes of numbers are in
+    // the floats' order.
+    let mut scaled = [[0f32; LANES]; CHUNK / LANES];
+    let scaled = &mut scaled[..weights.len()];
     let mut top = 0u32;
-    for (weight, scale) in weights.as_flattened_mut().iter_mut().zip(scales.as_flattened()) {
-        *weight *= f32::from_le_bytes(*scale);
-        top = top.max(weight.to_bits());
+    let factors = weights.as_flattened().iter().zip(scales.as_flattened());
+    for (scaled, (weight, scale)) in scaled.as_flattened_mut().iter_mut().zip(factors) {
+        *scaled = weight * scale;
+        top = top.max(scaled.to_bits() & 0x7fff_ffff);
     }
     let top = f32::from_bits(top);
     let top = if top > TINY { top } else { TINY };
     let scale = LEVELS / top;
     let mut sum = 0i32;
     let codes = high.as_flattened_mut().iter_mut().zip(low.as_flattened_mut());
-    for (weight, (high, low)) in weights.as_flattened().iter().zip(codes) {
-        let n = level(*weight, scale);
+    for (scaled, (high, low)) in scaled.as_flattened().iter().zip(codes) {
+        let n = level(*scaled, scale);
         sum = sum.wrapping_add(n);
         (*high, *low) = parts(n);
     }

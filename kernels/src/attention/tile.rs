@@ -1,8 +1,9 @@
 //! Some queries of one key-value head on their way over the chunks of a sequence.
 
 use super::COLUMNS;
-use super::cache::{CHUNK, LANES};
+use super::format::{CHUNK, GROUP, LANES};
 use super::softmax::{Lanes, Sum};
+use crate::isa::Isa;
 use crate::pool::Disjoint;
 
 /// Positions of a chunk as groups of lanes.
@@ -13,28 +14,36 @@ pub(super) type Codes = [[[i8; LANES]; CHUNK / LANES]; 2];
 pub(super) struct Query {
     /// What 1 is worth.
     pub(super) step: f32,
-    /// The sum of its elements.
-    pub(super) sum: i32,
+    /// The sums of its elements, 32 by 32.
+    pub(super) sums: [i32; super::MAX_HEAD_DIM / GROUP],
 }
+
+/// For each column what its sum so far and that of the present chunk are multiplied with when they are added.
+pub(super) type Factors = [(f32, f32); COLUMNS];
 
 /// The queries of a forward pass, rotated and scaled: query `row * heads + head`.
 #[derive(Clone, Copy)]
 pub(super) struct Queries<'a> {
     /// `(queries, dim)`.
     pub(super) floats: &'a [f32],
-    /// `(queries, 2, padded)`: high and low parts; int8 only.
+    /// `(queries, parts, padded)`; none where the keys are floats.
     pub(super) codes: &'a [i8],
+    /// How many parts there are, and how many times four elements in one.
+    pub(super) parts: (usize, usize),
     pub(super) rounded: &'a [Query],
 }
 
 impl<'a> Queries<'a> {
-    /// The parts of one query, each of `quads` times four.
+    /// A part of one query, four elements at a time.
     #[inline(always)]
-    pub(super) fn codes(&self, query: usize, quads: usize) -> (&'a [[i8; 4]], &'a [[i8; 4]]) {
-        self.codes.as_chunks().0[query * 2 * quads..][..2 * quads].split_at(quads)
+    pub(super) fn part(&self, query: usize, part: usize) -> &'a [[i8; 4]] {
+        let (parts, quads) = self.parts;
+        &self.codes.as_chunks().0[(query * parts + part) * quads..][..quads]
     }
 }
 
+/// Queries whose sums of floats run together.
+pub(super) const QUERIES: usize = 4;
 /// Steps of a float product whose right operand is turned into f32 at a time: with four vectors to a step 16 KB, which
 /// stay in the first cache.
 pub(super) const DEPTH: usize = 64;
@@ -87,11 +96,19 @@ pub(super) struct Tile<'a> {
     pub(super) at: [usize; COLUMNS],
     pub(super) out: &'a Disjoint<'a, f32>,
     pub(super) buffers: &'a mut Buffers,
-    /// The keys that will be wanted after the present chunk.
-    pub(super) next: &'a [u8],
+    /// The keys that will be wanted after the present chunk, and their scales.
+    pub(super) next: (&'a [u8], &'a [u8]),
 }
 
 impl<'a> Tile<'a> {
+    /// Asks for bytes that will be wanted soon and are few.
+    #[inline(always)]
+    pub(super) fn ask<I: Isa>(isa: I, bytes: &[u8]) {
+        for at in (0..bytes.len()).step_by(64) {
+            isa.prefetch(bytes, at);
+        }
+    }
+
     /// The first position that a column sees.
     #[inline(always)]
     pub(super) fn begin(&self, c: usize) -> usize {

@@ -35,7 +35,8 @@ NEUTRAL = {
     "pooling_type": (None, -1),
 }
 #: ggml's numbers and names for how keys and values are kept.
-KINDS = {None: None, 0: "f32", 1: "f16", 8: "int8", "f32": "f32", "f16": "f16", "q8_0": "int8", "int8": "int8"}
+KINDS = {0: "f32", 1: "f16", 2: "q4", 8: "int8", "q4_0": "q4", "q8_0": "int8"}
+KINDS.update((name, name) for name in ("f32", "f16", "int8", "q8", "q4", "q3"))
 
 Prompt = Union[str, Sequence[int]]
 Stop = Union[None, str, Sequence[str]]
@@ -67,16 +68,14 @@ class Llama:
         if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or n_ctx < 0:
             raise ValueError(f"n_ctx={n_ctx!r}: expected tokens, or 0 for as many as the model was made for")
         for kind in (type_k, type_v):
-            if kind not in KINDS:
-                raise ValueError(f"type_k, type_v: expected f32, f16 or q8_0 (0, 1 or 8), found {kind!r}")
-        if KINDS[type_k] != KINDS[type_v] and None not in (type_k, type_v):
-            raise ValueError("type_k and type_v: keys and values are kept alike here")
+            if kind is not None and kind not in KINDS:
+                raise ValueError(f"type_k, type_v: expected f32, f16, q8_0, q4_0 (0, 1, 8, 2), int8, q8, q4 or q3, found {kind!r}")
         self.model_path = os.fspath(model_path)
         self._options = dict(rest, n_ctx=n_ctx, n_threads=n_threads, seed=seed, use_mmap=use_mmap, type_k=type_k, type_v=type_v)
         self._seed: Optional[int] = None if seed in (0xFFFFFFFF, -1) else seed
         self.model = Model(
             model_path, n_ctx=n_ctx or None, threads=n_threads, mmap=use_mmap,
-            kv=KINDS[type_k if type_k is not None else type_v], name=os.fspath(model_path),
+            kv=":".join("f16" if kind is None else KINDS[kind] for kind in (type_k, type_v)), name=os.fspath(model_path),
         )
 
     @classmethod

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tern::{Activity, Cost, date};
-use tern_kernels::Packing;
+use tern_kernels::{KvFormat, Packing};
 
 use super::measure::{Bench, Measured, Start, Units};
 use super::rival::{Rival, RivalTest};
@@ -25,6 +25,8 @@ pub(super) struct Report {
     /// The instruction set.
     pub(super) cpu: &'static str,
     pub(super) packing: Packing,
+    /// How keys and values are kept, and the bytes of one token's.
+    pub(super) kv: (KvFormat, usize),
     /// Ternary weights.
     pub(super) weights: u64,
     pub(super) start: Start,
@@ -155,6 +157,7 @@ impl Report {
             note: note.map(str::to_owned),
             cpu: bench.model.cpu_name(),
             packing: bench.model.packing(),
+            kv: (bench.model.kv(), bench.model.config().kv_bytes(bench.model.kv())),
             weights: bench.model.cost().ternary_macs,
             peak: without.max(memory),
             start: bench.start,
@@ -168,10 +171,12 @@ impl Report {
         })
     }
 
-    /// One line: the machine, the instruction set, the packing, the day.
+    /// One line: the machine, the instruction set, the packing, the cache, the day.
     pub(super) fn machine_line(&self) -> String {
         let day = self.date.replace('T', " ").replace('Z', " UTC");
-        format!("{}, {}, {}, {day}", self.machine.line(), self.cpu, self.packing.name())
+        let (kv, bytes) = self.kv;
+        let packing = self.packing.name();
+        format!("{}, {}, {packing}, kv {kv} ({bytes} B/token), {day}", self.machine.line(), self.cpu)
     }
 
     /// Our test that measures the same.
@@ -291,6 +296,8 @@ impl Report {
             "model": self.model,
             "weights": self.weights,
             "packing": self.packing.name(),
+            "kv": self.kv.0.to_string(),
+            "kv_bytes_per_token": self.kv.1,
             "machine": machine,
             "date": self.date,
             "note": self.note,
