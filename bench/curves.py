@@ -2,7 +2,7 @@
 
 from html import escape
 
-COLOURS = ["#3366cc", "#cc3333", "#2e8b57", "#b8860b", "#8a2be2", "#708090"]
+COLOURS = ["#3366cc", "#cc3333", "#2e8b57", "#b8860b", "#8a2be2", "#708090", "#008b8b", "#e07b00"]
 
 
 def thinned(points, most=400):

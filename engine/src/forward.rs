@@ -225,14 +225,11 @@ impl Model {
         index: usize,
         layer: &Layer,
     ) -> Result<()> {
-        let dim = self.config.dim;
         let (q_dim, rows) = (self.config.q_dim(), s.places.len());
         let at = |what: &str| format!("layer {index}, {what}");
 
         let qkv = [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)];
-        self.project(&mut s.input, &s.x, dim, Some(&layer.attn_norm), Inlet::Qkv, qkv, || {
-            at("attention input")
-        })?;
+        self.project(&mut s.input, &s.x, Some(&layer.attn_norm), Inlet::Qkv, qkv, || at("attention input"))?;
         s.count(Inlet::Qkv, &self.config);
         if let Some([q_norm, k_norm]) = &layer.head_norms {
             self.norm(&mut s.q, q_dim, q_norm);
@@ -259,24 +256,24 @@ impl Model {
 
         let norm = layer.attn_sub_norm.as_deref();
         let o = [(&layer.o, &mut s.out)];
-        self.project(&mut s.input, &s.heads, q_dim, norm, Inlet::O, o, || at("attention output"))?;
+        self.project(&mut s.input, &s.heads, norm, Inlet::O, o, || at("attention output"))?;
         s.count(Inlet::O, &self.config);
         self.add(&mut s.x, &mut s.out, layer.attn_post_norm.as_deref());
         Ok(())
     }
 
     fn feed_forward(&self, s: &mut Scratch, index: usize, layer: &Layer, way: Way) -> Result<()> {
-        let Config { dim, hidden, activation, .. } = self.config;
+        let Config { hidden, activation, .. } = self.config;
         let at = |what: &str| format!("layer {index}, {what}");
         let copies = self.units.copies(way, index);
 
         let (norm, input) = (Some(&layer.ffn_norm[..]), || at("feed-forward input"));
         if let Some(copies) = copies {
-            self.project(&mut s.input, &s.x, dim, norm, Inlet::GateUp, [(&layer.gate, &mut s.gate)], input)?;
+            self.project(&mut s.input, &s.x, norm, Inlet::GateUp, [(&layer.gate, &mut s.gate)], input)?;
             copies.up(self.cpu, &self.pool, &mut s.input.codes, &layer.up.weight, &s.gate, &mut s.up);
         } else {
             let halves = [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)];
-            self.project(&mut s.input, &s.x, dim, norm, Inlet::GateUp, halves, input)?;
+            self.project(&mut s.input, &s.x, norm, Inlet::GateUp, halves, input)?;
         }
         s.count(Inlet::GateUp, &self.config);
         if way != Way::Plain {
@@ -294,7 +291,7 @@ impl Model {
             copies.down.matmul(self.cpu, &self.pool, &s.input.codes, &mut s.out);
         } else {
             let down = [(&layer.down, &mut s.out)];
-            self.project(&mut s.input, &s.gate, hidden, norm, Inlet::Down, down, output)?;
+            self.project(&mut s.input, &s.gate, norm, Inlet::Down, down, output)?;
         }
         s.count(Inlet::Down, &self.config);
         if way != Way::Plain {
@@ -346,13 +343,12 @@ impl Model {
         if logits.is_empty() { Ok(()) } else { self.head(head, allowed, logits) }
     }
 
-    /// Several projections of `x`, rows of `cols`, normed first where there is a norm: in one pass of the threads where they
+    /// Several projections of rows `x`, normed first where there is a norm: in one pass of the threads where they
     /// share their input, one after another where each norms it once more.
     fn project<const N: usize>(
         &self,
         input: &mut Input,
         x: &[f32],
-        cols: usize,
         norm: Option<&[f32]>,
         inlet: Inlet,
         list: [(&Projection, &mut Vec<f32>); N],
@@ -360,6 +356,7 @@ impl Model {
     ) -> Result<()> {
         /// Of the norms in front of single projections, as they were trained.
         const INPUT_EPS: f32 = 1e-8;
+        let cols = self.config.width(inlet);
         let mut list = list.map(|(projection, out)| {
             out.resize(x.len() / cols * projection.weight.rows(), 0.0);
             (projection, out)
