@@ -53,6 +53,7 @@ for name, _, _ in RUNS:
     if path.exists():
         lines = map(json.loads, path.read_text().splitlines())
         losses[name] = {line["step"]: line["loss"] for line in lines if line["kind"] == "validation"}
+losses = {name: found for name, found in losses.items() if found}
 last = max(step for found in losses.values() for step in found)
 print("| activations | step | nats a token | perplexity | loss beside a8 | perplexity beside a8 |\n|---|--:|--:|--:|--:|--:|")
 for name, found in losses.items():
