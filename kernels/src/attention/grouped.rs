@@ -176,7 +176,8 @@ impl Tile<'_> {
                 let (step, total) = quantise(weights, &scales, &mut high[..groups], &mut low[..groups]);
                 // A unit may reach beyond the last group.
                 let end = groups.next_multiple_of(2);
-                (high[groups..end].as_flattened_mut().fill(0), low[groups..end].as_flattened_mut().fill(0));
+                high[groups..end].as_flattened_mut().fill(0);
+                low[groups..end].as_flattened_mut().fill(0);
                 steps[c] = (step, total.wrapping_mul(P::offset::<I>()));
             }
             let firsts: (&[f32; COLUMNS], &[[f32; LANES]]) = (&weights, value.as_chunks().0);
