@@ -99,7 +99,7 @@ void tern_free(void *memory);
 
 /*
  Loads a model: a GGUF file, a safetensors file, a folder of a checkpoint, or "story", which is inside the library. `options` is
- NULL or a JSON object with any of `threads`, `cpu`, `packing`, `head`, `kv`, `activations`, `zeros`, `i2s_arm` and `no_mmap`, which are
+ NULL or a JSON object with any of `threads`, `cpu`, `packing`, `head`, `kv`, `activations`, `zeros`, `floats`, `i2s_arm` and `no_mmap`, which are
  the flags of `tern run`. NULL where it fails.
 
  A file is mapped: whoever changes it while it is in use ends the program, unless `no_mmap` is true.

@@ -25,6 +25,7 @@ pub(crate) struct Options {
     kv: Option<String>,
     activations: Option<String>,
     zeros: Option<String>,
+    floats: bool,
     i2s_arm: bool,
     no_mmap: bool,
 }
@@ -51,6 +52,7 @@ impl Options {
             kv: named("kv", &self.kv, KvFormat::from_name)?.unwrap_or_default(),
             activations: named("activations", &self.activations, Rounding::from_name)?,
             zeros: named("zeros", &self.zeros, Zeros::from_name)?.unwrap_or_default(),
+            floats: self.floats,
             i2s_arm: self.i2s_arm,
             copy: self.no_mmap,
         })

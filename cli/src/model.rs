@@ -49,6 +49,10 @@ pub(crate) struct MachineArgs {
     /// feed-forward layer, or `auto`: skip once a hundred tokens show that it pays
     #[arg(long, value_name = "WAY", default_value = "auto", value_parser = zeros)]
     zeros: Zeros,
+    /// Run a model that was not trained ternary in its float weights, at their size and speed: what a conversion by training is
+    /// held against
+    #[arg(long)]
+    floats: bool,
     /// The file's I2_S tensors were written by bitnet.cpp on ARM (nothing in the file says so)
     #[arg(long)]
     pub(crate) i2s_arm: bool,
@@ -78,9 +82,9 @@ impl MachineArgs {
     }
 
     fn options(&self, threads: Option<usize>) -> Options {
-        let Self { packing, head, kv, activations, zeros, i2s_arm, no_mmap, .. } = *self;
+        let Self { packing, head, kv, activations, zeros, floats, i2s_arm, no_mmap, .. } = *self;
         let cpu = self.cpu.clone();
-        Options { cpu, threads, packing, head, kv, activations, zeros, i2s_arm, copy: no_mmap }
+        Options { cpu, threads, packing, head, kv, activations, zeros, floats, i2s_arm, copy: no_mmap }
     }
 }
 

@@ -2,16 +2,12 @@
 //! paper of BitNet a4.8 counts it: a zero of a projection's input leaves out a column; where the gate gives zero, the row of
 //! up is left out besides, whatever its input.
 
+mod count;
+
 use tern_kernels::{Activation, Activations};
 
 use crate::config::{Config, Inlet};
-use crate::error::Result;
 use crate::family::PROJECTIONS;
-use crate::forward::{Row, Scratch};
-use crate::generate::CHUNK;
-use crate::head::Logits;
-use crate::model::Model;
-use crate::sequence::Sequence;
 
 /// Sums over tokens and blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,17 +62,4 @@ impl Activity {
 
 fn share((part, all): (u64, u64)) -> f64 {
     part as f64 / all.max(1) as f64
-}
-
-impl Model {
-    /// Reads tokens as a text's and counts what of its ternary parameters takes part.
-    pub fn activity(&self, tokens: &[u32]) -> Result<Activity> {
-        let mut scratch = Scratch::counting();
-        let mut sequence = [Sequence::new(self, tokens.len())];
-        for chunk in tokens.chunks(CHUNK) {
-            let row = |&token: &u32| Row { sequence: 0, token, logits: Logits::None };
-            self.forward(&mut scratch, &mut sequence, &chunk.iter().map(row).collect::<Vec<_>>())?;
-        }
-        Ok(Activity { tokens: tokens.len() as u64, ..scratch.activity().copied().unwrap_or_default() })
-    }
 }

@@ -63,7 +63,8 @@ impl Model {
             Output::Stored(head) => head.as_ref().unwrap_or(&self.weights.embedding).bytes() as u64,
         };
         Cost {
-            trits: matrices().map(|matrix| matrix.blocks().len() as u64).sum(),
+            trits: matrices().map(|matrix| matrix.blocks().len() as u64).sum::<u64>()
+                + layers.iter().map(|layer| layer.float_bytes() as u64).sum::<u64>(),
             scales: matrices().map(|matrix| matrix.scale_bytes() as u64).sum::<u64>() + 4 * norms as u64,
             head,
             embedding: (self.weights.embedding.bytes() / config.vocab) as u64,

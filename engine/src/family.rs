@@ -9,6 +9,7 @@ mod gguf;
 mod hf;
 mod llama;
 mod minicpm;
+mod mistral;
 mod names;
 mod qwen2;
 mod qwen3;
@@ -95,6 +96,7 @@ pub const FAMILIES: &[&Family] = &[
     &fewer_bits::A48,
     &fewer_bits::V2,
     &llama::FAMILY,
+    &mistral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &minicpm::FAMILY,

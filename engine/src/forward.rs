@@ -18,7 +18,7 @@ use crate::head::{HeadBuffers, Logits};
 use crate::model::{Model, Turns};
 use crate::sequence::Sequence;
 use crate::units::{UnitReads, Way};
-use crate::weights::{Layer, Projection};
+use crate::weights::{Layer, Projection, Weight};
 
 /// One token on its way through the model.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,8 @@ struct Input {
     codes: Activations,
     /// `(rows, columns)`, where each projection norms it once more.
     normed: Vec<f32>,
+    /// `(outputs, rows)`, of products of floats.
+    beside: Vec<f32>,
 }
 
 impl Scratch {
@@ -270,7 +272,9 @@ impl Model {
         let (norm, input) = (Some(&layer.ffn_norm[..]), || at("feed-forward input"));
         if let Some(copies) = copies {
             self.project(&mut s.input, &s.x, norm, Inlet::GateUp, [(&layer.gate, &mut s.gate)], input)?;
-            copies.up(self.cpu, &self.pool, &mut s.input.codes, &layer.up.weight, &s.gate, &mut s.up);
+            if let Some(up) = layer.up.weight.ternary() {
+                copies.up(self.cpu, &self.pool, &mut s.input.codes, up, &s.gate, &mut s.up);
+            }
         } else {
             let halves = [(&layer.gate, &mut s.gate), (&layer.up, &mut s.up)];
             self.project(&mut s.input, &s.x, norm, Inlet::GateUp, halves, input)?;
@@ -356,12 +360,15 @@ impl Model {
     ) -> Result<()> {
         /// Of the norms in front of single projections, as they were trained.
         const INPUT_EPS: f32 = 1e-8;
+        const ALL: &str = "a model is of floats in all its matrices or in none";
         let cols = self.config.width(inlet);
         let mut list = list.map(|(projection, out)| {
             out.resize(x.len() / cols * projection.weight.rows(), 0.0);
             (projection, out)
         });
-        if self.config.graph.input_norms {
+        if let Some((Projection { weight: Weight::Floats(_), .. }, _)) = list.first() {
+            self.multiply_floats(input, x, cols, norm, &mut list);
+        } else if self.config.graph.input_norms {
             input.normed.clear();
             input.normed.extend_from_slice(x);
             if let Some(norm) = norm {
@@ -370,13 +377,15 @@ impl Model {
             for (projection, out) in &mut list {
                 let own = projection.norm.as_deref().map(|weight| Norm { weight, eps: INPUT_EPS });
                 self.quantise(&mut input.codes, &input.normed, cols, own, inlet, &at)?;
-                let product = Product { matrix: &projection.weight, out };
+                let product = Product { matrix: projection.weight.ternary().expect(ALL), out };
                 products(self.cpu, &self.pool, &mut input.codes, [product]);
             }
         } else {
             let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
             self.quantise(&mut input.codes, x, cols, norm, inlet, &at)?;
-            let list = list.each_mut().map(|(projection, out)| Product { matrix: &projection.weight, out });
+            let list = list
+                .each_mut()
+                .map(|(projection, out)| Product { matrix: projection.weight.ternary().expect(ALL), out });
             products(self.cpu, &self.pool, &mut input.codes, list);
         }
         for (projection, out) in list {
@@ -387,6 +396,28 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// The same projections of a model that is run in floats: nothing is rounded.
+    fn multiply_floats(
+        &self,
+        input: &mut Input,
+        x: &[f32],
+        cols: usize,
+        norm: Option<&[f32]>,
+        list: &mut [(&Projection, &mut Vec<f32>)],
+    ) {
+        let Input { normed, beside, .. } = input;
+        normed.clear();
+        normed.extend_from_slice(x);
+        if let Some(norm) = norm {
+            self.norm(normed, cols, norm);
+        }
+        for (projection, out) in list {
+            if let Weight::Floats(matrix) = &projection.weight {
+                matrix.product(self.cpu, &self.pool, normed, beside, out);
+            }
+        }
     }
 
     fn quantise(

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tern_kernels::{Cpu, Intake, KvFormat, Memory, Packing, Pool, Rounding, default_threads};
+use tern_kernels::{Cpu, Intake, KvFormat, Memory, Packing, Pool, Rounding, Ternary, default_threads};
 
 use crate::clock::Instant;
 use crate::config::{Config, Inlet, Scheme};
@@ -14,7 +14,7 @@ use crate::file::{self, File, OpenOptions};
 use crate::rope::Rope;
 use crate::tokenizer::Tokenizer;
 use crate::units::{Units, Zeros};
-use crate::weights::{Head, Loader, Output, Weights};
+use crate::weights::{Head, Layer, Loader, Output, Weights};
 
 /// How a model is loaded and run. The default suits this machine; every field can be set by itself:
 ///
@@ -52,6 +52,9 @@ pub struct Options {
     pub activations: Option<Rounding>,
     /// Whether zeros behind closed gates are read when a text is written alone.
     pub zeros: Zeros,
+    /// Run the float weights of a model that was not trained ternary as they are, at their size and without the speed of ternary
+    /// products: a teacher, or what a ternary model is held against. A ternary model is run as ever.
+    pub floats: bool,
     /// Read I2_S tensors in the 64-element order of ARM builds.
     pub i2s_arm: bool,
     /// Read the file into memory at once instead of mapping it, so that it may change afterwards.
@@ -135,6 +138,7 @@ impl Model {
             packing: options.packing,
             quickest: Packing::quickest(cpu),
             head: options.head,
+            floats: options.floats,
         }
         .load()?;
         let mut sources: Vec<Weak<dyn Memory>> = Vec::new();
@@ -202,7 +206,7 @@ impl Model {
     }
     /// Returns the packing of its weights in memory.
     pub fn packing(&self) -> Packing {
-        self.weights.layers.first().map_or(Packing::I2, |layer| layer.q.weight.packing())
+        self.weights.layers.iter().flat_map(Layer::matrices).next().map_or(Packing::I2, Ternary::packing)
     }
     /// Tells whether it is known how texts written alone are computed from now on, while they stay as they are: with
     /// [`Zeros::Auto`] that takes a hundred tokens and some more, in models with ReLU².

@@ -67,8 +67,8 @@ pub(crate) struct Copies {
 
 impl Copies {
     fn of(cpu: Cpu, pool: &Pool, layer: &Layer) -> Option<Self> {
-        let up = ByRow::of(pool, &layer.up.weight)?;
-        Some(Self { up, down: ByColumn::of(cpu, pool, &layer.down.weight)? })
+        let up = ByRow::of(pool, layer.up.weight.ternary()?)?;
+        Some(Self { up, down: ByColumn::of(cpu, pool, layer.down.weight.ternary()?)? })
     }
 }
 
@@ -291,7 +291,9 @@ impl Choice {
 fn packed(layers: &[Layer]) -> u64 {
     layers
         .iter()
-        .map(|layer| (layer.up.weight.blocks().len() + layer.down.weight.blocks().len()) as u64)
+        .flat_map(|layer| [&layer.up, &layer.down])
+        .filter_map(|projection| projection.weight.ternary())
+        .map(|matrix| matrix.blocks().len() as u64)
         .sum()
 }
 

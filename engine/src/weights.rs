@@ -88,20 +88,53 @@ pub(crate) struct Layer {
     pub ffn_post_norm: Option<Vec<f32>>,
 }
 
-/// A ternary matrix and what some families put around it.
+/// A matrix of a block.
+#[derive(Debug)]
+pub(crate) enum Weight {
+    Ternary(Ternary),
+    /// Of a float model that is run as it is.
+    Floats(Dense),
+}
+
+impl Weight {
+    pub(crate) fn ternary(&self) -> Option<&Ternary> {
+        match self {
+            Weight::Ternary(matrix) => Some(matrix),
+            Weight::Floats(_) => None,
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Weight::Ternary(matrix) => matrix.rows(),
+            Weight::Floats(matrix) => matrix.tensor.rows(),
+        }
+    }
+}
+
+/// A matrix and what some families put around it.
 #[derive(Debug)]
 pub(crate) struct Projection {
     /// `(columns)`: the norm of its own input.
     pub norm: Option<Vec<f32>>,
-    pub weight: Ternary,
+    pub weight: Weight,
     /// `(rows)`.
     pub bias: Option<Vec<f32>>,
 }
 
 impl Layer {
     /// Its ternary matrices.
-    pub(crate) fn matrices(&self) -> [&Ternary; 7] {
-        self.projections().map(|projection| &projection.weight)
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Ternary> {
+        self.projections().into_iter().filter_map(|projection| projection.weight.ternary())
+    }
+
+    /// Bytes of its matrices of floats.
+    pub(crate) fn float_bytes(&self) -> usize {
+        let bytes = |projection: &Projection| match &projection.weight {
+            Weight::Ternary(_) => 0,
+            Weight::Floats(matrix) => matrix.bytes(),
+        };
+        self.projections().into_iter().map(bytes).sum()
     }
 
     fn projections(&self) -> [&Projection; 7] {
@@ -157,6 +190,37 @@ impl Dense {
         Ok(())
     }
 
+    /// `out[t, r] = row r · x[t]` for rows of `x` and all of the matrix, on all threads. An output is the same sum alone and beside
+    /// others, on every instruction set.
+    pub(crate) fn product(&self, cpu: Cpu, pool: &Pool, x: &[f32], beside: &mut Vec<f32>, out: &mut [f32]) {
+        /// Rows that a thread takes at a time.
+        const PIECE: usize = 16;
+        let (rows, count, cols) = (self.tensor.rows(), x.len() / self.cols, self.cols);
+        let (format, len) = self.plain().expect("the loader lets no other through");
+        let bytes = |row: usize, count: usize| &self.tensor.bytes[row * len..][..count * len];
+        if count == 1 {
+            pool.for_chunks(out, PIECE, |piece, out| {
+                dots(cpu, format, bytes(piece * PIECE, out.len()), x, out)
+            });
+            return;
+        }
+        // A row is read and made floats of once for all of `x`.
+        beside.resize(rows * count, 0.0);
+        pool.for_chunks(beside, PIECE * count, |piece, out| {
+            let mut row = vec![0f32; cols];
+            for (r, out) in out.chunks_exact_mut(count).enumerate() {
+                decode(cpu, format, bytes(piece * PIECE + r, 1), &mut row);
+                for (x, out) in x.chunks_exact(cols).zip(out) {
+                    *out = dot(cpu, &row, x);
+                }
+            }
+        });
+        let beside = &*beside;
+        pool.for_chunks(out, rows, |t, out| {
+            out.iter_mut().enumerate().for_each(|(r, out)| *out = beside[r * count + t]);
+        });
+    }
+
     /// The format of numbers that are nothing but stored, and the bytes of a row.
     fn plain(&self) -> Option<(FloatFormat, usize)> {
         let format = match self.tensor.encoding {
@@ -209,6 +273,8 @@ pub(crate) struct Loader<'a> {
     /// The packing for weights that do not come packed, unless one is asked for.
     pub quickest: Packing,
     pub head: Head,
+    /// Float weights of a model that was not trained ternary are used as they are.
+    pub floats: bool,
 }
 
 impl Loader<'_> {
@@ -223,6 +289,8 @@ impl Loader<'_> {
         let output = match self.head {
             _ if self.detected.config.pooling.is_some() && own_head.is_none() => Output::None,
             Head::Stored => Output::Stored(own_head),
+            // What is run in floats is run so to its end.
+            Head::Int8 if self.are_floats()? => Output::Stored(own_head),
             // Trits are less to read than int8 rows and the screen before them.
             Head::Int8 | Head::Ternary if codec::is_ternary(&head.tensor) => {
                 Output::Ternary(self.packed(&head.tensor)?)
@@ -257,7 +325,7 @@ impl Loader<'_> {
             let bias =
                 biased.then(|| self.vector(&format!("blk.{layer}.{module}.bias"), rows)).transpose()?;
             let norm = some(graph.input_norms, &format!("{module}_norm_in"), cols)?;
-            Ok(Projection { norm, weight: self.ternary(&name(module), rows, cols)?, bias })
+            Ok(Projection { norm, weight: self.weight(&name(module), rows, cols)?, bias })
         };
         let head_norms = match graph.head_norms {
             true => {
@@ -319,8 +387,29 @@ impl Loader<'_> {
         Ok(Dense { tensor: tensor.clone(), cols })
     }
 
-    fn ternary(&self, canonical: &str, rows: usize, cols: usize) -> Result<Ternary> {
-        self.packed(self.tensor(canonical, &[rows, cols])?)
+    fn weight(&self, canonical: &str, rows: usize, cols: usize) -> Result<Weight> {
+        let tensor = self.tensor(canonical, &[rows, cols])?;
+        if !self.are_floats()? {
+            return self.packed(tensor).map(Weight::Ternary);
+        }
+        let matrix = Dense { tensor: tensor.clone(), cols };
+        match matrix.plain() {
+            Some(_) => Ok(Weight::Floats(matrix)),
+            None => Err(self
+                .file
+                .error(&tensor.name, "expected f32, f16 or bf16 weights of a model that is run in floats")),
+        }
+    }
+
+    /// Whether the model is a float model that is to be run as it is: told by its first matrix.
+    fn are_floats(&self) -> Result<bool> {
+        if !self.floats || self.detected.trained_ternary {
+            return Ok(false);
+        }
+        let name = self.detected.name("blk.0.attn_q.weight");
+        let Some(tensor) = self.file.tensor(&name) else { return Ok(false) };
+        let trits = Trits::open(tensor).map_err(|what| self.file.error(&tensor.name, what))?;
+        Ok(!trits.is_exact())
     }
 
     /// A matrix of trits as the kernels want it.
@@ -339,8 +428,8 @@ impl Loader<'_> {
         }
         let trits = Trits::open(tensor).map_err(error)?;
         if !trits.is_exact() && !self.detected.trained_ternary {
-            let what = "float weights of a model that was not trained ternary; `tern convert --lossy` rounds them all \
-                        the same, at a great loss of quality";
+            let what = "float weights of a model that was not trained ternary; `--floats` runs them as they are, and \
+                        `tern convert --lossy` rounds them all the same, at a great loss of quality";
             return Err(error(what.to_owned()));
         }
         let packing = self.packing.unwrap_or(self.quickest);

@@ -57,7 +57,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path, *, name, threads=None, context=None, parallel=16, kv=None, kv_memory=None, cpu=None, packing=None,
-        head=None, activations=None, zeros=None, pooling=None, copy=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST, grammar_process=Vec::new()))]
+        head=None, activations=None, zeros=None, pooling=None, copy=false, floats=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST, grammar_process=Vec::new()))]
     #[expect(clippy::too_many_arguments, reason = "keywords")]
     fn new(
         py: Python<'_>,
@@ -75,6 +75,7 @@ impl Engine {
         zeros: Option<&str>,
         pooling: Option<&str>,
         copy: bool,
+        floats: bool,
         i2s_arm: bool,
         draft: Option<PathBuf>,
         draft_tokens: usize,
@@ -99,6 +100,7 @@ impl Engine {
                 &Rounding::ALL.map(Rounding::name),
             )?,
             zeros: named("zeros", zeros, Zeros::from_name, &Zeros::ALL.map(Zeros::name))?.unwrap_or_default(),
+            floats,
             i2s_arm,
             copy,
         };

@@ -93,6 +93,7 @@ class Model:
         zeros: Optional[str] = None,
         pooling: Optional[str] = None,
         mmap: bool = True,
+        floats: bool = False,
         i2s_arm: bool = False,
         draft: Optional[Path] = None,
         draft_tokens: int = 15,
@@ -101,8 +102,8 @@ class Model:
         word = os.fspath(path)
         self._options = dict(
             path=word, n_ctx=n_ctx, threads=threads, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu,
-            packing=packing, head=head, activations=activations, zeros=zeros, pooling=pooling, mmap=mmap, i2s_arm=i2s_arm,
-            draft=None if draft is None else os.fspath(draft), draft_tokens=draft_tokens, name=name,
+            packing=packing, head=head, activations=activations, zeros=zeros, pooling=pooling, mmap=mmap, floats=floats,
+            i2s_arm=i2s_arm, draft=None if draft is None else os.fspath(draft), draft_tokens=draft_tokens, name=name,
         )
         self.path = _tern.find(word)
         trial = [sys.executable, "-I", "-S", "-c", _TRIAL, _tern.__file__] if sys.executable else []
@@ -110,8 +111,8 @@ class Model:
             self.path,
             name=name or os.path.splitext(os.path.basename(word.rstrip("/")))[0] or "model",
             threads=threads, context=n_ctx, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu, packing=packing,
-            head=head, activations=activations, zeros=zeros, pooling=pooling, copy=not mmap, i2s_arm=i2s_arm,
-            draft=None if draft is None else _tern.find(os.fspath(draft)), draft_tokens=draft_tokens, grammar_process=trial,
+            head=head, activations=activations, zeros=zeros, pooling=pooling, copy=not mmap, floats=floats,
+            i2s_arm=i2s_arm, draft=None if draft is None else _tern.find(os.fspath(draft)), draft_tokens=draft_tokens, grammar_process=trial,
         )
         sizes = self._engine.sizes()
         self.n_ctx, self.n_ctx_train, self.n_vocab, self.dim, self.n_layers, self.threads, self.family = sizes

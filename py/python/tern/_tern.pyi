@@ -27,6 +27,7 @@ class Engine:
         zeros: Optional[str] = None,
         pooling: Optional[str] = None,
         copy: bool = False,
+        floats: bool = False,
         i2s_arm: bool = False,
         draft: Optional[str | PathLike[str]] = None,
         draft_tokens: int = 15,

@@ -39,7 +39,7 @@ fn listed(json: &Json, value: &Value) -> Result<Vec<bool>> {
     kinds.iter().map(kind).collect()
 }
 
-/// What files of before `layer_types` mean: every sixth of Gemma's layers sees all, and of Qwen's those up to
+/// What files of before `layer_types` mean: Mistral's window is every layer's, every sixth of Gemma's layers sees all, and of Qwen's those up to
 /// `max_window_layers` where `use_sliding_window` says that there is a window.
 fn implied(json: &Json, family: &Family, layers: usize) -> Result<Vec<bool>> {
     if family.gemma && json.get("sliding_window").is_some() {
@@ -57,6 +57,9 @@ fn implied(json: &Json, family: &Family, layers: usize) -> Result<Vec<bool>> {
         }
         let first = json.needed_size("max_window_layers")?;
         return Ok((0..layers).map(|layer| layer >= first).collect());
+    }
+    if family.model_types.contains(&"mistral") && json.get("sliding_window").is_some() {
+        return Ok(vec![true; layers]);
     }
     let windowless = json.get("use_sliding_window").is_some();
     match json.get("sliding_window").filter(|_| !windowless) {
