@@ -1,6 +1,7 @@
 //! What share of a model's parameters takes part when it reads a text.
 
 use std::fmt::{Display, Write};
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -14,10 +15,19 @@ pub(super) fn read(file: &File, path: &Path) -> Outcome<Activity> {
     /// The share does not change much after so many.
     const TOKENS: usize = 4096;
     let wrong = |what: &dyn Display| Failure::failed(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path).map_err(|e| wrong(&e))?;
+    opened.take(16 * TOKENS as u64).read_to_end(&mut bytes).map_err(|e| wrong(&e))?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        // The last character was cut.
+        Err(e) if e.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default()
+        }
+        Err(e) => return Err(wrong(&e)),
+    };
     let model = Model::from_file(file, &Options::default())?;
-    let end = text.floor_char_boundary(16 * TOKENS);
-    let mut ids = model.tokenizer()?.encode(&text[..end], true, Specials::Text)?;
+    let mut ids = model.tokenizer()?.encode(text, true, Specials::Text)?;
     ids.truncate(TOKENS.min(model.config().context));
     if text.is_empty() || ids.is_empty() {
         return Err(wrong(&"expected a text, found nothing"));
