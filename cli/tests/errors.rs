@@ -167,13 +167,13 @@ fn a_foreign_architecture_names_its_file_without_escapes() {
     let config = folder.path().join("config.json");
     let mut json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
-    json["architectures"] = serde_json::json!(["MistralForCausalLM"]);
+    json["architectures"] = serde_json::json!(["Phi3ForCausalLM"]);
     std::fs::write(&config, json.to_string()).unwrap();
     let done = run(&["run", folder.path().to_str().unwrap(), "Hello"]);
     fails_well(&["run"], &done);
     let start = format!("error: {}: key `architectures`: expected one of ", config.display());
     assert!(done.stderr.starts_with(&start), "{}", done.stderr);
-    assert!(done.stderr.ends_with("found [\"MistralForCausalLM\"]\n"), "{}", done.stderr);
+    assert!(done.stderr.ends_with("found [\"Phi3ForCausalLM\"]\n"), "{}", done.stderr);
 }
 
 #[test]

@@ -73,8 +73,9 @@ fn guesses_ahead_change_no_text() {
             let write = |flags: &[&str]| {
                 let base = ["run", PAGE, prompt, "--temp", temperature, "--seed", "5", "-n", "150", "--json"];
                 let json = run(&[&base[..], flags].concat()).json();
-                let count =
-                    |name: &str| json["drafts"][name].as_u64().unwrap_or_else(|| panic!("{name}: {json}"));
+                let count = |name: &str| {
+                    json["timings"]["drafts"][name].as_u64().unwrap_or_else(|| panic!("{name}: {json}"))
+                };
                 assert!(count("draft_n_accepted") <= count("draft_n"), "{json}");
                 (json["ids"].clone(), count("draft_n"))
             };

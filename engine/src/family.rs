@@ -189,7 +189,9 @@ impl Detected {
 
 /// The families' GGUF architectures, for messages.
 fn known_gguf() -> String {
-    let names: Vec<_> =
+    let mut names: Vec<_> =
         FAMILIES.iter().flat_map(|family| family.gguf).map(|name| format!("`{name}`")).collect();
+    // Mistral's files call themselves `llama`, too.
+    names.dedup();
     names.join(", ")
 }
