@@ -235,7 +235,8 @@ fn attention_equals_its_definition() {
         let heads = Heads { query, kv, dim, pairing };
         let input = Input::random(heads, 600, index as u64);
         // Rounding of queries and weights to 14 bits is all that codes add to what the cache has lost.
-        for format in formats() {
+        // Keys and values are kept apart in code, too: of two formats at once a few shapes say enough.
+        for format in formats().into_iter().filter(|format| index < 2 || format.keys == format.values) {
             let floats = |kept| matches!(kept, Kept::F32 | Kept::F16);
             let bound = if floats(format.keys) && floats(format.values) { 2e-6 } else { 2e-3 };
             let got = Machine::new(Cpu::best(), 2, format).alone(&input, 600);
@@ -290,7 +291,10 @@ fn threads_pieces_and_instruction_sets_do_not_change_a_bit() {
         for format in formats() {
             let want = bits(&Machine::new(Cpu::best(), 1, format).alone(&input, 300));
             for cpu in Cpu::available() {
-                for (threads, piece) in [(1, 300), (2, 300), (3, 1), (1, 7), (2, 131), (40, 150)] {
+                // Of two formats at once the hardest cuts say enough.
+                let ways = [(3, 1), (2, 131), (1, 300), (2, 300), (1, 7), (40, 150)];
+                let ways = if format.keys == format.values { &ways[..] } else { &ways[..2] };
+                for &(threads, piece) in ways {
                     let got = bits(&Machine::new(cpu, threads, format).alone(&input, piece));
                     assert!(
                         got == want,
