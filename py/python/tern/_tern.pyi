@@ -30,7 +30,7 @@ class Engine:
         floats: bool = False,
         i2s_arm: bool = False,
         draft: Optional[str | PathLike[str]] = None,
-        draft_tokens: int = 15,
+        draft_tokens: int = ...,
         grammar_process: Sequence[str] = ...,
     ) -> Engine: ...
     def ask(self, path: str, body: bytes) -> tuple[int, bytes]: ...
@@ -98,7 +98,7 @@ def train(
     flags: Sequence[tuple[str, str]],
     callback: Optional[Callable[[str], Any]] = None,
     listen: Optional[str] = None,
-    token: str = "",
+    token: str = ...,
 ) -> tuple[str, bool]: ...
 def train_worker(address: str, token: str, threads: int, patience: float) -> int: ...
 def try_grammars() -> None: ...

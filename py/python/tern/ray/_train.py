@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, Callable, Mapping, Optional, Union
 
-import ray
+import ray  # type: ignore[import-not-found,unused-ignore]
 
 import tern
 from tern._model import Path
@@ -33,7 +33,7 @@ def train(
     if workers < 1:
         raise ValueError(f"workers={workers}: expected at least 1")
     token = secrets.token_hex(16)
-    address = host or ray.util.get_node_ip_address()
+    address = host or ray.util.get_node_ip_address()  # type: ignore[no-untyped-call,unused-ignore]
     actor = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=-1)(TrainWorker)
     hired: list[Any] = []
     computing: list[Any] = []
