@@ -369,11 +369,7 @@ impl Model {
         if let Some((Projection { weight: Weight::Floats(_), .. }, _)) = list.first() {
             self.multiply_floats(input, x, cols, norm, &mut list);
         } else if self.config.graph.input_norms {
-            input.normed.clear();
-            input.normed.extend_from_slice(x);
-            if let Some(norm) = norm {
-                self.norm(&mut input.normed, cols, norm);
-            }
+            self.norm_into(&mut input.normed, x, cols, norm);
             for (projection, out) in &mut list {
                 let own = projection.norm.as_deref().map(|weight| Norm { weight, eps: INPUT_EPS });
                 self.quantise(&mut input.codes, &input.normed, cols, own, inlet, &at)?;
@@ -408,11 +404,7 @@ impl Model {
         list: &mut [(&Projection, &mut Vec<f32>)],
     ) {
         let Input { normed, beside, .. } = input;
-        normed.clear();
-        normed.extend_from_slice(x);
-        if let Some(norm) = norm {
-            self.norm(normed, cols, norm);
-        }
+        self.norm_into(normed, x, cols, norm);
         for (projection, out) in list {
             if let Weight::Floats(matrix) = &projection.weight {
                 matrix.product(self.cpu, &self.pool, normed, beside, out);
@@ -436,6 +428,15 @@ impl Model {
     /// Norms `x` where it lies; a row of `width` is one or more times as wide as the norm.
     fn norm(&self, x: &mut [f32], width: usize, weight: &[f32]) {
         self.pool.for_chunks(x, width, |_, x| rms_norm_here(self.cpu, x, weight, self.config.norm_eps));
+    }
+
+    /// `out` becomes `x`, rows of `width`, normed where there is a norm.
+    fn norm_into(&self, out: &mut Vec<f32>, x: &[f32], width: usize, norm: Option<&[f32]>) {
+        out.clear();
+        out.extend_from_slice(x);
+        if let Some(norm) = norm {
+            self.norm(out, width, norm);
+        }
     }
 
     /// `x += out`, rows of `dim`; `out` is normed first where there is a norm, and scaled.

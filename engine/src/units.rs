@@ -70,9 +70,7 @@ impl Copies {
         let up = ByRow::of(pool, layer.up.weight.ternary()?)?;
         Some(Self { up, down: ByColumn::of(cpu, pool, layer.down.weight.ternary()?)? })
     }
-}
 
-impl Copies {
     /// The outputs of `up` whose gate is open; the others are 0, as what is multiplied with a closed gate may be.
     pub(crate) fn up(
         &self,

@@ -286,11 +286,12 @@ impl Loader<'_> {
             None => None,
         };
         let head = own_head.as_ref().unwrap_or(&embedding);
+        let floats = self.are_floats()?;
         let output = match self.head {
             _ if self.detected.config.pooling.is_some() && own_head.is_none() => Output::None,
             Head::Stored => Output::Stored(own_head),
             // What is run in floats is run so to its end.
-            Head::Int8 if self.are_floats()? => Output::Stored(own_head),
+            Head::Int8 if floats => Output::Stored(own_head),
             // Trits are less to read than int8 rows and the screen before them.
             Head::Int8 | Head::Ternary if codec::is_ternary(&head.tensor) => {
                 Output::Ternary(self.packed(&head.tensor)?)
@@ -306,13 +307,13 @@ impl Loader<'_> {
         };
         Ok(Weights {
             embedding,
-            layers: (0..layers).map(|layer| self.layer(layer)).collect::<Result<_>>()?,
+            layers: (0..layers).map(|layer| self.layer(layer, floats)).collect::<Result<_>>()?,
             norm: self.vector("output_norm.weight", dim)?,
             output,
         })
     }
 
-    fn layer(&self, layer: usize) -> Result<Layer> {
+    fn layer(&self, layer: usize, floats: bool) -> Result<Layer> {
         let Config { dim, hidden, head_dim, sub_norms, ref graph, .. } = self.detected.config;
         let (q_dim, kv_dim) = (self.detected.config.q_dim(), self.detected.config.kv_dim());
         let name = |module: &str| format!("blk.{layer}.{module}.weight");
@@ -325,7 +326,7 @@ impl Loader<'_> {
             let bias =
                 biased.then(|| self.vector(&format!("blk.{layer}.{module}.bias"), rows)).transpose()?;
             let norm = some(graph.input_norms, &format!("{module}_norm_in"), cols)?;
-            Ok(Projection { norm, weight: self.weight(&name(module), rows, cols)?, bias })
+            Ok(Projection { norm, weight: self.weight(&name(module), rows, cols, floats)?, bias })
         };
         let head_norms = match graph.head_norms {
             true => {
@@ -387,9 +388,9 @@ impl Loader<'_> {
         Ok(Dense { tensor: tensor.clone(), cols })
     }
 
-    fn weight(&self, canonical: &str, rows: usize, cols: usize) -> Result<Weight> {
+    fn weight(&self, canonical: &str, rows: usize, cols: usize, floats: bool) -> Result<Weight> {
         let tensor = self.tensor(canonical, &[rows, cols])?;
-        if !self.are_floats()? {
+        if !floats {
             return self.packed(tensor).map(Weight::Ternary);
         }
         let matrix = Dense { tensor: tensor.clone(), cols };
@@ -401,7 +402,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Whether the model is a float model that is to be run as it is: told by its first matrix.
+    /// Whether the model is a float model that is to be run as it is: told by its first matrix, all of which is read
+    /// for it.
     fn are_floats(&self) -> Result<bool> {
         if !self.floats || self.detected.trained_ternary {
             return Ok(false);

@@ -4,6 +4,8 @@
 //!
 //! `cargo run --release -p tern-kernels --example groups [THREADS] [NAME] [ROUNDS]` (a set's name, to see one only)
 
+mod trits;
+
 use std::time::Instant;
 
 use tern_kernels::{Activations, Cpu, Packing, Pool, Rounding, Scales, Ternary};
@@ -57,15 +59,7 @@ fn matrix(packing: Packing, size: usize, pool: &Pool) -> Ternary {
             values: (0..ROWS * COLS / size).map(|i| (i % 61) as f32 / 1024.0).collect(),
         },
     };
-    Ternary::pack(packing, ROWS, COLS, scales, pool, |row, out| {
-        let mut state = row as u32 * 2 + 1;
-        for trit in out {
-            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-            *trit = ((state >> 16) % 3) as i8 - 1;
-        }
-        Ok::<(), ()>(())
-    })
-    .expect("packing cannot fail")
+    trits::matrix(packing, ROWS, COLS, scales, pool)
 }
 
 fn speed(cpu: Cpu, pool: &Pool, rounding: Rounding, matrices: &[Ternary], tokens: usize) -> f64 {

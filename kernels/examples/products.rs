@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p tern-kernels --example products [THREADS] [NAME]` (a set's name, to see one only)
 
+mod trits;
+
 use std::time::{Duration, Instant};
 
 use tern_kernels::{Activations, Cpu, Packing, Pool, Scales, Ternary};
@@ -15,8 +17,9 @@ fn main() {
     for cpu in Cpu::available().into_iter().filter(|cpu| args.get(2).is_none_or(|name| cpu.name() == name)) {
         for packing in Packing::ALL {
             // 200 matrices (0.8 GB) are far larger than any cache; a small one stays in it.
-            let many: Vec<Ternary> = (0..200).map(|_| matrix(packing, rows, cols, &pool)).collect();
-            let small = matrix(packing, 1024, cols, &pool);
+            let many: Vec<Ternary> =
+                (0..200).map(|_| trits::matrix(packing, rows, cols, Scales::One(0.02), &pool)).collect();
+            let small = trits::matrix(packing, 1024, cols, Scales::One(0.02), &pool);
             print!("{:>8} {}", cpu.name(), packing.name());
             for (label, matrices, tokens) in [
                 ("memory, 1 token", &many[..], 1),
@@ -35,18 +38,6 @@ fn main() {
             println!();
         }
     }
-}
-
-fn matrix(packing: Packing, rows: usize, cols: usize, pool: &Pool) -> Ternary {
-    Ternary::pack(packing, rows, cols, Scales::One(0.02), pool, |row, out| {
-        let mut state = row as u32 * 2 + 1;
-        for trit in out {
-            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-            *trit = ((state >> 16) % 3) as i8 - 1;
-        }
-        Ok::<(), ()>(())
-    })
-    .expect("packing cannot fail")
 }
 
 fn speed(cpu: Cpu, pool: &Pool, matrices: &[Ternary], tokens: usize) -> f64 {

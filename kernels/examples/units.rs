@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p tern-kernels --example units [THREADS] [SET]`
 
+mod trits;
+
 use std::time::Instant;
 
 use tern_kernels::{Activations, ByColumn, ByRow, Cpu, Packing, Pool, Random, Scales, Ternary};
@@ -14,8 +16,10 @@ fn main() {
     let pool = Pool::new(threads);
     let (dim, hidden, layers) = (2560, 6912, 64);
     for packing in Packing::ALL {
-        let ups: Vec<Ternary> = (0..layers).map(|_| matrix(packing, hidden, dim, &pool)).collect();
-        let downs: Vec<Ternary> = (0..layers).map(|_| matrix(packing, dim, hidden, &pool)).collect();
+        let ups: Vec<Ternary> =
+            (0..layers).map(|_| trits::matrix(packing, hidden, dim, Scales::One(0.02), &pool)).collect();
+        let downs: Vec<Ternary> =
+            (0..layers).map(|_| trits::matrix(packing, dim, hidden, Scales::One(0.02), &pool)).collect();
         let start = Instant::now();
         let rows: Vec<ByRow> = ups.iter().map(|up| ByRow::of(&pool, up).expect("memory")).collect();
         let by_row = start.elapsed() / layers as u32;
@@ -62,16 +66,4 @@ fn main() {
             );
         }
     }
-}
-
-fn matrix(packing: Packing, rows: usize, cols: usize, pool: &Pool) -> Ternary {
-    Ternary::pack(packing, rows, cols, Scales::One(0.02), pool, |row, out| {
-        let mut state = row as u32 * 2 + 1;
-        for trit in out {
-            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-            *trit = ((state >> 16) % 3) as i8 - 1;
-        }
-        Ok::<(), ()>(())
-    })
-    .expect("packing cannot fail")
 }

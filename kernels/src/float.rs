@@ -57,6 +57,14 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { value }
 }
 
+/// The largest magnitude; infinite where a value is not finite.
+#[inline(always)]
+pub(crate) fn magnitude(values: impl Iterator<Item = f32>) -> f32 {
+    // As integers the magnitudes of floats are in the floats' order, with infinity and NaN on top.
+    let top = values.fold(0u32, |top, value| top.max(value.to_bits() & 0x7fff_ffff));
+    f32::from_bits(top.min(f32::INFINITY.to_bits()))
+}
+
 /// How the elements of a row of floats are stored, little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloatFormat {

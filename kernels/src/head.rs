@@ -21,6 +21,7 @@ use std::sync::Mutex;
 use crate::buffer::Buffer;
 use crate::bytes::Bytes;
 use crate::cpu::{Cpu, Kernel};
+use crate::float::magnitude;
 use crate::isa::Isa;
 use crate::packing::ROWS;
 use crate::pool::{Disjoint, Pool, Shares};
@@ -159,11 +160,11 @@ impl Kernel for Encode<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> Option<(f32, f32)> {
-        let top = self.values.iter().fold(0u32, |top, x| top.max(x.to_bits() & 0x7fff_ffff));
-        if top >= f32::INFINITY.to_bits() {
+        let top = magnitude(self.values.iter().copied());
+        if top == f32::INFINITY {
             return None;
         }
-        let scale = 127.0 / f32::from_bits(top).max(1e-30);
+        let scale = 127.0 / top.max(1e-30);
         for (code, x) in self.codes.iter_mut().zip(self.values) {
             *code = round(x * scale) as u8;
         }

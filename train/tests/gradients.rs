@@ -218,10 +218,31 @@ fn attention_within_documents() {
 
 #[test]
 fn linear_of_the_float_twin() {
-    let (rows, inputs, outputs) = (9, 21, 17);
+    check_floats([9, 21, 17], Rounding::Token.into());
+}
+
+#[test]
+fn hadamard_before_a_linear() {
+    for block in [1, 2, 8, 16] {
+        check_floats([5, 48, 7], Intake { rounding: Rounding::Int4, block });
+    }
+}
+
+/// A linear layer of floats, which are transformed and not rounded, by its definition and by differences.
+fn check_floats([rows, inputs, outputs]: [usize; 3], intake: Intake) {
+    let block = intake.block;
     let (x, w, g) = (values(1, rows * inputs), values(2, outputs * inputs), values(3, rows * outputs));
+    // The matrix by its definition: an entry is -1 where the indices have an odd number of common bits.
+    let turned = |x: &[f64]| -> Vec<f64> {
+        let one = |x: &[f64], row: usize| {
+            let signed = |(col, x): (usize, &f64)| if (row & col).count_ones() % 2 == 1 { -x } else { *x };
+            x.iter().enumerate().map(signed).sum::<f64>() / (block as f64).sqrt()
+        };
+        x.chunks(block).flat_map(|x| (0..block).map(move |row| one(x, row))).collect()
+    };
     let forward = |x: &[f64], w: &[f64]| {
-        let y = x
+        let turned = turned(x);
+        let y = turned
             .chunks(inputs)
             .flat_map(|x| w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(x, w)| x * w).sum()));
         dot(&y.collect::<Vec<f64>>(), &g)
@@ -230,7 +251,7 @@ fn linear_of_the_float_twin() {
     let by_w = differences(&w, |w| forward(&wide(&x), w));
     everywhere(|on| {
         let (mut input, mut weight) = (Input::new(Quantiser::Float), Weight::new(Quantiser::Float));
-        input.set(on, Rounding::Token, &x, inputs, None).unwrap();
+        input.set(on, intake, &x, inputs, None).unwrap();
         weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
         let mut y = vec![0.0; rows * outputs];
         linear::forward(on, &mut input, [(&weight, &mut y)]);
@@ -238,6 +259,7 @@ fn linear_of_the_float_twin() {
         let (mut dx, mut dw, mut room) = (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()], Room::default());
         room.begin(on, &input);
         room.backward(on, &input, &weight, &w, &g, &mut dw, &mut dx, false);
+        on.hadamard(&mut dx, inputs, block);
         assert_close("dx", &dx, &by_x);
         assert_close("dw", &dw, &by_w);
     });
@@ -414,46 +436,6 @@ fn fewer_bits_are_straight_through_as_pytorch_has_it() {
                     );
                 }
             }
-        });
-    }
-}
-
-#[test]
-fn hadamard_before_a_linear() {
-    let (rows, inputs, outputs) = (5, 48, 7);
-    let (x, w, g) = (values(1, rows * inputs), values(2, outputs * inputs), values(3, rows * outputs));
-    // The matrix by its definition: an entry is -1 where the indices have an odd number of common bits.
-    let turned = |x: &[f64], block: usize| -> Vec<f64> {
-        let one = |x: &[f64], row: usize| {
-            let signed = |(col, x): (usize, &f64)| if (row & col).count_ones() % 2 == 1 { -x } else { *x };
-            x.iter().enumerate().map(signed).sum::<f64>() / (block as f64).sqrt()
-        };
-        x.chunks(block).flat_map(|x| (0..block).map(move |row| one(x, row))).collect()
-    };
-    for block in [1, 2, 8, 16] {
-        let forward = |x: &[f64], w: &[f64]| {
-            let turned = turned(x, block);
-            let y = turned
-                .chunks(inputs)
-                .flat_map(|x| w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(x, w)| x * w).sum()));
-            dot(&y.collect::<Vec<f64>>(), &g)
-        };
-        let by_x = differences(&x, |x| forward(x, &wide(&w)));
-        let by_w = differences(&w, |w| forward(&wide(&x), w));
-        everywhere(|on| {
-            let (mut input, mut weight) = (Input::new(Quantiser::Float), Weight::new(Quantiser::Float));
-            input.set(on, Intake { rounding: Rounding::Int4, block }, &x, inputs, None).unwrap();
-            weight.prepare(on, &w, inputs, &mut Vec::new()).unwrap();
-            let mut y = vec![0.0; rows * outputs];
-            linear::forward(on, &mut input, [(&weight, &mut y)]);
-            assert!((dot(&wide(&y), &g) - forward(&wide(&x), &wide(&w))).abs() < 1e-3);
-            let (mut dx, mut dw, mut room) =
-                (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()], Room::default());
-            room.begin(on, &input);
-            room.backward(on, &input, &weight, &w, &g, &mut dw, &mut dx, false);
-            on.hadamard(&mut dx, inputs, block);
-            assert_close("dx", &dx, &by_x);
-            assert_close("dw", &dw, &by_w);
         });
     }
 }

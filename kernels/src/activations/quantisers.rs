@@ -2,13 +2,11 @@
 //! numbers and magnitudes are found by comparing, and means are summed in f64 in one order.
 
 use super::Row;
+use crate::float::magnitude;
 use crate::rounding::round;
 
 /// The least that a scale is made of, so that a row of zeros has one: that of the published code for int8.
 const LEAST: f32 = 1e-5;
-/// The magnitude of a float as an integer: in the floats' order, with infinity and NaN on top.
-const MAGNITUDE: u32 = 0x7fff_ffff;
-const INFINITE: u32 = f32::INFINITY.to_bits();
 /// A value was not finite.
 const BROKEN: Row = Row { step: f32::NAN, sum: 0 };
 
@@ -16,14 +14,11 @@ const BROKEN: Row = Row { step: f32::NAN, sum: 0 };
 /// twice: for the largest, then for the codes.
 #[inline(always)]
 pub(super) fn absmax(values: impl Iterator<Item = f32> + Clone, codes: &mut [i8]) -> Row {
-    let mut top = 0u32;
-    for x in values.clone() {
-        top = top.max(x.to_bits() & MAGNITUDE);
-    }
-    if top >= INFINITE {
+    let top = magnitude(values.clone());
+    if top == f32::INFINITY {
         return BROKEN;
     }
-    let scale = 127.0 / f32::from_bits(top).max(LEAST);
+    let scale = 127.0 / top.max(LEAST);
     let mut sum = 0;
     for (code, x) in codes.iter_mut().zip(values) {
         // |x * scale| <= 127 up to rounding.
@@ -36,7 +31,7 @@ pub(super) fn absmax(values: impl Iterator<Item = f32> + Clone, codes: &mut [i8]
 /// int4 by the mean magnitude: `s = sqrt(7) / max(mean |x|, 1e-5)`, `code = clamp(round_half_even(x * s), -8, 7)`.
 #[inline(always)]
 pub(super) fn absmean(x: &[f32], codes: &mut [i8]) -> Row {
-    if largest(x) >= INFINITE {
+    if magnitude(x.iter().copied()) == f32::INFINITY {
         return BROKEN;
     }
     let mut lanes = [0f64; 8];
@@ -61,11 +56,13 @@ pub(super) fn absmean(x: &[f32], codes: &mut [i8]) -> Row {
 /// first are taken.
 #[inline(always)]
 pub(super) fn top_half(x: &[f32], codes: &mut [i8]) -> Row {
-    let top = largest(x);
-    if top >= INFINITE {
+    let top = magnitude(x.iter().copied());
+    if top == f32::INFINITY {
         return BROKEN;
     }
-    let reach = |least: u32| -> u32 { x.iter().map(|x| u32::from(x.to_bits() & MAGNITUDE >= least)).sum() };
+    // Magnitudes as integers, which are in the floats' order.
+    let bits = |x: &f32| x.abs().to_bits();
+    let reach = |least: u32| -> u32 { x.iter().map(|x| u32::from(bits(x) >= least)).sum() };
     let keep = x.len().div_ceil(2) as u32;
     // The largest magnitude that so many reach, bit by bit.
     let mut least = 0;
@@ -75,10 +72,10 @@ pub(super) fn top_half(x: &[f32], codes: &mut [i8]) -> Row {
             least = higher;
         }
     }
-    let scale = 127.0 / f32::from_bits(top).max(LEAST);
+    let scale = 127.0 / top.max(LEAST);
     let (mut sum, mut equal) = (0, keep - reach(least + 1));
     for (code, x) in codes.iter_mut().zip(x) {
-        let magnitude = x.to_bits() & MAGNITUDE;
+        let magnitude = bits(x);
         let is_equal = magnitude == least;
         let is_kept = magnitude > least || is_equal && equal > 0;
         equal -= u32::from(is_equal && is_kept);
@@ -86,10 +83,4 @@ pub(super) fn top_half(x: &[f32], codes: &mut [i8]) -> Row {
         sum += i32::from(*code);
     }
     Row { step: 1.0 / scale, sum }
-}
-
-/// The largest magnitude.
-#[inline(always)]
-fn largest(x: &[f32]) -> u32 {
-    x.iter().fold(0, |top, x| top.max(x.to_bits() & MAGNITUDE))
 }

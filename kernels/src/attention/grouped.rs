@@ -12,7 +12,7 @@
 use super::COLUMNS;
 use super::cache::Part;
 use super::format::{CHUNK, GROUP, LANES};
-use super::packed::Packed;
+use super::packed::{Packed, Running};
 use super::softmax::quantise;
 use super::tile::{Factors, Tile};
 use super::write::read_first;
@@ -114,23 +114,23 @@ impl Tile<'_> {
                 x[j][p] = &self.queries.part(self.query[c + j], p)[s * QUADS..][..codes.len()];
             }
         }
-        let mut sums = [[[P::begin(isa, isa.sums()); 2]; C]; G];
+        let mut sums = [[[P::Running::begin(isa, isa.sums()); 2]; C]; G];
         for (k, codes) in codes.iter().enumerate() {
             for i in 0..G {
                 for j in 0..C {
                     for p in 0..P::PARTS {
-                        sums[i][j][p] = P::dot(isa, sums[i][j][p], codes[i], x[j][p][k]);
+                        sums[i][j][p] = P::Running::dot(isa, sums[i][j][p], codes[i], x[j][p][k]);
                     }
                 }
             }
         }
         for j in 0..C {
             let query = &self.queries.rounded[self.query[c + j]];
-            let offset = query.sums[s].wrapping_mul(P::offset::<I>());
+            let offset = query.sums[s].wrapping_mul(P::Running::offset::<I>(P::ZERO));
             for i in 0..G {
-                let mut n = isa.store(P::end(isa, isa.sums(), sums[i][j][0]));
+                let mut n = isa.store(P::Running::end(isa, isa.sums(), sums[i][j][0]));
                 if P::PARTS == 2 {
-                    let low = isa.store(P::end(isa, isa.sums(), sums[i][j][1]));
+                    let low = isa.store(P::Running::end(isa, isa.sums(), sums[i][j][1]));
                     for lane in 0..LANES {
                         n[lane] = (n[lane] << 7).wrapping_add(low[lane]);
                     }
@@ -178,7 +178,7 @@ impl Tile<'_> {
                 let end = groups.next_multiple_of(2);
                 high[groups..end].as_flattened_mut().fill(0);
                 low[groups..end].as_flattened_mut().fill(0);
-                steps[c] = (step, total.wrapping_mul(P::offset::<I>()));
+                steps[c] = (step, total.wrapping_mul(P::Running::offset::<I>(P::ZERO)));
             }
             let firsts: (&[f32; COLUMNS], &[[f32; LANES]]) = (&weights, value.as_chunks().0);
             if wide - d >= 2 {
@@ -257,13 +257,13 @@ impl Tile<'_> {
         sums: &mut Sums<I, D>,
     ) -> usize {
         let mut x: [[&[[i8; 4]]; 2]; C] = [[&[]; 2]; C];
-        let mut part = [[[P::begin(isa, isa.sums()); 2]; D]; C];
+        let mut part = [[[P::Running::begin(isa, isa.sums()); 2]; D]; C];
         for j in 0..C {
             for p in 0..2 {
                 let codes_of = &self.buffers.codes[c + j][p];
                 x[j][p] = &codes_of.as_flattened().as_chunks().0[k..k + codes.len()];
                 for i in 0..D {
-                    part[j][i][p] = P::begin(isa, sums[c + j][i][p]);
+                    part[j][i][p] = P::Running::begin(isa, sums[c + j][i][p]);
                 }
             }
         }
@@ -271,7 +271,7 @@ impl Tile<'_> {
             for j in 0..C {
                 for p in 0..2 {
                     for i in 0..D {
-                        part[j][i][p] = P::dot(isa, part[j][i][p], codes[i], x[j][p][k]);
+                        part[j][i][p] = P::Running::dot(isa, part[j][i][p], codes[i], x[j][p][k]);
                     }
                 }
             }
@@ -280,7 +280,7 @@ impl Tile<'_> {
             for i in 0..D {
                 for p in 0..2 {
                     let sums = &mut sums[c + j][i][p];
-                    *sums = P::end(isa, *sums, part[j][i][p]);
+                    *sums = P::Running::end(isa, *sums, part[j][i][p]);
                 }
             }
         }

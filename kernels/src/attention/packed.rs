@@ -19,25 +19,37 @@ pub(super) trait Packed {
     /// The code of zero.
     const ZERO: u8;
     /// The magnitude of the lowest code: there is one more below zero than above.
-    const LEVELS: f32;
+    const LEVELS: f32 = Self::ZERO as f32;
     /// Signed bytes that a query is multiplied in: two of 7 bits or one of 8.
     const PARTS: usize;
-    /// 16 running sums, good for 8 dots with bytes of 8 bits or 16 with bytes of 7.
-    type Sums<I: Isa>: Copy;
+    /// How they are multiplied.
+    type Running: Running;
 
     /// Sets a code of quad `q`.
     fn put(blocks: &mut [Block], q: usize, byte: usize, code: u8);
     /// The quads of a unit, into place `i` of each of `out`.
     fn unpack<I: Isa, const N: usize>(isa: I, blocks: &[Block], out: &mut [[I::Bytes; N]], i: usize);
-    /// Running sums that go on from `sums`, which [`Packed::end`] takes again.
+}
+
+/// 16 running sums of products of codes, good for 8 dots with bytes of 8 bits or 16 with bytes of 7.
+pub(super) trait Running {
+    /// They themselves.
+    type Sums<I: Isa>: Copy;
+
+    /// Running sums that go on from `sums`, which [`Running::end`] takes again.
     fn begin<I: Isa>(isa: I, sums: I::Sums) -> Self::Sums<I>;
     /// Adds the products of a quad with four signed bytes.
     fn dot<I: Isa>(isa: I, part: Self::Sums<I>, codes: I::Bytes, x: [i8; 4]) -> Self::Sums<I>;
     /// The sums at the end.
     fn end<I: Isa>(isa: I, sums: I::Sums, part: Self::Sums<I>) -> I::Sums;
-    /// What `dot` adds to every code.
-    fn offset<I: Isa>() -> i32;
+    /// What `dot` adds to every code whose zero is `zero`.
+    fn offset<I: Isa>(zero: u8) -> i32;
 }
+
+/// Of codes of a whole byte.
+pub(super) struct Wide;
+/// Of codes up to 15.
+pub(super) struct Small;
 
 /// In 8 bits.
 pub(super) struct Q8;
@@ -50,9 +62,8 @@ impl Packed for Q8 {
     const BLOCKS: usize = 1;
     const QUADS: usize = 1;
     const ZERO: u8 = 128;
-    const LEVELS: f32 = 128.0;
     const PARTS: usize = 2;
-    type Sums<I: Isa> = I::Sums;
+    type Running = Wide;
 
     #[inline(always)]
     fn put(blocks: &mut [Block], _: usize, byte: usize, code: u8) {
@@ -62,31 +73,14 @@ impl Packed for Q8 {
     fn unpack<I: Isa, const N: usize>(isa: I, blocks: &[Block], out: &mut [[I::Bytes; N]], i: usize) {
         out[0][i] = isa.load(&blocks[0]);
     }
-    #[inline(always)]
-    fn begin<I: Isa>(_: I, sums: I::Sums) -> I::Sums {
-        sums
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, sums: I::Sums, codes: I::Bytes, x: [i8; 4]) -> I::Sums {
-        isa.dot7(sums, codes, x)
-    }
-    #[inline(always)]
-    fn end<I: Isa>(_: I, _: I::Sums, part: I::Sums) -> I::Sums {
-        part
-    }
-    #[inline(always)]
-    fn offset<I: Isa>() -> i32 {
-        I::OFFSET8
-    }
 }
 
 impl Packed for Q4 {
     const BLOCKS: usize = 1;
     const QUADS: usize = 2;
     const ZERO: u8 = 8;
-    const LEVELS: f32 = 8.0;
     const PARTS: usize = 1;
-    type Sums<I: Isa> = I::Part;
+    type Running = Small;
 
     #[inline(always)]
     fn put(blocks: &mut [Block], q: usize, byte: usize, code: u8) {
@@ -99,31 +93,14 @@ impl Packed for Q4 {
         out[0][i] = isa.and(bytes, mask);
         out[1][i] = isa.and(isa.shift2(isa.shift2(bytes)), mask);
     }
-    #[inline(always)]
-    fn begin<I: Isa>(isa: I, _: I::Sums) -> I::Part {
-        isa.part()
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, sums: I::Part, codes: I::Bytes, x: [i8; 4]) -> I::Part {
-        small_dot(isa, sums, codes, x)
-    }
-    #[inline(always)]
-    fn end<I: Isa>(isa: I, sums: I::Sums, part: I::Part) -> I::Sums {
-        isa.widen(sums, part)
-    }
-    #[inline(always)]
-    fn offset<I: Isa>() -> i32 {
-        i32::from(Self::ZERO)
-    }
 }
 
 impl Packed for Q3 {
     const BLOCKS: usize = 3;
     const QUADS: usize = 8;
     const ZERO: u8 = 4;
-    const LEVELS: f32 = 4.0;
     const PARTS: usize = 1;
-    type Sums<I: Isa> = I::Part;
+    type Running = Small;
 
     #[inline(always)]
     fn put(blocks: &mut [Block], q: usize, byte: usize, code: u8) {
@@ -153,30 +130,51 @@ impl Packed for Q3 {
             out[q][i] = isa.add(low[q / 4][q % 4], high[q]);
         }
     }
+}
+
+impl Running for Wide {
+    type Sums<I: Isa> = I::Sums;
+
+    #[inline(always)]
+    fn begin<I: Isa>(_: I, sums: I::Sums) -> I::Sums {
+        sums
+    }
+    #[inline(always)]
+    fn dot<I: Isa>(isa: I, sums: I::Sums, codes: I::Bytes, x: [i8; 4]) -> I::Sums {
+        isa.dot7(sums, codes, x)
+    }
+    #[inline(always)]
+    fn end<I: Isa>(_: I, _: I::Sums, part: I::Sums) -> I::Sums {
+        part
+    }
+    #[inline(always)]
+    fn offset<I: Isa>(_: u8) -> i32 {
+        I::OFFSET8
+    }
+}
+
+/// By the dot product of the ternary kernels, whose running sums may be narrow: those of `DOTS` steps of codes up to 2 and
+/// activations up to 127 fit, and so do those of 8 steps of codes up to 15, or of 16 with activations up to 64.
+impl Running for Small {
+    type Sums<I: Isa> = I::Part;
+
     #[inline(always)]
     fn begin<I: Isa>(isa: I, _: I::Sums) -> I::Part {
         isa.part()
     }
     #[inline(always)]
     fn dot<I: Isa>(isa: I, sums: I::Part, codes: I::Bytes, x: [i8; 4]) -> I::Part {
-        small_dot(isa, sums, codes, x)
+        const { assert!(I::DOTS >= 64 && 64 * 2 * 127 >= 8 * 15 * 127 && 64 * 2 * 127 >= 16 * 15 * 64) };
+        isa.dot(sums, codes, x)
     }
     #[inline(always)]
     fn end<I: Isa>(isa: I, sums: I::Sums, part: I::Part) -> I::Sums {
         isa.widen(sums, part)
     }
     #[inline(always)]
-    fn offset<I: Isa>() -> i32 {
-        i32::from(Self::ZERO)
+    fn offset<I: Isa>(zero: u8) -> i32 {
+        i32::from(zero)
     }
-}
-
-/// The dot product of the ternary kernels, whose running sums may be narrow: those of `DOTS` steps of codes up to 2 and
-/// activations up to 127 fit, and so do those of 8 steps of codes up to 15, or of 16 with activations up to 64.
-#[inline(always)]
-fn small_dot<I: Isa>(isa: I, sums: I::Part, codes: I::Bytes, x: [i8; 4]) -> I::Part {
-    const { assert!(I::DOTS >= 64 && 64 * 2 * 127 >= 8 * 15 * 127 && 64 * 2 * 127 >= 16 * 15 * 64) };
-    isa.dot(sums, codes, x)
 }
 
 #[cfg(test)]
@@ -202,12 +200,12 @@ mod tests {
             let sum = x.iter().map(|&x| i32::from(x)).sum::<i32>();
             let mut all = Vec::new();
             for q in 0..P::QUADS {
-                let mut part = P::begin(isa, isa.sums());
+                let mut part = P::Running::begin(isa, isa.sums());
                 for _ in 0..8 {
-                    part = P::dot(isa, part, out[q][0], x);
+                    part = P::Running::dot(isa, part, out[q][0], x);
                 }
-                let sums = isa.store(P::end(isa, isa.sums(), part));
-                all.push(sums.map(|n| n - 8 * sum * P::offset::<I>()));
+                let sums = isa.store(P::Running::end(isa, isa.sums(), part));
+                all.push(sums.map(|n| n - 8 * sum * P::Running::offset::<I>(P::ZERO)));
             }
             all
         }

@@ -2,6 +2,7 @@
 
 use super::format::{CHUNK, GROUP, Kept, KvFormat, LANES, Sizes};
 use super::packed::{Packed, Q3, Q4, Q8};
+use crate::float::magnitude;
 use crate::hadamard::{hadamard_block, transform};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::isa::Block;
@@ -200,7 +201,7 @@ impl Kept {
     /// Whether it can hold a row.
     #[inline(always)]
     fn check(self, row: &[f32]) -> Result<(), Unstorable> {
-        let top = magnitude(row);
+        let top = magnitude(row.iter().copied());
         if top >= f32::INFINITY {
             return Err(Unstorable::NotFinite);
         }
@@ -224,21 +225,13 @@ pub(super) fn even_out(head: &mut [f32]) {
     transform(head, hadamard_block(head.len(), head.len()));
 }
 
-/// The largest magnitude; infinite where a value is not finite.
-#[inline(always)]
-fn magnitude(values: &[f32]) -> f32 {
-    // As integers the magnitudes of floats are in the floats' order, with infinity and NaN on top.
-    let top = values.iter().fold(0u32, |top, value| top.max(value.to_bits() & 0x7fff_ffff));
-    f32::from_bits(top.min(f32::INFINITY.to_bits()))
-}
-
 /// Below it a row counts as zeros: its reciprocal times 127 must stay finite.
 pub(super) const TINY: f32 = 1e-30;
 
 /// The bytes of a row; returns what a code is worth. What fills up the row is the byte of zero.
 #[inline(always)]
 fn codes_of(values: &[f32], bytes: &mut [u8; super::MAX_HEAD_DIM]) -> f32 {
-    let top = magnitude(values).max(TINY);
+    let top = magnitude(values.iter().copied()).max(TINY);
     let scale = 127.0 / top;
     bytes.fill(128);
     for (byte, value) in bytes.iter_mut().zip(values) {

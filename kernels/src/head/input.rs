@@ -3,6 +3,7 @@
 use super::chance::{ACTIVATION_DITHER, Dither, PAD, guess};
 use crate::activations::NotFinite;
 use crate::cpu::{Cpu, Kernel};
+use crate::float::magnitude;
 use crate::isa::Isa;
 use crate::rounding::round;
 
@@ -103,12 +104,11 @@ impl Kernel for Quantise<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) -> Option<Row> {
-        // As integers the magnitudes of floats are in the floats' order, with infinity and NaN on top.
-        let top = self.x.iter().fold(0u32, |top, x| top.max(x.to_bits() & 0x7fff_ffff));
-        if top >= f32::INFINITY.to_bits() {
+        let top = magnitude(self.x.iter().copied());
+        if top == f32::INFINITY {
             return None;
         }
-        let scale = TOP / f32::from_bits(top).max(1e-30);
+        let scale = TOP / top.max(1e-30);
         for (code, x) in self.codes.iter_mut().zip(self.x) {
             *code = round(x * scale) as i16;
         }
