@@ -37,7 +37,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "FORM", default_value = "int8", value_parser = head)]
     head: Head,
     /// How keys and values are kept: `f32`, `f16`, `int8` (half the memory of f16, and faster in long contexts), or rotated,
-    /// with a scale for every 32, in 8, 4 or 3 bits: `q8`, `q4`, `q3`; two names with a colon are one for the keys and one
+    /// with a scale for each 128, in 8, 4 or 3 bits: `q8`, `q4`, `q3`; two names with a colon are one for the keys and one
     /// for the values: `q8:q4`
     #[arg(long, value_name = "NAME", default_value = "f16", value_parser = kv)]
     kv: KvFormat,

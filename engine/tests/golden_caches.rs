@@ -20,7 +20,7 @@ fn rows_come_back_as_the_reference_has_them() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden/caches.json");
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let cases = golden["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 25);
+    assert_eq!(cases.len(), 30);
     for case in cases {
         for kept in [Kept::Q8, Kept::Q4, Kept::Q3] {
             let mut row = floats(&case["row"]);

@@ -13,7 +13,7 @@
 //!   q4, q3        such blocks packed, of as many times 4 positions
 //! scales        of the keys, then of the values
 //!   int8          f32 for each position
-//!   q8, q4, q3    f16 for each position and 32 elements: keys 16 positions at a time, values 32 elements at a time
+//!   q8, q4, q3    f16 for each position and 128 elements: keys 16 positions at a time, values 128 elements at a time
 //! first         q4, q3: the key, then the value of the text's first token in 8 bits (`write.rs`), in the first chunk
 //! ```
 //!

@@ -17,7 +17,7 @@ pub enum Kept {
     F16,
     /// Codes of 8 bits with one scale for each position and head: its largest magnitude / 127.
     Int8,
-    /// Rotated within the head, codes of 8 bits with an f16 scale for every 32 elements.
+    /// Rotated within the head, codes of 8 bits with an f16 scale for every 128 elements.
     Q8,
     /// The same in 4 bits; the first token of a text in 8.
     Q4,
@@ -26,7 +26,7 @@ pub enum Kept {
 }
 
 /// Elements of a head under one scale of a rotated format.
-pub(super) const GROUP: usize = 32;
+pub(super) const GROUP: usize = 128;
 
 impl Kept {
     /// Every one, the most exact first.
@@ -212,8 +212,8 @@ mod tests {
     fn a_position_takes_these_bytes() {
         let bytes = |name: &str| KvFormat::from_name(name).unwrap().bytes(128);
         assert_eq!([bytes("f32"), bytes("f16"), bytes("int8")], [1024, 512, 2 * (128 + 4)]);
-        // Scales of 2 bytes for 32 elements, and the first token's share of a chunk: 2 or 1 bytes, rounded up.
-        assert_eq!([bytes("q8"), bytes("q4"), bytes("q3")], [2 * 136, 2 * 72 + 2, 2 * 56 + 2]);
-        assert_eq!(bytes("q4:q3"), 72 + 56 + 2);
+        // Scales of 2 bytes, and the first token's share of a chunk: 2 bytes, rounded up.
+        assert_eq!([bytes("q8"), bytes("q4"), bytes("q3")], [2 * 130, 2 * 66 + 2, 2 * 50 + 2]);
+        assert_eq!(bytes("q4:q3"), 66 + 50 + 2);
     }
 }

@@ -1,11 +1,11 @@
-//! Attention over rotated keys and values with a scale for every 32 elements, in exact integers up to a scale.
+//! Attention over rotated keys and values with a scale for every 128 elements, in exact integers up to a scale.
 //!
 //! Queries are rounded to 8 bits against keys of 4 and 3 (the keys' own error is some ten times theirs), to 14 against keys of
 //! 8; weights times scales to 14, as over int8. What is packed is unpacked into registers and the first cache once for all
 //! queries of a tile. The key and the value of a text's first token, which many heads look at most, are floats of 8 bits.
 //!
 //! ```text
-//! |sum over a group of a key|        <= 32 * 8191 * 255, or 32 * 127 * 15
+//! |sum over a group of a key|        <= 128 * 8191 * 255 <= 2.7e8, or 128 * 127 * 15
 //! |sum over a chunk of the values|   <= CHUNK * 8191 * 255 <= 5.4e8
 //! ```
 
@@ -20,6 +20,8 @@ use crate::isa::{Block, Isa};
 
 /// Quads of a group of elements.
 const QUADS: usize = GROUP / 4;
+/// Quads of elements that running sums take.
+const STEPS: usize = 8;
 /// Quads of positions that are unpacked at a time: as many as running sums take.
 const SPAN: usize = 16;
 /// Queries whose products run together where registers are many.
@@ -38,13 +40,15 @@ impl Tile<'_> {
         groups: usize,
         first: usize,
     ) {
+        // Made once: what is unpacked of 4 groups of positions, or of one.
+        let (mut four, mut one) = ([[isa.splat(0); 4]; QUADS], [[isa.splat(0); 1]; QUADS]);
         let mut g = 0;
         while g < groups {
             if I::PANEL.0 >= 4 && groups - g >= 4 {
-                self.keys_of::<I, P, 4>(isa, part, g, first);
+                self.keys_of::<I, P, 4>(isa, part, g, first, &mut four);
                 g += 4;
             } else {
-                self.keys_of::<I, P, 1>(isa, part, g, first);
+                self.keys_of::<I, P, 1>(isa, part, g, first, &mut one);
                 g += 1;
             }
         }
@@ -62,12 +66,18 @@ impl Tile<'_> {
 
     /// Scores against `G` groups of positions, one group of elements after another.
     #[inline(always)]
-    fn keys_of<I: Isa, P: Packed, const G: usize>(&mut self, isa: I, part: Part<'_>, g: usize, first: usize) {
+    fn keys_of<I: Isa, P: Packed, const G: usize>(
+        &mut self,
+        isa: I,
+        part: Part<'_>,
+        g: usize,
+        first: usize,
+        codes: &mut [[I::Bytes; G]; QUADS],
+    ) {
         let (units, steps) = (self.dim.div_ceil(4 * P::QUADS), self.dim.div_ceil(GROUP));
         let per = units * P::BLOCKS;
         let keys: &[Block] = &part.keys.as_chunks().0[g * per..][..G * per];
         let scales: &[[u8; 2 * LANES]] = &part.key_scales.as_chunks().0[g * steps..][..G * steps];
-        let mut codes = [[isa.splat(0); G]; QUADS];
         for s in 0..steps {
             let first_unit = s * QUADS / P::QUADS;
             let count = (QUADS / P::QUADS).min(units - first_unit);
@@ -114,12 +124,30 @@ impl Tile<'_> {
                 x[j][p] = &self.queries.part(self.query[c + j], p)[s * QUADS..][..codes.len()];
             }
         }
-        let mut sums = [[[P::Running::begin(isa, isa.sums()); 2]; C]; G];
-        for (k, codes) in codes.iter().enumerate() {
+        let mut sums = [[[isa.sums(); 2]; C]; G];
+        for (nth, codes) in codes.chunks(STEPS).enumerate() {
+            let mut running = [[[P::Running::begin(isa, isa.sums()); 2]; C]; G];
             for i in 0..G {
                 for j in 0..C {
                     for p in 0..P::PARTS {
-                        sums[i][j][p] = P::Running::dot(isa, sums[i][j][p], codes[i], x[j][p][k]);
+                        running[i][j][p] = P::Running::begin(isa, sums[i][j][p]);
+                    }
+                }
+            }
+            for (k, codes) in codes.iter().enumerate() {
+                for i in 0..G {
+                    for j in 0..C {
+                        for p in 0..P::PARTS {
+                            let x = x[j][p][nth * STEPS + k];
+                            running[i][j][p] = P::Running::dot(isa, running[i][j][p], codes[i], x);
+                        }
+                    }
+                }
+            }
+            for i in 0..G {
+                for j in 0..C {
+                    for p in 0..P::PARTS {
+                        sums[i][j][p] = P::Running::end(isa, sums[i][j][p], running[i][j][p]);
                     }
                 }
             }
@@ -128,9 +156,9 @@ impl Tile<'_> {
             let query = &self.queries.rounded[self.query[c + j]];
             let offset = query.sums[s].wrapping_mul(P::Running::offset::<I>(P::ZERO));
             for i in 0..G {
-                let mut n = isa.store(P::Running::end(isa, isa.sums(), sums[i][j][0]));
+                let mut n = isa.store(sums[i][j][0]);
                 if P::PARTS == 2 {
-                    let low = isa.store(P::Running::end(isa, isa.sums(), sums[i][j][1]));
+                    let low = isa.store(sums[i][j][1]);
                     for lane in 0..LANES {
                         n[lane] = (n[lane] << 7).wrapping_add(low[lane]);
                     }
@@ -163,7 +191,7 @@ impl Tile<'_> {
         }
         let wide = self.dim.div_ceil(LANES);
         for s in 0..self.dim.div_ceil(GROUP) {
-            let d = s * (GROUP / LANES);
+            let mut d = s * (GROUP / LANES);
             let mut scales = [[0f32; LANES]; CHUNK / LANES];
             let halves: &[[u8; 2 * LANES]] = part.value_scales.as_chunks().0;
             for (scales, halves) in scales.iter_mut().zip(&halves[s * CHUNK / LANES..][..groups]) {
@@ -181,10 +209,15 @@ impl Tile<'_> {
                 steps[c] = (step, total.wrapping_mul(P::Running::offset::<I>(P::ZERO)));
             }
             let firsts: (&[f32; COLUMNS], &[[f32; LANES]]) = (&weights, value.as_chunks().0);
-            if wide - d >= 2 {
-                self.values_of::<I, P, 2>(isa, part, groups, first, d, &steps, factors, firsts);
-            } else {
-                self.values_of::<I, P, 1>(isa, part, groups, first, d, &steps, factors, firsts);
+            let end = wide.min(d + GROUP / LANES);
+            while d < end {
+                if end - d >= 2 {
+                    self.values_of::<I, P, 2>(isa, part, groups, first, d, &steps, factors, firsts);
+                    d += 2;
+                } else {
+                    self.values_of::<I, P, 1>(isa, part, groups, first, d, &steps, factors, firsts);
+                    d += 1;
+                }
             }
         }
     }

@@ -22,6 +22,8 @@ pub(super) trait Packed {
     const LEVELS: f32 = Self::ZERO as f32;
     /// Signed bytes that a query is multiplied in: two of 7 bits or one of 8.
     const PARTS: usize;
+    /// What the scale of the largest magnitude is multiplied with: of these scales the one of the least squared error is kept.
+    const FACTORS: &[f32];
     /// How they are multiplied.
     type Running: Running;
 
@@ -63,6 +65,7 @@ impl Packed for Q8 {
     const QUADS: usize = 1;
     const ZERO: u8 = 128;
     const PARTS: usize = 2;
+    const FACTORS: &[f32] = &[1.0];
     type Running = Wide;
 
     #[inline(always)]
@@ -80,6 +83,7 @@ impl Packed for Q4 {
     const QUADS: usize = 2;
     const ZERO: u8 = 8;
     const PARTS: usize = 1;
+    const FACTORS: &[f32] = &[1.0, 0.9, 0.8];
     type Running = Small;
 
     #[inline(always)]
@@ -100,6 +104,7 @@ impl Packed for Q3 {
     const QUADS: usize = 8;
     const ZERO: u8 = 4;
     const PARTS: usize = 1;
+    const FACTORS: &[f32] = &[1.0, 0.9, 0.8];
     type Running = Small;
 
     #[inline(always)]

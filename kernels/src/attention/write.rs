@@ -6,7 +6,7 @@ use crate::float::magnitude;
 use crate::hadamard::{hadamard_block, transform};
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::isa::Block;
-use crate::rounding::round;
+use crate::rounding::{round, round_float};
 
 /// A key or value that the cache cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,8 +240,9 @@ fn codes_of(values: &[f32], bytes: &mut [u8; super::MAX_HEAD_DIM]) -> f32 {
     top / 127.0
 }
 
-/// Codes of a group of at most 32 values; returns the f16 scale. The value of the largest magnitude decides it: it becomes the
-/// lowest code exactly, so that the scale is negative where that value is positive. Of two as large the negative one decides.
+/// Codes of a group of values; returns the f16 scale. The value of the largest magnitude decides it: by the first scale it becomes
+/// the lowest code exactly, so that the scale is negative where that value is positive. Of two as large the negative one decides.
+/// Smaller scales cut it off and are finer for the others: the one of the least squared error is taken, of equal ones the first.
 #[inline(always)]
 fn quantise<P: Packed>(values: &[f32], codes: &mut [u8; GROUP]) -> u16 {
     let (mut least, mut most) = (0f32, 0f32);
@@ -250,15 +251,47 @@ fn quantise<P: Packed>(values: &[f32], codes: &mut [u8; GROUP]) -> u16 {
         most = if value > most { value } else { most };
     }
     let extreme = if -least >= most { least } else { most };
-    let bits = f32_to_f16(extreme / -P::LEVELS);
+    let (mut bits, mut smallest) = (f32_to_f16(extreme / -P::LEVELS), f32::INFINITY);
+    if P::FACTORS.len() > 1 {
+        for factor in P::FACTORS {
+            let candidate = f32_to_f16(extreme * factor / -P::LEVELS);
+            let error = squared_error::<P>(values, f16_to_f32(candidate));
+            if error < smallest {
+                (bits, smallest) = (candidate, error);
+            }
+        }
+    }
     let scale = f16_to_f32(bits);
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let inverse = inverse(scale);
     for (code, value) in codes.iter_mut().zip(values) {
-        // A scale among the smallest f16 may be off by half of itself: what then is beyond the codes is cut.
-        let level = (value * inverse).clamp(-P::LEVELS, P::LEVELS - 1.0);
-        *code = (round(level) + i32::from(P::ZERO)) as u8;
+        *code = (round(level::<P>(*value, inverse)) + i32::from(P::ZERO)) as u8;
     }
     bits
+}
+
+#[inline(always)]
+fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+/// A value in steps of a scale. A scale among the smallest f16 may be off by half of itself: what then is beyond the codes is cut.
+#[inline(always)]
+fn level<P: Packed>(value: f32, inverse: f32) -> f32 {
+    (value * inverse).clamp(-P::LEVELS, P::LEVELS - 1.0)
+}
+
+/// What rounding to steps of `scale` costs: element `i` is added in lane `i % 16`.
+#[inline(always)]
+fn squared_error<P: Packed>(values: &[f32], scale: f32) -> f32 {
+    let inverse = inverse(scale);
+    let mut lanes = [0f32; LANES];
+    for values in values.chunks(LANES) {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            let off = round_float(level::<P>(*value, inverse)) * scale - value;
+            *lane += off * off;
+        }
+    }
+    crate::float::sum(lanes)
 }
 
 /// Replaces values by what their codes stand for.
