@@ -51,6 +51,16 @@ pub fn convert_file(
         return Err(Error::file(&file.path, what));
     }
     let plain = detected.config.graph == tern::Graph::default() && detected.config.pooling.is_none();
+    if detected.config.sub_norms
+        && !detected.config.is_llama()
+        && ![Target::I2, Target::T5].contains(&options.to)
+    {
+        let what = format!(
+            "a {} model, whose graph no other program computes; `--to i2` and `--to t5` keep it for Tern",
+            detected.family.name
+        );
+        return Err(Error::file(&file.path, what));
+    }
     if options.to == Target::Hf && !plain {
         let what = format!("a {} model, which can be written to a GGUF only", detected.family.name);
         return Err(Error::file(&file.path, what));
@@ -86,7 +96,7 @@ pub fn convert_file(
         if m.is_rounded && !detected.trained_ternary && !options.lossy {
             let what = format!(
                 "holds {} weights of a model that was not trained ternary, and rounding them would ruin it; \
-                 `--lossy` does it all the same",
+                 `tern train distil` trains a ternary model of it, `--lossy` rounds all the same",
                 m.item.tensor.encoding
             );
             return Err(Error::tensor(&file.path, &m.item.tensor.name, what));

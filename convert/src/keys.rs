@@ -268,6 +268,18 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
         "torch_dtype": "float32",
         "use_cache": true,
     });
+    if let Some(sliding) = &config.graph.sliding {
+        let kind = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+        json["layer_types"] = sliding.layers.iter().map(kind).collect();
+        json["sliding_window"] = sliding.window.into();
+        if family.gemma {
+            json["rope_local_base_freq"] = number(sliding.rope.base).into();
+        }
+    }
+    if family.gemma {
+        json["hidden_activation"] = json["hidden_act"].clone();
+        json["query_pre_attn_scalar"] = query_scalar(config);
+    }
     if config.graph.scheme != Scheme::A8 {
         json[ACTIVATIONS] = config.graph.scheme.name().into();
     }
@@ -310,6 +322,14 @@ pub(crate) fn config_json(family: &Family, config: &Config, tied: bool) -> Json 
         Scaling::None | Scaling::Divisors(_) => {}
     }
     json
+}
+
+/// The number whose root a query is divided by; whole in all models that were published.
+fn query_scalar(config: &Config) -> Json {
+    let (wide, scale) = (config.head_dim as f32, config.graph.query_scale);
+    let scalar = wide / (scale * scale);
+    let whole = scalar.round();
+    if (wide / whole).sqrt() == scale { (whole as u64).into() } else { number(scalar).into() }
 }
 
 /// An f32 as the shortest decimal that is that f32, not as its exact f64.

@@ -29,14 +29,17 @@ impl<'a> Masters<'a> {
     /// Recognises the model.
     pub fn of(file: &'a File) -> Result<Self> {
         let detected = family::open(file)?;
-        let graph = Graph { scheme: Scheme::A8, ..detected.config.graph.clone() };
-        if graph != Graph::default() || detected.config.pooling.is_some() {
+        let Graph { input_norms, residual_scale, logit_scale, .. } = detected.config.graph;
+        if input_norms || residual_scale != 1.0 || logit_scale != 1.0 || detected.config.pooling.is_some() {
             let what = format!("a {} model, whose graph training does not know", detected.family.name);
             return Err(Error::file(&file.path, what));
         }
         // Rows are read in the order of Hugging Face, whatever the file's is.
         let mut config = detected.config.clone();
         config.rope.pairing = Pairing::Halves;
+        if let Some(sliding) = &mut config.graph.sliding {
+            sliding.rope.pairing = Pairing::Halves;
+        }
         Ok(Self { file, detected, config })
     }
 
@@ -48,6 +51,13 @@ impl<'a> Masters<'a> {
     /// Whether it has an output head beside the embedding.
     pub fn has_head(&self) -> bool {
         self.detected.own_head(self.file).is_some()
+    }
+
+    /// Whether it is a float model, which no trits were trained of: told by its first matrix.
+    pub fn are_floats(&self) -> Result<bool> {
+        let tensor = self.tensor("blk.0.attn_q.weight", self.config.q_dim(), self.config.dim)?;
+        let trits = Trits::open(tensor).map_err(|what| self.wrong(tensor, what))?;
+        Ok(!self.detected.trained_ternary && !trits.is_exact())
     }
 
     /// How the tensor of this canonical (GGUF) name is stored.
@@ -67,6 +77,9 @@ impl<'a> Masters<'a> {
         let order = self.order(canonical);
         for (row, out) in out.chunks_exact_mut(cols).enumerate() {
             codec::floats(tensor, order.source(row), out).map_err(|what| self.wrong(tensor, what))?;
+        }
+        if canonical.ends_with("norm.weight") && self.detected.less_one(canonical) {
+            out.iter_mut().for_each(|value| *value += 1.0);
         }
         Ok(())
     }
@@ -136,6 +149,8 @@ pub enum Weights {
     Masters,
     /// Ternary already.
     Ternary,
+    /// Of a float model, which is run as it is.
+    Floats,
 }
 
 /// Writes a Hugging Face checkpoint in f32: a new directory, there when it is whole. `more` are further keys of `config.json`, `files` go beside it as they are.
@@ -148,6 +163,10 @@ pub fn write_masters(
     files: &[(&str, Vec<u8>)],
 ) -> Result<()> {
     let class = match (config.graph.scheme, config.sub_norms) {
+        _ if !config.is_llama() => {
+            let family = FAMILIES.iter().find(|family| family.name == config.family);
+            family.expect("a family of ours").hf[0]
+        }
         (Scheme::A8, true) => "BitNetForCausalLM",
         (Scheme::A8, false) => "LlamaForCausalLM",
         (Scheme::A48, _) => "BitNetA48ForCausalLM",
@@ -181,8 +200,10 @@ pub fn write_masters(
     }
     hf_write::write(&draft, &entries, |nth, out| {
         use std::io::Write as _;
-        for values in masters[nth].values.chunks(1 << 16) {
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let Master { name, values, .. } = &masters[nth];
+        let less = if family.less_one && name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        for values in values.chunks(1 << 16) {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| (value - less).to_le_bytes()).collect();
             out.write_all(&bytes).map_err(|e| Error::io(dir, e))?;
         }
         Ok(())

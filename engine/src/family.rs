@@ -13,6 +13,7 @@ mod mistral;
 mod names;
 mod qwen2;
 mod qwen3;
+mod subln;
 mod tensors;
 
 pub use self::names::{PROJECTIONS, hf_name};
@@ -49,9 +50,11 @@ pub struct Family {
     pub embeds: bool,
     /// Whether layers can have sliding windows.
     pub windows: bool,
-    /// What is Gemma's alone: Hugging Face stores norms less 1, embedded tokens are multiplied by the root of the width,
-    /// queries are scaled by a key, and layers take turns with sliding windows.
+    /// What is Gemma's alone: embedded tokens are multiplied by the root of the width, queries are scaled by a key, and
+    /// layers take turns with sliding windows.
     pub gemma: bool,
+    /// Whether Hugging Face stores its norms less 1.
+    pub less_one: bool,
     /// How the inputs of its projections are rounded: one of these, and where int8 is none, [`keys::ACTIVATIONS`] says which.
     pub schemes: &'static [Scheme],
 }
@@ -101,6 +104,10 @@ pub const FAMILIES: &[&Family] = &[
     &qwen3::FAMILY,
     &minicpm::FAMILY,
     &gemma3::FAMILY,
+    &subln::MISTRAL,
+    &subln::QWEN2,
+    &subln::QWEN3,
+    &subln::GEMMA3,
 ];
 
 /// What a file turned out to be.
@@ -147,6 +154,23 @@ pub fn open(file: &File) -> Result<Detected> {
 }
 
 impl Config {
+    /// The same architecture with the two sub-norms of BitNet b1.58; `None` if that has no name in files, as of a family that
+    /// no student has been made of.
+    pub fn with_sub_norms(&self) -> Option<Config> {
+        let family = if self.is_llama() {
+            bitnet::FAMILY.name.to_owned()
+        } else {
+            format!("{} with sub-norms", self.family)
+        };
+        let family = FAMILIES.iter().find(|known| known.name == family)?;
+        Some(Config { family: family.name, sub_norms: true, ..self.clone() })
+    }
+
+    /// Whether its graph is Llama's, but for sub-norms and the rounding of activations.
+    pub fn is_llama(&self) -> bool {
+        Graph { scheme: Scheme::A8, ..self.graph.clone() } == Graph::default() && self.pooling.is_none()
+    }
+
     /// What speaks against a file, though it can be run: keys that it has lost.
     pub fn warnings(file: &File) -> Result<Vec<String>> {
         Ok(detect(file)?.warnings)
@@ -183,7 +207,7 @@ impl Detected {
 
     /// Whether the file stores the norm of this canonical name less 1.
     pub fn less_one(&self, canonical: &str) -> bool {
-        self.family.gemma && self.hf_prefix.is_some() && !canonical.ends_with("_norm_in.weight")
+        self.family.less_one && self.hf_prefix.is_some() && !canonical.ends_with("_norm_in.weight")
     }
 }
 

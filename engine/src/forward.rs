@@ -51,7 +51,17 @@ pub struct Scratch {
     input: Input,
     /// Where that is asked for.
     activity: Option<Activity>,
+    /// Where those of a layer are asked for.
+    states: Option<States>,
     units: UnitReads,
+}
+
+/// What the projections of a layer's attention gave, before heads are normed and rotated.
+#[derive(Debug)]
+struct States {
+    layer: usize,
+    /// `(rows, q_dim)`, `(rows, kv_dim)`, `(rows, kv_dim)`.
+    qkv: [Vec<f32>; 3],
 }
 
 /// The input of projections.
@@ -73,6 +83,17 @@ impl Scratch {
     /// One that counts what takes part.
     pub(crate) fn counting() -> Self {
         Self { activity: Some(Activity::default()), ..Self::default() }
+    }
+
+    /// One that keeps the queries, keys and values of a layer, for whoever learns from them.
+    pub fn watching(layer: usize) -> Self {
+        Self { states: Some(States { layer, qkv: Default::default() }), ..Self::default() }
+    }
+
+    /// Those of the last forward pass's rows, as the projections gave them (with their biases, heads neither normed nor
+    /// rotated): `(rows, width)` each. `None` where nobody asked for them.
+    pub fn states(&self) -> Option<[&[f32]; 3]> {
+        self.states.as_ref().map(|states| states.qkv.each_ref().map(Vec::as_slice))
     }
 
     /// What took part in all its forward passes, where it counts.
@@ -233,6 +254,11 @@ impl Model {
         let qkv = [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)];
         self.project(&mut s.input, &s.x, Some(&layer.attn_norm), Inlet::Qkv, qkv, || at("attention input"))?;
         s.count(Inlet::Qkv, &self.config);
+        if let Some(states) = s.states.as_mut().filter(|states| states.layer == index) {
+            for (kept, from) in states.qkv.iter_mut().zip([&s.q, &s.k, &s.v]) {
+                kept.clone_from(from);
+            }
+        }
         if let Some([q_norm, k_norm]) = &layer.head_norms {
             self.norm(&mut s.q, q_dim, q_norm);
             self.norm(&mut s.k, self.config.kv_dim(), k_norm);

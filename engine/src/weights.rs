@@ -431,7 +431,7 @@ impl Loader<'_> {
         let trits = Trits::open(tensor).map_err(error)?;
         if !trits.is_exact() && !self.detected.trained_ternary {
             let what = "float weights of a model that was not trained ternary; `--floats` runs them as they are, and \
-                        `tern convert --lossy` rounds them all the same, at a great loss of quality";
+                        `tern train distil` trains a ternary model of it, `tern convert --lossy` rounds them all the same, at a great loss of quality";
             return Err(error(what.to_owned()));
         }
         let packing = self.packing.unwrap_or(self.quickest);

@@ -59,6 +59,10 @@ impl<'a> Matrix<'a> {
         let skip = (start * self.row_stride).min(self.data.len());
         Self { data: &self.data[skip..], rows: count, ..self }
     }
+    /// How many rows it has.
+    pub fn row_count(&self) -> usize {
+        self.rows
+    }
     /// One row; the matrix must not be transposed.
     pub fn row(&self, index: usize) -> &'a [f32] {
         assert!(index < self.rows && self.col_stride == 1, "row {index} of {}", self.rows);

@@ -24,7 +24,6 @@ use crate::patience::Patience;
 use crate::prepare::{Kind, Prepared, Shape, grammar, has_grammar, prepare};
 use crate::ready::{Phase, Ready};
 use crate::served::Serving;
-use crate::system;
 use crate::turns::{Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
 use crate::worker::{Event, Message, Place, Work};
@@ -106,7 +105,7 @@ impl App {
         let most = match models {
             Serving::One(_) => u64::MAX,
             Serving::Several(_) => {
-                options.model_memory.or(system::available().map(|free| free / 4 * 3)).unwrap_or(u64::MAX)
+                options.model_memory.or(tern::free_memory().map(|free| free / 4 * 3)).unwrap_or(u64::MAX)
             }
         };
         let all = options.parallel + options.queue;

@@ -3,7 +3,6 @@
 use tern::{Batch, Model};
 
 use crate::options::Options;
-use crate::system::available;
 
 /// Tokens of a sequence and pages for all of them together, where there are no more than so many bytes for this model.
 pub(crate) fn plan(
@@ -14,7 +13,7 @@ pub(crate) fn plan(
 ) -> Result<(usize, usize), String> {
     // A draft model has read no more than the texts whose pages these are.
     let page = Batch::page_bytes(model) + draft.map_or(0, Batch::page_bytes);
-    let free = match available() {
+    let free = match tern::free_memory() {
         Some(free) => Some(free.min(most)),
         None => Some(most).filter(|most| *most < u64::MAX),
     };

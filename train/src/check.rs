@@ -154,7 +154,7 @@ fn take(file: &File, start: &mut Start, quantiser: Quantiser, on: Machine) -> Re
         };
         let different = match slice.kind {
             Kind::Matrix => matrix(&masters, slice, ours, quantiser, on)?,
-            Kind::Norm => floats(&masters, slice, ours, None)?,
+            Kind::Norm | Kind::Bias => floats(&masters, slice, ours, None)?,
             Kind::Embedding => {
                 let encoding = masters.encoding(&slice.name).unwrap_or(Encoding::F32);
                 if slice.range == layout.embedding {

@@ -35,6 +35,7 @@ macro_rules! keys {
 keys! {
     out: PathBuf = "", "Directory of the run: checkpoints, logs, the finished model";
     from: Option<PathBuf> = "", "Start from this model instead of random numbers: a run, a model file or directory, or `story`";
+    teacher: Option<PathBuf> = "", "Learn from this float model too: a file or directory whose vocabulary is the same; `tern train distil` sets it";
     train: Vec<PathBuf> = "", "Files to train on: .txt, .jsonl, and .zst or .gz of them";
     repeats: Vec<f64> = "[]", "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document";
     text_key: String = "\"text\"", "Key of the text in JSON lines; lines with `messages` are conversations";
@@ -61,6 +62,16 @@ keys! {
     activations: Option<String> = "", "How the inputs of projections are rounded: a8 (BitNet b1.58), a4.8, v2-a8, v2-a4, or a4 for comparisons; that of `from` or a8 if not given";
     a8_steps: u64 = "0", "Steps at the beginning in which these inputs have eight bits: with a4.8, v2-a4 and a4";
     group: usize = "128", "Inputs that share a scale with scales = \"group\": 32, 64, 128 or 256";
+    quantise_steps: u64 = "0", "Steps at the beginning in which rounding grows from nothing to all of it, for a model that was one of floats";
+    subln: bool = "false", "With `from`: put a norm of gain 1 before the output and down projections where that model has none";
+    keep_layers: usize = "0", "With `from`: so many of its layers, spread evenly from the first to the last; 0 for all";
+    kl: f32 = "1.0", "How much the divergence from the teacher's logits counts beside the cross-entropy";
+    temperature: f32 = "5.0", "What both sides' logits are divided by for that";
+    relation: f32 = "0.0", "How much the divergence from the relations of the teacher's queries, keys and values counts";
+    relation_layer: Option<usize> = "", "The teacher's layer that this is about, counted from 0; a late one if not given (22 of 28)";
+    relation_heads: usize = "8", "Parts that queries, keys and values are cut into for it";
+    teacher_logits: String = "\"live\"", "live, or stored: the teacher reads all sequences first, and its likeliest tokens are kept on the disk";
+    teacher_top: usize = "128", "stored: how many tokens of each position; the rest counts as one";
     init_std: f32 = "0.02", "Deviation of fresh weights";
     length: usize = "256", "Tokens of a training sequence";
     sequences: usize = "8", "Sequences that go through the model together";
@@ -91,7 +102,7 @@ keys! {
 }
 
 /// Keys that name files or folders.
-const PATHS: [&str; 5] = ["out", "from", "tokenizer", "train", "validation_files"];
+const PATHS: [&str; 6] = ["out", "from", "teacher", "tokenizer", "train", "validation_files"];
 
 /// The file in a run's folder that holds its configuration.
 const KEPT: &str = "train.toml";
@@ -275,11 +286,79 @@ impl Run {
         if self.tokenizer.is_none() && self.from.is_none() {
             return Err(Error::key("tokenizer", "missing; `tern train tokenizer` makes one"));
         }
+        self.check_distillation()?;
         self.schedule()?;
         self.stages(Scheme::A8)?;
         self.activation()?;
         self.quantiser()?;
         Ok(())
+    }
+
+    fn check_distillation(&self) -> Result<()> {
+        for (key, value) in [("kl", self.kl), ("relation", self.relation)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::key(key, format!("{value}: expected a number of at least 0")));
+            }
+        }
+        if !(self.temperature >= 0.01 && self.temperature <= 1000.0) {
+            let what = format!("{}: expected a number from 0.01 to 1000", self.temperature);
+            return Err(Error::key("temperature", what));
+        }
+        for (key, value) in [("relation_heads", self.relation_heads), ("teacher_top", self.teacher_top)] {
+            if value == 0 || value > 1 << 20 {
+                return Err(Error::key(key, format!("{value}: expected 1 to {}", 1 << 20)));
+            }
+        }
+        match self.teacher_logits.as_str() {
+            "live" => {}
+            "stored" if self.relation > 0.0 && self.teacher.is_some() => {
+                let what = "\"stored\" keeps no queries, keys and values; `relation = 0` or \"live\"";
+                return Err(Error::key("teacher_logits", what));
+            }
+            "stored" => {}
+            other => {
+                return Err(Error::key("teacher_logits", format!("\"{other}\": expected live or stored")));
+            }
+        }
+        if self.quantise_steps > 0 && !self.ternary {
+            return Err(Error::key("quantise_steps", "rounds, and `ternary = false` does not"));
+        }
+        if self.quantise_steps > 0 && self.quantise_steps >= self.steps {
+            let what = format!("{}: expected fewer than the {} steps", self.quantise_steps, self.steps);
+            return Err(Error::key("quantise_steps", what));
+        }
+        let alone = [("subln", self.subln), ("keep_layers", self.keep_layers > 0)];
+        if let Some((key, _)) = alone.into_iter().find(|(_, given)| *given && self.from.is_none()) {
+            return Err(Error::key(key, "changes the model of `from`, and none is given"));
+        }
+        Ok(())
+    }
+
+    /// The architecture of what begins as this model, and which of its layers become the student's.
+    pub(crate) fn student(&self, of: &tern::Config) -> Result<(tern::Config, Vec<usize>)> {
+        let mut config = of.clone();
+        if self.subln && !config.sub_norms {
+            config = config.with_sub_norms().ok_or_else(|| {
+                let what = format!("a {} model with sub-norms has no name in files", of.family);
+                Error::key("subln", what)
+            })?;
+        }
+        let (all, count) = (of.layers, if self.keep_layers == 0 { of.layers } else { self.keep_layers });
+        if count > all {
+            return Err(Error::key("keep_layers", format!("{count}: the model has {all}")));
+        }
+        // The first and the last stay; one alone is the last.
+        let layer =
+            |nth: usize| if count == 1 { all - 1 } else { (nth * (all - 1) + (count - 1) / 2) / (count - 1) };
+        let layers: Vec<usize> = (0..count).map(layer).collect();
+        config.layers = count;
+        if let Some(sliding) = &mut config.graph.sliding {
+            sliding.layers = layers.iter().map(|layer| sliding.layers[*layer]).collect();
+            if !sliding.layers.contains(&true) {
+                config.graph.sliding = None;
+            }
+        }
+        Ok((config, layers))
     }
 
     /// The schedule of rates.
@@ -340,7 +419,7 @@ impl Run {
                 format!("{} has eight bits to the end; `activations` names what comes after", last.name());
             return Err(Error::key("a8_steps", what));
         }
-        Ok(Stages { last, before: self.a8_steps })
+        Ok(Stages { last, before: self.a8_steps, growing: self.quantise_steps })
     }
 
     /// The scheme and what a model needs for it.
@@ -464,7 +543,8 @@ fn flag(key: &str, text: &str) -> toml::Value {
     if key == "separator" {
         return value(&format!("\"{}\"", text.replace('"', "\\\""))).unwrap_or_else(|| text.into());
     }
-    let is_text = ["out", "from", "tokenizer", "activations"].contains(&key) || default.starts_with('"');
+    let is_text =
+        ["out", "from", "teacher", "tokenizer", "activations"].contains(&key) || default.starts_with('"');
     match value(text).filter(|_| !is_text) {
         // `--rate 1` means 1.0.
         Some(toml::Value::Integer(n)) if default.contains(['.', 'e']) => toml::Value::Float(n as f64),
@@ -483,6 +563,8 @@ pub fn template() -> String {
             "tokenizer" => "tokenizer = \"tokenizer\"".to_owned(),
             "from" => "# from = \"model/\"".to_owned(),
             "activations" => "# activations = \"a8\"".to_owned(),
+            "teacher" => "# teacher = \"model/\"".to_owned(),
+            "relation_layer" => "# relation_layer = 21".to_owned(),
             _ => format!("{key} = {default}"),
         };
         text.push_str(&format!("\n# {about}\n{line}\n"));
@@ -531,6 +613,17 @@ mod tests {
             ("activations = \"a4.8\"\nscales = \"row\"", "key `activations`: a4.8 needs"),
             ("activations = \"a4.8\"\na8_steps = 1000", "key `a8_steps`: 1000"),
             ("a8_steps = 5", "key `a8_steps`: a8 has"),
+            ("temperature = 0.0", "key `temperature`: 0"),
+            ("kl = -1.0", "key `kl`: -1"),
+            ("relation_heads = 0", "key `relation_heads`: 0"),
+            ("teacher_logits = \"some\"", "key `teacher_logits`: \"some\""),
+            (
+                "teacher = \"t\"\nteacher_logits = \"stored\"\nrelation = 1.0",
+                "key `teacher_logits`: \"stored\" keeps no",
+            ),
+            ("quantise_steps = 1000", "key `quantise_steps`: 1000"),
+            ("quantise_steps = 10\nternary = false", "key `quantise_steps`: rounds"),
+            ("keep_layers = 2", "key `keep_layers`: changes"),
         ] {
             let error = Run::parse(&format!("{LEAST}{line}\n"), &[], Path::new("")).unwrap_err().to_string();
             assert!(error.contains(wanted), "{line}: {error}");

@@ -29,8 +29,8 @@ pub fn masters(
     files: &Files,
     out: &Path,
 ) -> Result<()> {
-    if !run.ternary {
-        // A float twin is for comparison; no ternary engine can run it.
+    if !run.ternary && config.sub_norms {
+        // Floats with sub-norms are masters in every file: nobody would run them as they are.
         return Ok(());
     }
     let more = if run.raw_prompt { vec![(tern::keys::PROMPT, json!("raw"))] } else { Vec::new() };
@@ -39,7 +39,8 @@ pub fn masters(
     }
     let quantiser = run.quantiser()?;
     if !quantiser.is_weight_only() {
-        return Ok(write_masters(out, config, Weights::Masters, &layout.masters(params), &more, files)?);
+        let weights = if run.ternary { Weights::Masters } else { Weights::Floats };
+        return Ok(write_masters(out, config, weights, &layout.masters(params), &more, files)?);
     }
     let (mut values, mut room, mut trits) = (params.to_vec(), Vec::new(), Vec::new());
     for slice in layout.slices.iter().filter(|slice| slice.kind == Kind::Matrix) {
@@ -93,7 +94,7 @@ pub fn sample(
     let dir: PathBuf = run.out.join("sample-model");
     masters(on, run, config, layout, params, files, &dir)?;
     let text = (|| {
-        let model = Model::open(&dir, &Options::default())?;
+        let model = Model::open(&dir, &Options { floats: !run.ternary, ..Options::default() })?;
         let tokenizer = model.tokenizer()?;
         let ids = prompt_ids(tokenizer, &run.prompt)?;
         let sampling = Sampling { temperature: 0.7, seed: run.seed, ..Sampling::greedy() };

@@ -12,6 +12,7 @@ pub mod data;
 pub mod error;
 pub mod export;
 pub mod folder;
+pub mod forecast;
 pub mod lock;
 pub mod machines;
 pub mod metrics;
@@ -29,6 +30,7 @@ pub mod start;
 pub mod step;
 pub mod sum;
 pub mod svg;
+mod teacher;
 pub mod tensorboard;
 pub mod tokenizer;
 

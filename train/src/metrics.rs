@@ -18,6 +18,12 @@ pub struct Step {
     pub epoch: u64,
     /// Mean of the step's targets, in nats.
     pub loss: f64,
+    /// Of a run with a teacher: `τ²` times the divergence of its logits, the same mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
+    /// The divergence of relations, the same mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<f64>,
     pub rate: f32,
     /// Norm before clipping.
     pub gradient: f64,

@@ -5,11 +5,13 @@
 //! `rows` are tokens.
 
 pub mod attention;
+pub mod bias;
 pub mod gate;
 pub mod linear;
 pub mod loss;
 pub mod norm;
 pub mod quantiser;
+pub mod relation;
 pub mod rope;
 
 use tern_kernels::{Cpu, Pool};
@@ -35,6 +37,18 @@ impl Machine<'_> {
             self.cpu.vectorised(
                 #[inline(always)]
                 || x.iter_mut().zip(y).for_each(|(x, y)| *x += y),
+            );
+        });
+    }
+
+    /// `x = y + share (x - y)`.
+    pub fn blend(self, x: &mut [f32], y: &[f32], share: f32) {
+        assert_eq!(x.len(), y.len(), "lengths of a blend");
+        self.pool.for_chunks(x, PIECE, |index, x| {
+            let y = &y[index * PIECE..][..x.len()];
+            self.cpu.vectorised(
+                #[inline(always)]
+                || x.iter_mut().zip(y).for_each(|(x, y)| *x = y + share * (*x - y)),
             );
         });
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use tern::Config;
+use tern::{Config, Graph};
 
 use crate::error::{Error, Result};
 use crate::ops::quantiser::Quantiser;
@@ -19,6 +19,8 @@ pub enum Kind {
     Matrix,
     /// A norm's weight.
     Norm,
+    /// A projection's bias.
+    Bias,
 }
 
 /// One named slice.
@@ -26,7 +28,7 @@ pub enum Kind {
 pub struct Slice {
     /// The canonical (GGUF) name: `blk.0.attn_q.weight`.
     pub name: String,
-    /// Outputs; 1 for a norm.
+    /// Outputs; 1 for a norm and a bias.
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
@@ -34,6 +36,17 @@ pub struct Slice {
     pub range: Range<usize>,
     /// What it is.
     pub kind: Kind,
+}
+
+impl Slice {
+    /// Its name in a model of which these layers are taken.
+    fn name_in(&self, layers: &[usize]) -> String {
+        let mut parts = self.name.splitn(3, '.');
+        match (parts.next(), parts.next().and_then(|layer| layer.parse::<usize>().ok()), parts.next()) {
+            (Some("blk"), Some(layer), Some(rest)) => format!("blk.{}.{rest}", layers[layer]),
+            _ => self.name.clone(),
+        }
+    }
 }
 
 /// Slices of one block.
@@ -47,10 +60,16 @@ pub struct Block {
     pub k: Range<usize>,
     /// `(kv_dim, dim)`.
     pub v: Range<usize>,
+    /// `(q_dim)`, `(kv_dim)` and `(kv_dim)`, if q, k and v have biases.
+    pub biases: Option<[Range<usize>; 3]>,
+    /// `(head_dim)` each, if the heads of q and k are normed.
+    pub head_norms: Option<[Range<usize>; 2]>,
     /// `(q_dim)`, if the model has sub-norms.
     pub attn_sub_norm: Option<Range<usize>>,
     /// `(dim, q_dim)`.
     pub o: Range<usize>,
+    /// `(dim)`, if what attention gives is normed.
+    pub attn_post_norm: Option<Range<usize>>,
     /// `(dim)`.
     pub ffn_norm: Range<usize>,
     /// `(hidden, dim)`.
@@ -61,6 +80,8 @@ pub struct Block {
     pub ffn_sub_norm: Option<Range<usize>>,
     /// `(dim, hidden)`.
     pub down: Range<usize>,
+    /// `(dim)`, if what the feed-forward layer gives is normed.
+    pub ffn_post_norm: Option<Range<usize>>,
 }
 
 /// Where everything lies.
@@ -91,26 +112,37 @@ impl Layout {
             slices.push(Slice { name, rows, cols, range: range.clone(), kind });
             range
         };
-        let Config { dim, hidden, vocab, .. } = *config;
+        let Config { dim, hidden, vocab, head_dim, .. } = *config;
+        let Graph { biases, head_norms, post_norms, .. } = config.graph;
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
         let embedding = add("token_embd.weight".into(), vocab, dim, Kind::Embedding);
         let blocks = (0..config.layers)
             .map(|layer| {
                 let mut slice = |module: &str, rows, cols, kind| {
-                    add(format!("blk.{layer}.{module}.weight"), rows, cols, kind)
+                    let what = if kind == Kind::Bias { "bias" } else { "weight" };
+                    add(format!("blk.{layer}.{module}.{what}"), rows, cols, kind)
                 };
                 Block {
                     attn_norm: slice("attn_norm", 1, dim, Kind::Norm),
                     q: slice("attn_q", q_dim, dim, Kind::Matrix),
                     k: slice("attn_k", kv_dim, dim, Kind::Matrix),
                     v: slice("attn_v", kv_dim, dim, Kind::Matrix),
+                    biases: biases.then(|| {
+                        [("attn_q", q_dim), ("attn_k", kv_dim), ("attn_v", kv_dim)]
+                            .map(|(module, len)| slice(module, 1, len, Kind::Bias))
+                    }),
+                    head_norms: head_norms.then(|| {
+                        ["attn_q_norm", "attn_k_norm"].map(|module| slice(module, 1, head_dim, Kind::Norm))
+                    }),
                     attn_sub_norm: config.sub_norms.then(|| slice("attn_sub_norm", 1, q_dim, Kind::Norm)),
                     o: slice("attn_output", dim, q_dim, Kind::Matrix),
+                    attn_post_norm: post_norms.then(|| slice("post_attention_norm", 1, dim, Kind::Norm)),
                     ffn_norm: slice("ffn_norm", 1, dim, Kind::Norm),
                     gate: slice("ffn_gate", hidden, dim, Kind::Matrix),
                     up: slice("ffn_up", hidden, dim, Kind::Matrix),
                     ffn_sub_norm: config.sub_norms.then(|| slice("ffn_sub_norm", 1, hidden, Kind::Norm)),
                     down: slice("ffn_down", dim, hidden, Kind::Matrix),
+                    ffn_post_norm: post_norms.then(|| slice("post_ffw_norm", 1, dim, Kind::Norm)),
                 }
             })
             .collect();
@@ -132,7 +164,8 @@ impl Layout {
             let std = if into_stream { std / writes } else { std };
             match slice.kind {
                 Kind::Norm => out.fill(1.0),
-                _ => Random::new(seed, nth as u64).normals(std, out),
+                Kind::Bias => {}
+                Kind::Embedding | Kind::Matrix => Random::new(seed, nth as u64).normals(std, out),
             }
         }
         values
@@ -141,7 +174,7 @@ impl Layout {
     /// The tensors in the engine's terms, to be written.
     pub fn masters<'a>(&self, values: &'a [f32]) -> Vec<tern_convert::masters::Master<'a>> {
         let dims = |slice: &Slice| match slice.kind {
-            Kind::Norm => vec![slice.cols],
+            Kind::Norm | Kind::Bias => vec![slice.cols],
             _ => vec![slice.rows, slice.cols],
         };
         let master = |slice: &Slice| tern_convert::masters::Master {
@@ -159,19 +192,34 @@ impl Layout {
         from: &tern_convert::masters::Masters,
         quantiser: Quantiser,
     ) -> Result<(Vec<f32>, usize)> {
+        self.read_layers(from, quantiser, &(0..self.blocks.len()).collect::<Vec<_>>())
+    }
+
+    /// The same of a model of which these layers become this one's, in their order. Sub-norms that it has not begin at 1.
+    pub fn read_layers(
+        &self,
+        from: &tern_convert::masters::Masters,
+        quantiser: Quantiser,
+        layers: &[usize],
+    ) -> Result<(Vec<f32>, usize)> {
         let (mut values, mut rebuilt, mut trits) = (vec![0f32; self.len], 0, Vec::new());
         for slice in &self.slices {
             let out = &mut values[slice.range.clone()];
+            if slice.name.ends_with("_sub_norm.weight") && !from.config().sub_norms {
+                out.fill(1.0);
+                continue;
+            }
+            let name = slice.name_in(layers);
             if slice.kind == Kind::Matrix {
                 trits.resize(out.len(), 0i8);
-                if let Some(scales) = from.trits(&slice.name, slice.rows, &mut trits)? {
+                if let Some(scales) = from.trits(&name, slice.rows, &mut trits)? {
                     rebuilt::matrix(&trits, &scales, slice.cols, quantiser, out)
-                        .map_err(|what| Error::Input(format!("tensor {}: {what}", slice.name)))?;
+                        .map_err(|what| Error::Input(format!("tensor {name}: {what}")))?;
                     rebuilt += 1;
                     continue;
                 }
             }
-            from.read(&slice.name, slice.rows, out)?;
+            from.read(&name, slice.rows, out)?;
         }
         Ok((values, rebuilt))
     }

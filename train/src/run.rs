@@ -12,6 +12,7 @@ use crate::corpus::{Corpus, Sequences, Size};
 use crate::error::{Error, Result};
 use crate::export;
 use crate::folder::{checkpoints, finished};
+use crate::forecast::{self, Forecast};
 use crate::lock::Lock;
 use crate::machines::job::Job;
 use crate::machines::leader::Leader;
@@ -25,6 +26,7 @@ use crate::params::Kind;
 use crate::report;
 use crate::start::Start;
 use crate::step::{Adder, Task, targets};
+use crate::teacher::{self, Teacher};
 use crate::tensorboard::Events;
 
 /// What a run tells whoever watches.
@@ -76,6 +78,11 @@ pub fn lead(
     stop: &dyn Fn() -> bool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<End> {
+    if leader.is_some() && (run.teacher.is_some() || run.quantise_steps > 0) {
+        let key = if run.teacher.is_some() { "teacher" } else { "quantise_steps" };
+        return Err(Error::key(key, "workers on other machines cannot help with it; leave `--listen` out"));
+    }
+    teacher::check(run)?;
     let start = Start::of(run)?;
     let end_token = start.end()?;
     // From here on the folder is written to.
@@ -87,6 +94,17 @@ pub fn lead(
     let threads = if run.threads == 0 { default_threads() } else { run.threads };
     let pool = Pool::new(threads);
     let on = Machine { cpu: Cpu::best(), pool: &pool };
+    let mut teacher = match &run.teacher {
+        Some(path) => {
+            let (theirs, bytes) = teacher::size(path)?;
+            let forecast = Forecast::of(run, &config, &layout, Some((&theirs, bytes)))?;
+            forecast.check(tern::free_memory())?;
+            watch(Event::Note(forecast.text(run.steps, forecast::rate(on))));
+            let note = &mut |note| watch(Event::Note(note));
+            Some(Teacher::of(run, path, on, &mut corpus, &tokenizer, &config, stop, note)?)
+        }
+        None => None,
+    };
     let (mut m, mut v) = (vec![0f32; layout.len], vec![0f32; layout.len]);
     let mut grads = Vec::new();
     let dir = checkpoints(run);
@@ -133,14 +151,18 @@ pub fn lead(
         }
         config.graph.scheme = stages.at(state.step + 1);
         network.set_scheme(config.graph.scheme);
-        let task = Task::new(state.step + 1, &params, &batches);
+        network.set_share(stages.share(state.step + 1));
+        let mut task = Task::new(state.step + 1, &params, &batches);
+        (task.first, task.each) = (state.tokens / run.length as u64, run.sequences as u64);
         let note = &mut |note| watch(Event::Note(note));
         let peers = leader.as_mut().map_or(&mut [][..], |leader| leader.peers(note));
-        let loss = adder.run(&mut network, on, task, peers, &mut grads);
+        let losses = adder.run(&mut network, on, task, peers, teacher.as_mut(), &mut grads);
         if let Some(leader) = &mut leader {
             leader.settle(task.step, note);
         }
-        let loss = loss.map_err(|e| diverged(&state, &dir, e))? / targets(&batches).max(1) as f64;
+        let losses = losses.map_err(|e| diverged(&state, &dir, e))?;
+        let mean = |sum: f64| sum / targets(&batches).max(1) as f64;
+        let loss = mean(losses.cross);
         let norm = squares(on, &grads).sqrt();
         if !loss.is_finite() || !norm.is_finite() {
             let what = format!("the loss is {loss} and the norm of its gradient {norm}");
@@ -150,7 +172,7 @@ pub fn lead(
         let clip = (f64::from(run.clip) / norm).min(1.0) as f32;
         state.step += 1;
         for slice in &layout.slices {
-            let decay = if slice.kind == Kind::Norm { 0.0 } else { decay };
+            let decay = if [Kind::Norm, Kind::Bias].contains(&slice.kind) { 0.0 } else { decay };
             let rates = Rates { rate, decay, clip, step: state.step };
             let at = slice.range.clone();
             adam.step(on, rates, &mut params[at.clone()], &grads[at.clone()], &mut m[at.clone()], &mut v[at]);
@@ -164,6 +186,8 @@ pub fn lead(
             tokens: state.tokens,
             epoch: state.place.epoch,
             loss,
+            divergence: teacher.as_ref().filter(|_| run.kl > 0.0).map(|_| mean(losses.divergence)),
+            relation: teacher.as_ref().filter(|_| run.relation > 0.0).map(|_| mean(losses.relation)),
             rate,
             gradient: norm,
             tokens_per_second: rows as f64 / took,
@@ -171,12 +195,14 @@ pub fn lead(
         };
         if state.step.is_multiple_of(run.log_every) || state.step == run.steps {
             metrics.step(&step)?;
-            let values = [
+            let mut values = vec![
                 ("loss/train", step.loss),
                 ("rate", f64::from(step.rate)),
                 ("gradient", step.gradient),
                 ("tokens_per_second", step.tokens_per_second),
             ];
+            values.extend(step.divergence.map(|divergence| ("loss/divergence", divergence)));
+            values.extend(step.relation.map(|relation| ("loss/relation", relation)));
             events.scalars(step.step, &values)?;
         }
         watch(Event::Step(step));
@@ -184,6 +210,8 @@ pub fn lead(
         let done = state.step == run.steps;
         let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
         if !held_out.tokens.is_empty() && (due(run.validate_every) || done) {
+            // The model as it would be exported: rounded all of the way.
+            network.set_share(1.0);
             let found = network
                 .prepare(on, &params)
                 .and_then(|()| validate(&mut network, on, &params, &held_out, run));
@@ -197,7 +225,7 @@ pub fn lead(
             events.scalars(state.step, &[("loss/held_out", loss), ("bits_per_char", bits)])?;
             watch(Event::Validation(validation));
         }
-        if run.ternary && due(run.sample_every) {
+        if (run.ternary || !config.sub_norms) && due(run.sample_every) {
             let text = export::sample(on, run, &config, &layout, &params, &files)?;
             metrics.sample(state.step, &text)?;
             watch(Event::Sample { step: state.step, text });

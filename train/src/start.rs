@@ -76,7 +76,7 @@ impl Start {
     fn from(run: &Run, path: &Path) -> Result<Self> {
         let file = open(path)?;
         let masters = Masters::of(&file)?;
-        let config = masters.config().clone();
+        let (config, layers) = run.student(masters.config())?;
         let mut notes = Vec::new();
         let (tokenizer, files) = match (Tokenizer::from_file(&file)?, &run.tokenizer) {
             (Some(own), given) => {
@@ -96,7 +96,7 @@ impl Start {
             return Err(Error::key("tokenizer", what));
         }
         let layout = Layout::new(&config, !masters.has_head());
-        let (params, rebuilt) = layout.read(&masters, run.quantiser()?)?;
+        let (params, rebuilt) = layout.read_layers(&masters, run.quantiser()?, &layers)?;
         if rebuilt > 0 {
             notes.push(format!(
                 "{} holds trits and no masters: those of {rebuilt} matrices were made again, to the same trits and scales",

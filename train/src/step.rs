@@ -6,9 +6,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::corpus::Sequences;
 use crate::error::Result;
-use crate::network::{Batch, Gradients, Network};
+use crate::network::{Batch, Gradients, Lesson, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
+use crate::teacher::Teacher;
 
 /// What a step computes with.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +22,35 @@ pub struct Task<'a> {
     pub batches: &'a [Sequences],
     /// What a target's loss counts: one over the number of the step's targets.
     pub factor: f32,
+    /// The run's sequence with which the first batch begins.
+    pub first: u64,
+    /// Sequences of each batch.
+    pub each: u64,
+}
+
+/// Sums over the targets of a batch or of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    /// Cross-entropy.
+    pub cross: f64,
+    /// `τ²` times the divergence of logits from a teacher's.
+    pub divergence: f64,
+    /// The divergence of relations from a teacher's.
+    pub relation: f64,
+}
+
+impl Losses {
+    fn add(&mut self, other: Losses) {
+        self.cross += other.cross;
+        self.divergence += other.divergence;
+        self.relation += other.relation;
+    }
 }
 
 impl<'a> Task<'a> {
     /// The step of these batches.
     pub fn new(step: u64, params: &'a [f32], batches: &'a [Sequences]) -> Self {
-        Self { step, params, batches, factor: 1.0 / targets(batches).max(1) as f32 }
+        Self { step, params, batches, factor: 1.0 / targets(batches).max(1) as f32, first: 0, each: 0 }
     }
 }
 
@@ -35,27 +59,35 @@ pub fn targets(batches: &[Sequences]) -> usize {
     batches.iter().flat_map(|batch| &batch.targets).filter(|target| **target != NONE).count()
 }
 
-/// The sum of a batch's losses, and its gradient into `out`; [`Network::prepare`] has seen these parameters.
+/// The sums of a batch's losses, and the gradient into `out` of all that is learnt; [`Network::prepare`] has seen these
+/// parameters.
+#[expect(clippy::too_many_arguments, reason = "a batch, what it is computed with, and two outputs")]
 pub fn batch(
     network: &mut Network,
     on: Machine,
     params: &[f32],
     batch: &Sequences,
     factor: f32,
+    lesson: Option<Lesson>,
     losses: &mut Vec<RowLoss>,
     out: &mut Vec<f32>,
-) -> Result<f64> {
+) -> Result<Losses> {
     losses.resize(batch.tokens.len(), RowLoss::default());
     out.resize(params.len(), 0.0);
     let rows = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
-    network.run(on, params, rows, losses, Some(Gradients { values: out, factor }))?;
-    Ok(losses.iter().map(|row| f64::from(row.loss)).sum())
+    network.run(on, params, rows, losses, Some(Gradients { values: out, factor, lesson }))?;
+    let sum = |of: fn(&RowLoss) -> f32| losses.iter().map(|row| f64::from(of(row))).sum();
+    Ok(Losses {
+        cross: sum(|row| row.loss),
+        divergence: sum(|row| row.divergence),
+        relation: network.relation(),
+    })
 }
 
 /// What a batch came to.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) loss: f64,
+    pub(crate) losses: Losses,
     pub(crate) gradient: Vec<f32>,
 }
 
@@ -154,57 +186,61 @@ pub struct Adder {
 }
 
 impl Adder {
-    /// The sum of a step's losses, and of its gradients into `sum`; `peers` compute batches too, and those that are lost say
-    /// so of themselves.
+    /// The sums of a step's losses, and of its gradients into `sum`; `peers` compute batches too, and those that are lost say
+    /// so of themselves. A `teacher` reads each batch before; it has no peers.
     pub(crate) fn run<P: Peer>(
         &mut self,
         network: &mut Network,
         on: Machine,
         task: Task,
         peers: &mut [P],
+        mut teacher: Option<&mut Teacher>,
         sum: &mut Vec<f32>,
-    ) -> Result<f64> {
+    ) -> Result<Losses> {
         let board = Board::new(task.batches.len(), std::mem::take(&mut self.spare));
         // One to each in turn, the first to this machine, which would have the only one soonest; then as they come.
         let mut mine = board.claim();
-        let loss = std::thread::scope(|scope| {
+        let losses = std::thread::scope(|scope| {
             for peer in peers {
                 let (Some(first), board) = (board.claim(), &board) else { break };
                 scope.spawn(move || peer.help(task, board, first));
             }
-            let mut all = || -> Result<f64> {
-                let mut loss = 0f64;
+            let mut all = || -> Result<Losses> {
+                let mut losses = Losses::default();
                 network.prepare(on, task.params)?;
                 loop {
                     let next = mine.take().map_or_else(|| board.next(), Next::Compute);
                     match next {
                         Next::Compute(nth) => {
                             let mut gradient = board.buffer();
-                            let (losses, out) = (&mut self.losses, &mut gradient);
-                            let of = &task.batches[nth];
-                            let loss = batch(network, on, task.params, of, task.factor, losses, out)?;
-                            board.done(nth, Part { loss, gradient });
+                            let (rows, out) = (&mut self.losses, &mut gradient);
+                            let (of, factor) = (&task.batches[nth], task.factor);
+                            let first = task.first + nth as u64 * task.each;
+                            let lesson =
+                                teacher.as_mut().map(|teacher| teacher.read(of, first)).transpose()?;
+                            let losses = batch(network, on, task.params, of, factor, lesson, rows, out)?;
+                            board.done(nth, Part { losses, gradient });
                         }
                         Next::Add(mut part) => {
-                            loss += part.loss;
+                            losses.add(part.losses);
                             match board.lock().added {
                                 1 => std::mem::swap(sum, &mut part.gradient),
                                 _ => on.add(sum, &part.gradient),
                             }
                             board.lock().spare.push(part.gradient);
                         }
-                        Next::Done => return Ok(loss),
+                        Next::Done => return Ok(losses),
                     }
                 }
             };
             // Peers must end before this does.
-            let loss = all();
+            let losses = all();
             board.close();
-            loss
+            losses
         })?;
         self.spare = board.state.into_inner().unwrap_or_else(PoisonError::into_inner).spare;
         // An empty buffer is no buffer: the first sum had none to swap.
         self.spare.retain(|buffer| !buffer.is_empty());
-        Ok(loss)
+        Ok(losses)
     }
 }

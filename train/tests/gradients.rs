@@ -8,7 +8,7 @@ use tern_train::ops::linear::{self, Input, Room, Weight};
 use tern_train::ops::loss::{self, Back, NONE, RowLoss};
 use tern_train::ops::quantiser::{Quantiser, to_f16};
 use tern_train::ops::rope::{self, Angles, Heads};
-use tern_train::ops::{Machine, gate, norm};
+use tern_train::ops::{Machine, bias, gate, norm};
 use tern_train::random::Random;
 
 const EPS: f32 = 1e-5;
@@ -82,6 +82,27 @@ fn norm() {
             norm::backward(on, &x, &w, EPS, &g, &mut dx, false, &mut dw, &mut Vec::new());
             assert_close("dx", &dx, &by_x);
             assert_close("dw", &dw, &by_w);
+        });
+    }
+}
+
+#[test]
+fn bias_of_rows() {
+    for (rows, cols) in [(1, 3), (3, 20), (70, 7)] {
+        let (x, b, g) = (values(1, rows * cols), values(2, cols), values(3, rows * cols));
+        let forward = |b: &[f64]| -> Vec<f64> {
+            wide(&x)
+                .chunks(cols)
+                .flat_map(|x| x.iter().zip(b).map(|(x, b)| x + b).collect::<Vec<_>>())
+                .collect()
+        };
+        let by_b = differences(&b, |b| dot(&forward(b), &g));
+        everywhere(|on| {
+            let (mut y, mut db) = (x.clone(), vec![0.0; cols]);
+            bias::forward(on, &b, &mut y);
+            assert_close("y", &y, &forward(&wide(&b)));
+            bias::backward(on, &g, &mut db, &mut Vec::new());
+            assert_close("db", &db, &by_b);
         });
     }
 }
@@ -384,7 +405,7 @@ fn head_and_cross_entropy() {
         room.prepare(on, &e, dim);
         let (mut dx, mut de, mut out) =
             (vec![0.0; x.len()], vec![0.0; e.len()], vec![RowLoss::default(); rows]);
-        let back = Back { e: &e, factor: 0.5, dx: &mut dx, de: &mut de };
+        let back = Back { e: &e, factor: 0.5, dx: &mut dx, de: &mut de, lesson: None };
         room.run(on, &x, dim, &targets, &mut out, Some(back));
         let losses: Vec<f32> = out.iter().map(|row| row.loss).collect();
         let want: Vec<f64> = (0..rows).map(|row| row_loss(&wx, &we, row)).collect();

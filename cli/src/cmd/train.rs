@@ -1,6 +1,7 @@
 //! `tern train`: a model from text, or from another model's masters.
 
 mod board;
+mod distil;
 mod events;
 mod screen;
 mod worker;
@@ -41,6 +42,7 @@ Examples:
   tern train train.toml --train stories.txt --out run
   tern train run
   tern train --from story --train chats.jsonl --out tuned --rate 2e-4
+  tern train distil float-model --train texts.jsonl --out student
   tern train export run masters
   tern train check run model.gguf
   tern train run --listen 192.168.1.10:7070 --token-file token.txt
@@ -132,6 +134,8 @@ enum Part {
         #[arg(long)]
         json: bool,
     },
+    /// Train a ternary model of a float model: Llama, Mistral, Qwen2, Qwen3, Gemma3
+    Distil(Box<distil::Distil>),
     /// Compute batches for a run on another machine
     Worker(worker::Worker),
     /// Compare a model in the engine with the trainer's own figures, on the run's held-out documents
@@ -227,6 +231,7 @@ impl Train {
                 terminal::remark(&format!("wrote {}: the masters of step {step}", output.display()));
                 Ok(())
             }
+            Some(Part::Distil(distil)) => distil.run(),
             Some(Part::Worker(worker)) => worker.run(),
             Some(Part::Check(check)) => check.run(),
             None => {
@@ -297,7 +302,7 @@ impl Train {
             terminal::print_json(&events::end(&end))?;
         }
         match end {
-            End::Done(model) if run.ternary && !self.json => {
+            End::Done(model) if model.exists() && !self.json => {
                 terminal::remark(&format!("the model is in {}", model.display()));
                 Ok(())
             }
@@ -318,8 +323,14 @@ impl Check {
         // As exact as the engine is: what the trainer computed with.
         let threads = (run.threads > 0).then_some(run.threads);
         let activations = run.quantiser()?.is_weight_only().then_some(Rounding::None);
-        let options =
-            Options { head: Head::Stored, kv: KvFormat::F32, activations, threads, ..Options::default() };
+        let options = Options {
+            head: Head::Stored,
+            kv: KvFormat::F32,
+            activations,
+            threads,
+            floats: !run.ternary,
+            ..Options::default()
+        };
         let model = self.model.unwrap_or_else(|| folder::finished(&run));
         let file = model::find(&model)?.file(OpenOptions::default())?;
         let model = Model::from_file(&file, &options)?;
@@ -403,7 +414,11 @@ fn report(bar: &ProgressBar, event: Event, run: &Run) {
         }
         Event::Step(step) => {
             bar.set_position(step.step);
-            let text = format!("loss {:.3}, {:.0} tokens/s", step.loss, step.tokens_per_second);
+            let some = |name: &str, loss: Option<f64>| {
+                loss.map_or(String::new(), |loss| format!("{name} {loss:.3}, "))
+            };
+            let beside = some("divergence", step.divergence) + &some("relation", step.relation);
+            let text = format!("loss {:.3}, {beside}{:.0} tokens/s", step.loss, step.tokens_per_second);
             if bar.is_hidden() && step.step.is_multiple_of(run.log_every) {
                 line(format!(
                     "step {}: {text}, rate {:.2e}, gradient {:.2}",

@@ -20,5 +20,6 @@ pub(super) const FAMILY: Family = Family {
     embeds: true,
     windows: true,
     gemma: true,
+    less_one: true,
     ..llama::FAMILY
 };

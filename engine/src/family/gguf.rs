@@ -98,7 +98,8 @@ fn graph(file: &File, pairs: &Pairs, family: &Family, architecture: &str, rope: 
         graph.logit_scale = scale("logit_scale")?;
     }
     let window = pairs.u32(&key("attention.sliding_window"))?.filter(|window| *window > 0);
-    if let Some(window) = window.filter(|_| family.gemma) {
+    // Mistral's and Qwen's own GGUFs have no word for windows; students' do.
+    if let Some(window) = window.filter(|_| family.gemma || (family.windows && family.sub_norms.is_some())) {
         let layers = needed("block_count")? as usize;
         let kinds = match pairs.bools(&key("attention.sliding_window_pattern"))? {
             Some(kinds) => kinds,
@@ -106,7 +107,8 @@ fn graph(file: &File, pairs: &Pairs, family: &Family, architecture: &str, rope: 
             None => (0..layers).map(|layer| !(layer + 1).is_multiple_of(6)).collect(),
         };
         let base = pairs.f32(&key("rope.freq_base_swa"))?.unwrap_or(10_000.0);
-        let rope = Rope { base, scaling: Scaling::None, ..rope.clone() };
+        let scaling = if family.gemma { Scaling::None } else { rope.scaling.clone() };
+        let rope = Rope { base, scaling, ..rope.clone() };
         graph.sliding = Some(Sliding { window: window as usize, layers: kinds, rope });
     }
     Ok(graph)

@@ -19,5 +19,6 @@ pub(super) const FAMILY: Family = Family {
     embeds: false,
     windows: false,
     gemma: false,
+    less_one: false,
     schemes: &[Scheme::A8],
 };

@@ -59,6 +59,13 @@ impl Job {
         layout: &Layout,
         run: &crate::config::Run,
     ) -> crate::Result<Self> {
+        if !config.is_llama() {
+            let what = format!(
+                "a {} model: workers know Llama's graph only; train it without `--listen`",
+                config.family
+            );
+            return Err(crate::Error::Input(what));
+        }
         let quantiser = run.quantiser()?;
         let (scales, group) = match quantiser {
             Quantiser::Float => ("none", 0),
@@ -95,7 +102,7 @@ impl Job {
     pub(crate) fn stages(&self) -> Result<Stages, String> {
         let last = Scheme::from_name(&self.activations);
         let last = last.ok_or_else(|| format!("activations of `{}`", self.activations))?;
-        Ok(Stages { last, before: self.a8_steps })
+        Ok(Stages { last, before: self.a8_steps, growing: 0 })
     }
 
     /// Checks every number, then makes room: the network and how many parameters it has.
@@ -230,8 +237,9 @@ pub(crate) fn arithmetic(on: Machine) -> u64 {
         let (params, batch) = job.numbers(params, 7);
         let (mut losses, mut gradient) = (Vec::new(), Vec::new());
         network.prepare(on, &params).expect("finite numbers");
-        let loss = step::batch(&mut network, on, &params, &batch, 1.0 / 48.0, &mut losses, &mut gradient);
-        sum = hash(sum, &loss.expect("finite numbers").to_le_bytes());
+        let loss =
+            step::batch(&mut network, on, &params, &batch, 1.0 / 48.0, None, &mut losses, &mut gradient);
+        sum = hash(sum, &loss.expect("finite numbers").cross.to_le_bytes());
         for value in gradient {
             sum = hash(sum, &value.to_bits().to_le_bytes());
         }

@@ -290,7 +290,8 @@ impl step::Peer for Peer {
             match self.compute(task, nth, &mut gradient) {
                 Ok(loss) => {
                     self.batches += 1;
-                    board.done(nth, Part { loss, gradient });
+                    let losses = step::Losses { cross: loss, ..Default::default() };
+                    board.done(nth, Part { losses, gradient });
                     next = board.claim();
                 }
                 Err(e) => {

@@ -72,13 +72,13 @@ fn step_of(seeds: [u64; 3], leader: Option<&mut Leader>) -> (u64, Vec<u32>, Vec<
     let loss = match leader {
         Some(leader) => {
             let peers = leader.peers(&mut note);
-            let loss = adder.run(&mut network, on, task, peers, &mut sum).unwrap();
+            let loss = adder.run(&mut network, on, task, peers, None, &mut sum).unwrap();
             leader.settle(3, &mut note);
             loss
         }
-        None => adder.run::<super::leader::Peer>(&mut network, on, task, &mut [], &mut sum).unwrap(),
+        None => adder.run::<super::leader::Peer>(&mut network, on, task, &mut [], None, &mut sum).unwrap(),
     };
-    (loss.to_bits(), sum.into_iter().map(f32::to_bits).collect(), notes)
+    (loss.cross.to_bits(), sum.into_iter().map(f32::to_bits).collect(), notes)
 }
 
 /// Or the tests that compare bits could not fail where somebody adds gradients up as they come.

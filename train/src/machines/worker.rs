@@ -220,7 +220,7 @@ fn work(
                 let (number, factor, batch) = room.batch(&body).map_err(|what| bad(&what))?;
                 let Room { network, params, gradient, losses, .. } = room;
                 let loss = while_alive(stream, || {
-                    step::batch(network, on, params, &batch, factor, losses, gradient)
+                    step::batch(network, on, params, &batch, factor, None, losses, gradient)
                 });
                 let loss = match loss {
                     Ok(loss) => loss,
@@ -229,7 +229,7 @@ fn work(
                         return Err(bad(&e.to_string()));
                     }
                 };
-                let begin = [number.to_le_bytes(), loss.to_le_bytes()].concat();
+                let begin = [number.to_le_bytes(), loss.cross.to_le_bytes()].concat();
                 frame::send(stream, Kind::Gradient, &begin, gradient)?;
                 *batches += 1;
             }

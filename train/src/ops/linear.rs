@@ -32,6 +32,8 @@ pub enum Weight {
     Float {
         /// How weights are rounded.
         quantiser: Quantiser,
+        /// How far: 1 for all of the way.
+        share: f32,
         /// `W~ (outputs, inputs)`; nothing in the float twin, whose it is itself.
         rounded: Vec<f32>,
         /// The same as `(inputs, outputs)`.
@@ -75,11 +77,14 @@ impl Weight {
                 *packed = new;
                 bytes.set(on.cpu, on.pool, outputs, inputs, row);
             }
-            Weight::Float { quantiser, rounded, turned } => {
-                if quantiser.is_weight_only() && !quantiser.round(on, w, inputs, room, rounded) {
+            Weight::Float { quantiser, share, rounded, turned } => {
+                if quantiser.rounds() && !quantiser.round(on, w, inputs, room, rounded) {
                     return Err(NotFinite);
                 }
-                let w = if quantiser.is_weight_only() { &rounded[..] } else { w };
+                if *share < 1.0 {
+                    on.blend(rounded, w, *share);
+                }
+                let w = if quantiser.rounds() { &rounded[..] } else { w };
                 turned.resize(w.len(), 0.0);
                 // A strip of 16 inputs a thread.
                 on.pool.for_chunks(turned, 16 * outputs, |strip, out| {
@@ -94,7 +99,7 @@ impl Weight {
     /// Without its matrix, to be prepared.
     pub fn new(quantiser: Quantiser) -> Self {
         if quantiser.floats() {
-            return Weight::Float { quantiser, rounded: Vec::new(), turned: Vec::new() };
+            return Self::partly(quantiser, 1.0);
         }
         let empty =
             Ternary::pack(Packing::I2, 0, 4, Scales::One(1.0), &tern_kernels::Pool::new(1), |_, _| {
@@ -102,6 +107,11 @@ impl Weight {
             });
         let Ok(packed) = empty;
         Weight::Ternary { packed, bytes: ByteMatrix::default(), scale: 1.0 }
+    }
+
+    /// One that is rounded a share of the way, between `w` and `W~`.
+    pub fn partly(quantiser: Quantiser, share: f32) -> Self {
+        Weight::Float { quantiser, share, rounded: Vec::new(), turned: Vec::new() }
     }
 }
 
@@ -116,6 +126,8 @@ pub enum Input {
         x: Vec<f32>,
         /// In a row.
         cols: usize,
+        /// Of a model whose inputs become codes: how far on the way they are, and room for the codes.
+        partly: Option<(f32, Activations)>,
     },
 }
 
@@ -127,10 +139,16 @@ impl Input {
     /// Empty.
     pub fn new(quantiser: Quantiser) -> Self {
         if quantiser.floats() {
-            Input::Floats { x: Vec::new(), cols: 0 }
+            Input::Floats { x: Vec::new(), cols: 0, partly: None }
         } else {
             Input::Codes(Activations::default())
         }
+    }
+
+    /// Empty, for numbers that are rounded a share of the way to codes, where this quantiser's models have codes.
+    pub fn partly(quantiser: Quantiser, share: f32) -> Self {
+        let codes = !quantiser.floats();
+        Input::Floats { x: Vec::new(), cols: 0, partly: codes.then(|| (share, Activations::default())) }
     }
 
     /// Takes the rows of `x` in, each normed first where a norm is given. Floats are transformed, and not rounded.
@@ -145,7 +163,7 @@ impl Input {
         let intake = intake.into();
         match self {
             Input::Codes(codes) => codes.set(intake, on.cpu, on.pool, x, cols, norm).map_err(|_| NotFinite),
-            Input::Floats { x: out, cols: width } => {
+            Input::Floats { x: out, cols: width, partly } => {
                 *width = cols;
                 out.resize(x.len(), 0.0);
                 on.pool.for_chunks(out, 8 * cols, |index, out| {
@@ -156,6 +174,16 @@ impl Input {
                     }
                 });
                 on.hadamard(out, cols, intake.block);
+                if let Some((share, codes)) = partly {
+                    codes.set(intake, on.cpu, on.pool, x, cols, norm).map_err(|_| NotFinite)?;
+                    let (share, codes) = (*share, &*codes);
+                    on.pool.for_chunks(out, cols, |row, out| {
+                        let step = codes.step(row);
+                        for (x, code) in out.iter_mut().zip(codes.codes(row)) {
+                            *x += share * (f32::from(*code) * step - *x);
+                        }
+                    });
+                }
                 Ok(())
             }
         }
@@ -165,7 +193,7 @@ impl Input {
     pub fn rows(&self) -> usize {
         match self {
             Input::Codes(codes) => codes.rows(),
-            Input::Floats { x, cols } => x.len().checked_div(*cols).unwrap_or(0),
+            Input::Floats { x, cols, .. } => x.len().checked_div(*cols).unwrap_or(0),
         }
     }
 }
@@ -180,7 +208,7 @@ pub fn forward<const N: usize>(on: Machine, input: &mut Input, list: [(&Weight, 
             });
             products(on.cpu, on.pool, codes, list);
         }
-        Input::Floats { x, cols } => {
+        Input::Floats { x, cols, .. } => {
             for (weight, out) in list {
                 let Weight::Float { turned, .. } = weight else { unreachable!("floats meet floats only") };
                 let outputs = turned.len() / *cols;
@@ -231,8 +259,8 @@ impl Room {
                 self.digits.set_rows(cpu, pool, g, outputs);
                 digit_product(cpu, pool, &self.digits, bytes, *scale, dx, add_dx);
             }
-            (Input::Floats { x, cols }, Weight::Float { quantiser, rounded, .. }) => {
-                let w = if quantiser.is_weight_only() { &rounded[..] } else { w };
+            (Input::Floats { x, cols, .. }, Weight::Float { quantiser, rounded, .. }) => {
+                let w = if quantiser.rounds() { &rounded[..] } else { w };
                 let (g, x) = (Matrix::new(g, dw.len() / cols), Matrix::new(x, *cols));
                 dense_product(cpu, pool, g.transposed(), x, dw, *cols, false);
                 dense_product(cpu, pool, g, Matrix::new(w, *cols), dx, *cols, add_dx);

@@ -27,6 +27,11 @@ impl Quantiser {
         self != Quantiser::Matrix
     }
 
+    /// Whether weights become trits.
+    pub fn rounds(self) -> bool {
+        self != Quantiser::Float
+    }
+
     /// Whether weights become trits while activations stay floats.
     pub fn is_weight_only(self) -> bool {
         matches!(self, Quantiser::Row | Quantiser::Group(_))

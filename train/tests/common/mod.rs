@@ -86,6 +86,7 @@ pub(crate) fn compare(run: &Run, path: &Path) -> tern_train::Result<Check> {
         kv: KvFormat::F32,
         threads: Some(1),
         activations,
+        floats: !run.ternary,
         ..Options::default()
     };
     let file = tern::file::open(path, OpenOptions::default()).unwrap();

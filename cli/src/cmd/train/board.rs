@@ -233,6 +233,8 @@ mod tests {
             loss,
             rate: 1e-3 * (200 - step.min(200)) as f32 / 200.0,
             gradient: 0.5,
+            divergence: None,
+            relation: None,
             tokens_per_second: 1234.0,
             seconds: 2.0 * step as f64,
         }

@@ -40,6 +40,10 @@ const MEANINGLESS: &[&str] = &[
 const OF_SOME: &[(&str, &[&str])] = &[
     ("minicpm", &["embedding_scale", "residual_scale", "logit_scale"]),
     ("gemma3", &["attention.sliding_window"]),
+    ("gemma3-subln", &["attention.sliding_window"]),
+    ("mistral-subln", &["attention.sliding_window"]),
+    ("qwen2-subln", &["attention.sliding_window"]),
+    ("qwen3-subln", &["attention.sliding_window"]),
 ];
 
 /// A key, its one value in words, and whether a value is that.
