@@ -22,7 +22,7 @@ use tern::file::hf_write::pretty;
 use tern::file::write::{Draft, Entry, Out};
 use tern::file::{gguf_write, hf_write};
 use tern::keys::{DUMMY, SCALE_NAMES, SCALE_VALUES};
-use tern::{Encoding, Error, Result};
+use tern::{Encoding, Error, Result, Scheme};
 use tern_kernels::{Activation, Scales};
 
 const VOCABULARY: &str = "tokenizer.ggml.model";
@@ -137,6 +137,15 @@ struct Item {
 
 fn items(shape: &Shape, family: &Family, output: &Path, options: &DummyOptions) -> Result<Vec<Item>> {
     let mut items = Vec::new();
+    let scheme = shape.config.graph.scheme;
+    if scheme != Scheme::A8 && !matches!(options.to, Target::I2 | Target::T5) {
+        let what = format!(
+            "{}: activations ({}) that no other program computes; `--to i2` and `--to t5` are Tern's",
+            shape.name,
+            scheme.name()
+        );
+        return Err(Error::Input(what));
+    }
     if options.closed_gates.is_some() {
         if shape.config.activation != Activation::Relu2 {
             let what =

@@ -234,3 +234,47 @@ fn gates_close_at_the_share_that_was_asked_for() {
     assert!(refused("tiny", Target::Tq2_0).contains("i2 or t5"));
     assert!(!dir.path().join("no").exists());
 }
+
+/// Of BitNet a4.8: half of the columns of `o` meet a zero; who leaves them out, alone, writes the same.
+#[test]
+fn half_of_the_attentions_output_is_left_out_in_a_dummy_of_a48() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = Shape::from_name("tiny").unwrap().config;
+    let mut shape = Shape::from_name("bitnet-a4.8-2b").unwrap();
+    let (family, graph) = (shape.config.family, shape.config.graph.clone());
+    shape.config = tern::Config { family, graph, ..sizes };
+    for (to, threads) in [(Target::I2, 1), (Target::T5, 3)] {
+        let output = dir.path().join(format!("{}.gguf", to.name()));
+        let options = DummyOptions { closed_gates: Some(0.7), ..DummyOptions::new(to) };
+        dummy(&shape, &output, &options, &mut |_, _| {}).unwrap();
+        let write = |zeros| {
+            let options = Options { zeros, threads: Some(threads), ..Options::default() };
+            let model = Model::open(&output, &options).unwrap();
+            assert_eq!(model.config().family, "BitNet a4.8");
+            let (mut scratch, mut sequence) = (Scratch::default(), [Sequence::new(&model, 40)]);
+            let (mut logits, mut unread) = (Vec::new(), Vec::new());
+            for token in 0..20 {
+                let row = Row { sequence: 0, token: token * 7, logits: Logits::All };
+                let found = model.forward(&mut scratch, &mut sequence, &[row]).unwrap();
+                logits.extend(found.iter().map(|logit| logit.to_bits()));
+                unread.push(scratch.unit_reads().unread);
+            }
+            (logits, unread, model.unit_bytes())
+        };
+        let (read, skip) = (write(Zeros::Read), write(Zeros::Skip));
+        assert!(read.0 == skip.0, "{}", to.name());
+        assert_eq!((read.1.iter().max(), read.2), (Some(&0), 0));
+        // Two layers of 256 x 256 behind the attention and of twice 256 x 768 behind the gates: what is copied, and what is left out
+        // at least: half of the one, and of the others the closed 0.7.
+        let quarter = |weights: usize| if to == Target::I2 { weights / 4 } else { weights / 5 } as f64;
+        let (o, behind) = (quarter(2 * 256 * 256), quarter(2 * 2 * 256 * 768));
+        assert!(skip.2 as f64 >= o + behind, "{}", skip.2);
+        for unread in skip.1 {
+            assert!(unread as f64 > 0.5 * o + 0.6 * behind && (unread as f64) < o + behind, "{unread}");
+        }
+    }
+    let no = dir.path().join("no.gguf");
+    let error = dummy(&shape, &no, &DummyOptions::new(Target::Tq2_0), &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("bitnet-a4.8-2b: activations (a4.8) that no other program computes"));
+    assert!(!no.exists());
+}

@@ -198,7 +198,7 @@ impl Model {
         let mut time = Duration::ZERO;
         s.units = UnitReads::default();
         for (index, layer) in layers.iter().enumerate() {
-            self.attention(s, sequences, index, layer)?;
+            self.attention(s, sequences, index, layer, way)?;
             let start = (way != Way::Plain).then(Instant::now);
             self.feed_forward(s, index, layer, way)?;
             time += start.map_or(Duration::ZERO, |start| start.elapsed());
@@ -247,6 +247,7 @@ impl Model {
         sequences: &mut [Sequence],
         index: usize,
         layer: &Layer,
+        way: Way,
     ) -> Result<()> {
         let (q_dim, rows) = (self.config.q_dim(), s.places.len());
         let at = |what: &str| format!("layer {index}, {what}");
@@ -282,9 +283,17 @@ impl Model {
             })
         })?;
 
-        let norm = layer.attn_sub_norm.as_deref();
-        let o = [(&layer.o, &mut s.out)];
-        self.project(&mut s.input, &s.heads, norm, Inlet::O, o, || at("attention output"))?;
+        let (norm, output) = (layer.attn_sub_norm.as_deref(), || at("attention output"));
+        if let Some(o) = self.units.copies(way, index).and_then(|copies| copies.o.as_ref()) {
+            let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
+            self.quantise(&mut s.input.codes, &s.heads, q_dim, norm, Inlet::O, output)?;
+            s.out.resize(self.config.dim, 0.0);
+            o.matmul(self.cpu, &self.pool, &s.input.codes, &mut s.out);
+            s.units.count_columns(o, &s.input.codes);
+        } else {
+            let o = [(&layer.o, &mut s.out)];
+            self.project(&mut s.input, &s.heads, norm, Inlet::O, o, output)?;
+        }
         s.count(Inlet::O, &self.config);
         self.add(&mut s.x, &mut s.out, layer.attn_post_norm.as_deref());
         Ok(())

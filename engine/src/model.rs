@@ -159,8 +159,8 @@ impl Model {
             let trained = scheme.intake(inlet, config.width(inlet));
             Intake { rounding: rounding.unwrap_or(trained.rounding), ..trained }
         });
-        let [.., gate_up, down] = &intakes;
-        let units = Units::new(options.zeros, &config, [gate_up, down]);
+        let [_, o, gate_up, down] = &intakes;
+        let units = Units::new(options.zeros, &config, [o, gate_up, down]);
         let (kv, load_time) = (options.kv, start.elapsed());
         Ok(Model {
             config,

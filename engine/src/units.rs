@@ -3,7 +3,8 @@
 //! A step of one token takes `gate` first, then the rows of `up` whose gate is open, then the columns of `down` whose activation
 //! is not 0. That wants both matrices by hidden unit, beside the blocks that prompts and batches read: a second copy of two
 //! thirds of a feed-forward layer. So the copy is made where it pays: after some tokens written alone, if enough gates were
-//! closed in them; and it is used while the clock says that it saves time. No result depends on either.
+//! closed in them; and it is used while the clock says that it saves time. No result depends on either. Where a model takes the
+//! larger half of the attention's output (BitNet a4.8), the projection behind it is copied by its columns, too.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tern_kernels::{Activation, Activations, ByColumn, ByRow, Cpu, Intake, Pool, Rounding, Ternary};
 
 use crate::config::Config;
-use crate::weights::Layer;
+use crate::weights::{Layer, Projection};
 
 /// Whether zeros behind closed gates are read when a text is written alone, in models with ReLU². No result depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,21 +55,25 @@ pub struct UnitReads {
     pub closed: u64,
     /// Units whose activation was 0 in front of `down`: closed ones, and those that round to 0.
     pub zeros: u64,
-    /// Bytes of `up` and `down` that were not read.
+    /// Bytes of `up` and `down` that were not read, and of `o` where the larger half of its input is taken.
     pub unread: u64,
 }
 
-/// The matrices behind a gate, by hidden unit.
+/// The matrices behind a gate, by hidden unit; and the attention's output projection by its columns, where half of its input
+/// is 0 by the model's own rule.
 #[derive(Debug)]
 pub(crate) struct Copies {
     pub(crate) up: ByRow,
     pub(crate) down: ByColumn,
+    pub(crate) o: Option<ByColumn>,
 }
 
 impl Copies {
-    fn of(cpu: Cpu, pool: &Pool, layer: &Layer) -> Option<Self> {
+    fn of(cpu: Cpu, pool: &Pool, layer: &Layer, halves: bool) -> Option<Self> {
         let up = ByRow::of(pool, layer.up.weight.ternary()?)?;
-        Some(Self { up, down: ByColumn::of(cpu, pool, layer.down.weight.ternary()?)? })
+        let down = ByColumn::of(cpu, pool, layer.down.weight.ternary()?)?;
+        let o = if halves { Some(ByColumn::of(cpu, pool, layer.o.weight.ternary()?)?) } else { None };
+        Some(Self { up, down, o })
     }
 
     /// The outputs of `up` whose gate is open; the others are 0, as what is multiplied with a closed gate may be.
@@ -108,6 +113,11 @@ impl UnitReads {
         self.closed += gate.len() as u64 - u64::from(open);
     }
 
+    /// Counts the columns of `o` that were left out.
+    pub(crate) fn count_columns(&mut self, o: &ByColumn, input: &Activations) {
+        self.unread += (input.zeros(0) * o.column_bytes()) as u64;
+    }
+
     /// Counts the zeros in front of `down`.
     pub(crate) fn count_codes(&mut self, cpu: Cpu, codes: &[i8]) {
         let zeros = cpu.vectorised(
@@ -123,6 +133,8 @@ impl UnitReads {
 pub(crate) struct Units {
     /// Whether the model closes gates, and rounds what comes behind them with one scale a token.
     closes: bool,
+    /// Whether it takes the larger half of the attention's output.
+    halves: bool,
     /// One for each layer; none where they will never be wanted.
     copies: Vec<OnceLock<Copies>>,
     choice: Mutex<Choice>,
@@ -166,14 +178,22 @@ const ENOUGH: f32 = 0.4;
 const AGAIN: usize = 200;
 
 impl Units {
-    /// For a model of this configuration and these inputs of `gate` and `up`, and of `down`; the layers' copies come later.
-    pub(crate) fn new(zeros: Zeros, config: &Config, intakes: [&Intake; 2]) -> Self {
+    /// For a model of this configuration and these inputs of `o`, of `gate` and `up`, and of `down`; the layers' copies come later.
+    pub(crate) fn new(zeros: Zeros, config: &Config, [o, gate_up, down]: [&Intake; 3]) -> Self {
         let closes = config.activation == Activation::Relu2
             && !config.graph.input_norms
-            && intakes.iter().all(|intake| !matches!(intake.rounding, Rounding::Group | Rounding::None));
+            && [gate_up, down]
+                .iter()
+                .all(|intake| !matches!(intake.rounding, Rounding::Group | Rounding::None));
         let suits = closes && zeros != Zeros::Read;
         let copies = (0..if suits { config.layers } else { 0 }).map(|_| OnceLock::new()).collect();
-        Self { closes, copies, choice: Mutex::new(Choice { zeros, never: !suits, ..Choice::default() }) }
+        let halves = suits && o.rounding == Rounding::TopHalf;
+        Self {
+            closes,
+            halves,
+            copies,
+            choice: Mutex::new(Choice { zeros, never: !suits, ..Choice::default() }),
+        }
     }
 
     /// The copies of a layer, where a step is to use them.
@@ -184,7 +204,8 @@ impl Units {
     /// Bytes of the copies that there are.
     pub(crate) fn bytes(&self) -> u64 {
         let held = self.copies.iter().filter_map(OnceLock::get);
-        held.map(|copies| (copies.up.bytes() + copies.down.bytes()) as u64).sum()
+        let o = |copies: &Copies| copies.o.as_ref().map_or(0, ByColumn::bytes);
+        held.map(|copies| (copies.up.bytes() + copies.down.bytes() + o(copies)) as u64).sum()
     }
 
     /// How a step of so many rows goes; makes the copies of a layer when it is time.
@@ -201,7 +222,7 @@ impl Units {
             let end =
                 if choice.zeros == Zeros::Skip { layers.len() } else { layers.len().min(choice.copied + 1) };
             while choice.copied < end {
-                let Some(copies) = Copies::of(cpu, pool, &layers[choice.copied]) else {
+                let Some(copies) = Copies::of(cpu, pool, &layers[choice.copied], self.halves) else {
                     choice.never = true;
                     return Way::Whole;
                 };
@@ -222,7 +243,7 @@ impl Units {
         if let Some(copies) = self.copies(way, 0) {
             // All layers are alike.
             let read = copies.read(reads.units - reads.closed, reads.units - reads.zeros);
-            reads.unread = packed(layers).saturating_sub(read);
+            reads.unread += packed(layers.iter().flat_map(behind)).saturating_sub(read);
         }
     }
 
@@ -231,7 +252,8 @@ impl Units {
         if self.choice().never {
             return self.bytes();
         }
-        packed(layers)
+        let o = layers.iter().map(|layer| &layer.o).filter(|_| self.halves);
+        packed(layers.iter().flat_map(behind).chain(o))
     }
 
     /// Whether it is known how texts written alone are computed, while they stay as they are.
@@ -285,11 +307,14 @@ impl Choice {
     }
 }
 
-/// Bytes of `up` and `down` of these layers.
-fn packed(layers: &[Layer]) -> u64 {
-    layers
-        .iter()
-        .flat_map(|layer| [&layer.up, &layer.down])
+/// The matrices behind the gate of a layer.
+fn behind(layer: &Layer) -> [&Projection; 2] {
+    [&layer.up, &layer.down]
+}
+
+/// Bytes of these matrices.
+fn packed<'a>(projections: impl Iterator<Item = &'a Projection>) -> u64 {
+    projections
         .filter_map(|projection| projection.weight.ternary())
         .map(|matrix| matrix.blocks().len() as u64)
         .sum()

@@ -1,6 +1,6 @@
-//! The shapes of real models, and two of sizes that nobody has trained.
+//! The shapes of real models, and three that nobody has trained.
 
-use tern::{Config, Graph, Pairing, Pooling, Rope, Scaling, Sliding, Yarn};
+use tern::{Config, Graph, Pairing, Pooling, Rope, Scaling, Scheme, Sliding, Yarn};
 use tern_kernels::Activation;
 
 /// The sizes of a model.
@@ -25,6 +25,7 @@ impl Shape {
             // dim, hidden, layers, heads, kv_heads, vocab, context
             bitnet("tiny", [256, 768, 2, 4, 2, 512, 512]), // for tests and first tries
             bitnet("bitnet-2b-4t", [2560, 6912, 30, 20, 5, 128_256, 4096]),
+            a48("bitnet-a4.8-2b", [2560, 6912, 30, 20, 5, 128_256, 4096]), // nobody's: the one above with fewer bits
             bitllm("bitnet-large", [1536, 4096, 24, 16, 16, 32_002, 2048]),
             bitllm("bitnet-3b", [3200, 8640, 26, 32, 32, 32_002, 2048]),
             llama("llama3-8b", [4096, 14_336, 32, 32, 8, 128_256, 8192]),
@@ -73,6 +74,13 @@ fn bitnet(name: &'static str, sizes: Sizes) -> Shape {
         pooling: None,
     };
     Shape { name, tied: true, group: None, ternary_embedding: false, config }
+}
+
+fn a48(name: &'static str, sizes: Sizes) -> Shape {
+    let mut shape = bitnet(name, sizes);
+    shape.config.family = "BitNet a4.8";
+    shape.config.graph.scheme = Scheme::A48;
+    shape
 }
 
 fn bitllm(name: &'static str, sizes: Sizes) -> Shape {
