@@ -275,7 +275,7 @@ impl Batch {
             sequences: Vec::new(),
             scratch: Scratch::default(),
             prefixes: Prefixes::default(),
-            count: ChunkCount::default(),
+            count: ChunkCount::keeping(bounds.pages),
             tickets: 0,
             preempted: 0,
             set_aside: 0,

@@ -2,7 +2,7 @@
 
 use tern_kernels::half::{f16_to_f32, f32_to_f16};
 use tern_kernels::{
-    Attention, Cache, Cpu, Heads, Kept, KvFormat, Pairing, Place, Pool, Random, Rows, Unstorable,
+    Attention, Cache, ChunkCount, Cpu, Heads, Kept, KvFormat, Pairing, Place, Pool, Random, Rows, Unstorable,
 };
 
 /// Projections of one sequence.
@@ -382,6 +382,33 @@ fn writing_positions_again_mends_them() {
                 assert!(bits(&got.unwrap()) == bits(&want), "{format}");
             }
         }
+    }
+}
+
+#[test]
+fn memory_of_an_earlier_text_serves_the_next_one() {
+    let heads = Heads { query: 2, kv: 1, dim: 6, pairing: Pairing::Neighbours };
+    let (mut long, short) = (Input::random(heads, 512, 1), Input::random(heads, 290, 2));
+    long.v.iter_mut().chain(&mut long.k).for_each(|x| *x *= 30.0);
+    for format in formats() {
+        let machine = Machine::new(Cpu::best(), 2, format);
+        let (want, count) = (machine.alone(&short, 100), ChunkCount::keeping(2));
+        let run = |input: &Input| {
+            let mut texts = [Cache::new(format, LAYERS, heads.kv, heads.dim).counted(&count)];
+            let rows: Vec<(usize, usize)> = (0..input.positions()).map(|p| (0, p)).collect();
+            let mut out = Vec::new();
+            for rows in rows.chunks(100) {
+                texts[0].reserve(rows[0].1, rows[0].1 + rows.len()).unwrap();
+                let inputs = std::slice::from_ref(input);
+                out.extend(machine.step(&mut Attention::default(), inputs, &mut texts, rows).unwrap());
+            }
+            assert_eq!(count.get(), 2);
+            out
+        };
+        run(&long);
+        assert_eq!((count.get(), count.spare()), (0, 2));
+        assert!(bits(&run(&short)) == bits(&want), "{format}");
+        assert_eq!((count.get(), count.spare()), (0, 2), "the same two, no more");
     }
 }
 

@@ -22,8 +22,8 @@
 //!
 //! An int8 or q8 byte is `code + 128`; code times scale is the value. No sum over a head or over positions ever crosses lanes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{CHUNK, KvFormat, Sizes};
 use super::write::Writer;
@@ -51,15 +51,49 @@ impl Chunk {
     }
 }
 
-/// Chunks that are alive: all caches that were given clones of one count add to it.
+/// Counts the chunks that are alive: all caches that were given clones of one count add to it. It can keep the memory of chunks that were
+/// dropped for the next ones: the system takes longer to clear fresh pages than a short text takes to fill them.
 #[derive(Clone, Debug, Default)]
-pub struct ChunkCount(Arc<AtomicUsize>);
+pub struct ChunkCount(Arc<Chunks>);
+
+#[derive(Debug, Default)]
+struct Chunks {
+    alive: AtomicUsize,
+    /// Most chunks in all, alive and spare.
+    most: usize,
+    spare: Mutex<Vec<Buffer>>,
+}
 
 impl ChunkCount {
+    /// A count that keeps the memory of dropped chunks as long as there are not more than `most`, those that are alive included.
+    pub fn keeping(most: usize) -> Self {
+        Self(Arc::new(Chunks { most, ..Chunks::default() }))
+    }
+
     /// How many there are.
     pub fn get(&self) -> usize {
         // Relaxed: the thread that decides by it also allocates and drops the chunks.
-        self.0.load(Ordering::Relaxed)
+        self.0.alive.load(Ordering::Relaxed)
+    }
+
+    /// How many could be made of memory that is kept.
+    pub fn spare(&self) -> usize {
+        self.kept().len()
+    }
+
+    /// Memory for a chunk: zeros, or what an earlier one left there.
+    fn take(&self, len: usize) -> Result<Buffer, OutOfMemory> {
+        if let Some(buffer) = self.kept().pop() {
+            // Chunks of another length would be those of another model.
+            if buffer.len() == len {
+                return Ok(buffer);
+            }
+        }
+        Buffer::try_zeroed(len).ok_or(OutOfMemory)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Buffer>> {
+        self.0.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,14 +106,18 @@ struct Counted {
 
 impl Counted {
     fn new(bytes: Buffer, count: &ChunkCount) -> Self {
-        count.0.fetch_add(1, Ordering::Relaxed);
+        count.0.alive.fetch_add(1, Ordering::Relaxed);
         Self { bytes, count: count.clone() }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.count.0.fetch_sub(1, Ordering::Relaxed);
+        let left = self.count.0.alive.fetch_sub(1, Ordering::Relaxed) - 1;
+        let mut spare = self.count.kept();
+        if left + spare.len() < self.count.0.most {
+            spare.push(std::mem::replace(&mut self.bytes, Buffer::zeroed(0)));
+        }
     }
 }
 
@@ -108,15 +146,14 @@ impl Cache {
         let more = end.div_ceil(CHUNK).saturating_sub(self.chunks.len());
         self.chunks.try_reserve(more).map_err(|_| OutOfMemory)?;
         let len = self.part().checked_mul(self.heads * self.layers).ok_or(OutOfMemory)?;
-        let zeroed = || Buffer::try_zeroed(len).ok_or(OutOfMemory);
         let first = (written / CHUNK).min(self.chunks.len());
         for chunk in self.chunks[first..].iter_mut().filter(|chunk| !chunk.is_unshared()) {
-            let mut own = zeroed()?;
+            let mut own = self.count.take(len)?;
             own.copy_from_slice(&chunk.0.bytes);
             *chunk = Chunk(Arc::new(Counted::new(own, &self.count)));
         }
         for _ in 0..more {
-            self.chunks.push(Chunk(Arc::new(Counted::new(zeroed()?, &self.count))));
+            self.chunks.push(Chunk(Arc::new(Counted::new(self.count.take(len)?, &self.count))));
         }
         Ok(())
     }
