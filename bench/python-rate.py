@@ -38,7 +38,8 @@ def ours(told):
         asked = [{"prompt_token_ids": ids} for ids in many]
         return sum(len(one.outputs[0].token_ids) for one in llm.generate(asked, params, use_tqdm=False))
 
-    work(prompts(0.5, 16))
+    # The memory for keys and values is full then, on both sides.
+    work(prompts(0.5, min(64, told.prompts)))
     for nth in range(told.rounds):
         # Other prompts each time: 1000 beginnings for a set of 256.
         together = timed(work, [prompts(2 * nth % 4, told.prompts)])

@@ -50,13 +50,13 @@ async def ask(session, at, start, prompt, tokens, told):
     told.append((at, begin - start - at, first - begin, end - begin, known))
 
 
-async def drive(trace):
+async def drive(trace, replicas):
     import aiohttp
 
     told = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(600), connector=aiohttp.TCPConnector(limit=0)) as session:
-        # Connections and code are warm.
-        await asyncio.gather(*(ask(session, 0, time.perf_counter(), [20 + n] * 20, 4, []) for n in range(16)))
+        # Connections and code are warm, and the memory for keys and values is full, as a service's is that has run for a while.
+        await asyncio.gather(*(ask(session, 0, time.perf_counter(), [20 + n] * 20, 4, []) for n in range(KEPT // 128 * replicas)))
         await asyncio.sleep(1)
         used, every, start = cpu(), all_cpu(), time.perf_counter()
         await asyncio.gather(*(ask(session, at, start, prompt, tokens, told) for at, prompt, tokens in trace))
@@ -73,11 +73,14 @@ def deploy(model, replicas):
     ray.init(num_cpus=replicas + 2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
     serve.start(http_options={"port": 18438})
     # 400 characters of ids: less than what the groups share.
-    config = TernServeConfig(model, name="m", replicas=replicas, slack=SLACK, prefix=400, queue=10_000, options={"n_ctx": 1024})
+    config = TernServeConfig(model, name="m", replicas=replicas, slack=SLACK, prefix=400, queue=10_000, options={"n_ctx": 1024, "kv_memory": KV_MEMORY})
     serve.run(build_openai_app([config]), name="tern", route_prefix="/")
 
 
 SLACK = 4
+# Bytes of keys and values for each replica, and how many tokens' that are: bitnet-large's shape in f16 takes 147,456 for each.
+KV_MEMORY = 1536 << 20
+KEPT = KV_MEMORY // 147_456
 
 
 def requests(per_second, seconds, seed):
@@ -114,7 +117,7 @@ def main():
     else:
         told = json.loads(sys.argv[3])
         rates = fleet.Rates.of(told["rates"])
-    kinds = {"m": fleet.Kind("m", rates)}
+    kinds = {"m": fleet.Kind("m", rates, kept=KEPT)}
 
     def simulated(trace, replicas, costs, cores=CORES):
         return fleet.simulate(kinds, [(cores, ["m"] * replicas)], trace, costs, SLACK, together=told["together"])
@@ -129,7 +132,7 @@ def main():
             dice = random.Random(count)
             trace = [(n * (0.1 if tokens == 2 else 0.25), [dice.randrange(16, 4000) for _ in range(16)], tokens) for n in range(count)]
             plan = [fleet.Request(at, "m", len(prompt), tokens) for at, prompt, tokens in trace]
-            _, used, span, _ = asyncio.run(drive(trace))
+            _, used, span, _ = asyncio.run(drive(trace, 1))
             (machine,) = simulated(plan, 1, fleet.Costs())
             points.append((count, count * tokens, used - idle * span - machine.servers[0].busy))
         (a, b, x), (c, d, y) = points
@@ -144,7 +147,7 @@ def main():
     for name, per_second, seconds, most in (("spread", float(os.environ.get("RATE", "1.5")), 30, 1000), ("at once", 1e6, 1e-3, 48)):
         plan, trace = (each[:most] for each in requests(per_second, seconds, 7))
         if what == "check":
-            seen = asyncio.run(drive(trace))
+            seen = asyncio.run(drive(trace, replicas))
             with open(f"seen-{replicas}-{name.replace(' ', '-')}.json", "w") as file:
                 json.dump(seen, file)
         else:

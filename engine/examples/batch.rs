@@ -23,11 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bounds = Bounds { parallel, context, pages, pause };
     let drafts = Drafts { tokens: drafts.parse()?, always: false };
     let mut batch = Batch::new(&model, bounds)?.with_drafts(drafts);
-    // The first round warms up, with 16 prompts as the package's. Each has other prompts, so that none is known.
+    // The first round warms up, with 64 prompts as the package's: the memory for keys and values is full then. Each has other prompts, so that none is known.
     let prompts = prompts.parse::<u32>()?;
     for round in 0..=rounds.parse::<u32>()? {
         let start = Instant::now();
-        for n in 0..if round == 0 { prompts.min(16) } else { prompts } {
+        for n in 0..if round == 0 { prompts.min(64) } else { prompts } {
             let id = |i: u32| (i * 7919 + (n + 1000 * round) * 104_729 + 11) % 4000 + 50;
             let prompt = (0..4 + (n * 37) % 120).map(id).collect();
             batch.add(&model, Job { ignore_stops: true, ..Job::new(prompt, Sampling::greedy(), most) })?;
