@@ -69,8 +69,10 @@ pub fn convert_file(
         let what = "asks for queries of another scale, and a GGUF has no key for that";
         return Err(Error::key(&file.path, "query_pre_attn_scalar", what));
     }
-    if options.to != Target::Hf && detected.config.graph.sliding.is_some() && !detected.family.gemma {
-        let what = "a window, and GGUFs have a key for that in Gemma's architecture only; run it as it is";
+    // Those of Gemma and of students with norms of their own have a key for it.
+    let has_windows = detected.family.gemma || detected.config.sub_norms;
+    if options.to != Target::Hf && detected.config.graph.sliding.is_some() && !has_windows {
+        let what = "a window, for which this architecture has no key in a GGUF; run the checkpoint as it is";
         return Err(Error::key(&file.path, "sliding_window", what));
     }
     let from_gguf = matches!(file.metadata, Metadata::Gguf(_));
