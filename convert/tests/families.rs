@@ -105,7 +105,11 @@ fn what_a_format_has_no_word_for_is_refused() {
     for (name, to, what) in [
         ("qwen2_vibevoice", Target::Hf, "a Qwen2 model, which can be written to a GGUF only"),
         ("minicpm_bitcpm", Target::Hf, "a MiniCPM model, which can be written to a GGUF only"),
-        ("float_mistral", Target::I2, "`sliding_window`: a window, for which this architecture has no key in a GGUF"),
+        (
+            "float_mistral",
+            Target::I2,
+            "`sliding_window`: a window, for which this architecture has no key in a GGUF",
+        ),
     ] {
         let out = dir.path().join(if to == Target::Hf { "out" } else { "out.gguf" });
         let options = ConvertOptions { lossy: true, ..ConvertOptions::new(to) };
