@@ -5,6 +5,8 @@
     exports.py llama.cpp FILE --prompt 1,2,3 --expect 4,5     # likewise
     exports.py llama.cpp FILE --golden FILE                # the golden's greedy continuation
 
+    exports.py peft DIR --adapter DIR --prompt 1,2,3 --expect 4,5   # the same of a model with an adapter, by PEFT
+
     exports.py masters DIR --shape silu|llama              # writes random masters of 256 columns, with a small tokenizer
     exports.py talk DIR --tern TERN                        # greedy texts of the files as they lie are Tern's own
 
@@ -80,6 +82,19 @@ def run_transformers(args):
                 fail(f"{args.model}: logits of {type(model).__name__} are off by {apart}")
             return f"{type(model).__name__}, logits within {apart:.1e} of the golden's"
     return compare(args, greedy(model, args.prompt, max(args.tokens, len(args.expect or []))))
+
+
+def run_peft(args):
+    import torch
+    from peft import PeftModel
+
+    base = load(args.model, dtype=torch.float32, attn_implementation="eager").to(torch.float32)
+    plain = greedy(base, args.prompt, len(args.expect))
+    model = PeftModel.from_pretrained(base, args.adapter).eval()
+    found = greedy(model, args.prompt, len(args.expect))
+    if found == plain:
+        fail(f"{args.adapter}: the adapter changes no token of {found}")
+    return compare(args, found)
 
 
 def run_llama_cpp(args):
@@ -232,7 +247,7 @@ def ids(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("engine", choices=["transformers", "llama.cpp", "masters", "talk"])
+    parser.add_argument("engine", choices=["transformers", "llama.cpp", "peft", "masters", "talk"])
     parser.add_argument("model")
     parser.add_argument("--golden")
     parser.add_argument("--prompt", type=ids)
@@ -242,8 +257,9 @@ def main():
     parser.add_argument("--tolerance", type=float, default=1e-3)
     parser.add_argument("--shape", choices=["silu", "llama"])
     parser.add_argument("--tern")
+    parser.add_argument("--adapter")
     args = parser.parse_args()
-    run = {"transformers": run_transformers, "llama.cpp": run_llama_cpp, "masters": write_masters, "talk": run_talk}[args.engine]
+    run = {"transformers": run_transformers, "llama.cpp": run_llama_cpp, "peft": run_peft, "masters": write_masters, "talk": run_talk}[args.engine]
     print(f"{args.engine}: {os.path.basename(args.model)}: {run(args)}", flush=True)
     os._exit(0)  # llama.cpp's server thread does not end by itself
 

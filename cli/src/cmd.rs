@@ -10,6 +10,7 @@ mod embed;
 mod eval;
 mod inspect;
 mod list;
+mod merge;
 mod pull;
 mod rm;
 mod run;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Tokenize(tokenize::Tokenize),
     Embed(embed::Embed),
     Convert(convert::Convert),
+    Merge(merge::Merge),
     Train(train::Train),
     Dummy(dummy::Dummy),
     Bench(bench::Bench),
@@ -64,6 +66,7 @@ impl Command {
             Self::Tokenize(tokenize) => tokenize.run(),
             Self::Embed(embed) => embed.run(),
             Self::Convert(convert) => convert.run(),
+            Self::Merge(merge) => merge.run(),
             Self::Train(train) => train.run(),
             Self::Dummy(dummy) => dummy.run(),
             Self::Bench(bench) => bench.run(),

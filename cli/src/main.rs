@@ -1,5 +1,6 @@
 //! The `tern` command: parse, one match, map the error to an exit code.
 
+mod adapter;
 mod answer;
 mod cmd;
 mod drafts;

@@ -89,7 +89,7 @@ fn what_is_no_answer_is_one_line_that_names_the_address() {
 }
 
 /// How every command is called here, in a folder of its own. A command that is not in this list fails the test.
-const CALLS: [(&str, &[&str]); 18] = [
+const CALLS: [(&str, &[&str]); 19] = [
     ("run", &["run", "story", "Once upon a time", "-n", "4"]),
     ("chat", &["chat", "story"]),
     ("serve", &["serve", "story", "--port", "0"]),
@@ -100,6 +100,7 @@ const CALLS: [(&str, &[&str]); 18] = [
     ("tokenize", &["tokenize", "story", "some text"]),
     ("embed", &["embed", "bitnet-2b", "some text"]),
     ("convert", &["convert", PAGE, "out.gguf"]),
+    ("merge", &["merge", PAGE, "adapter", "merged"]),
     ("train", &["train", "init", "train.toml"]),
     ("dummy", &["dummy", "--shape", "tiny", "dummy.gguf"]),
     ("bench", &["bench", PAGE, "-p", "8", "-n", "2", "-r", "1", "--probe", "1"]),

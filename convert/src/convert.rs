@@ -252,7 +252,7 @@ impl Job<'_> {
         }
         self.notes.extend(notes);
         let path = output.join(MODEL);
-        let bytes = hf_write::write(&draft, &self.entries(), |nth, out| {
+        let bytes = hf_write::write(&draft, MODEL, &self.entries(), |nth, out| {
             bodies::write(self.file, &path, &self.measured[nth], out, meter)
         })?;
         draft.publish()?;

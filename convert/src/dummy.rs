@@ -97,7 +97,8 @@ pub fn dummy(
             config[DUMMY] = true.into();
             hf_write::put(&draft, CONFIG, pretty(&config).as_bytes())?;
             let path = output.join(MODEL);
-            let bytes = hf_write::write(&draft, &entries(&items), |nth, out| body(&path, &items[nth], out))?;
+            let bytes =
+                hf_write::write(&draft, MODEL, &entries(&items), |nth, out| body(&path, &items[nth], out))?;
             draft.publish()?;
             bytes
         }

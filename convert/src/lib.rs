@@ -1,5 +1,5 @@
 //! Model files made out of other model files: conversions that change no trit and no scale, dummies with random weights
-//! for measuring speed, and the float masters that training starts from and leaves.
+//! for measuring speed, the float masters that training starts from and leaves, and adapters.
 //!
 //! ```no_run
 //! use tern_convert::{ConvertOptions, Target, convert};
@@ -15,6 +15,7 @@
 //! Nothing here runs a model. Reading files, the encodings of tensors and writing a file whole or not at all are the
 //! engine's ([`tern::file`], [`tern::codec`]).
 
+pub mod adapter;
 mod convert;
 pub mod dummy;
 mod keys;

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tern::codec::{self, Trits};
 use tern::family::{self, Detected, FAMILIES};
 use tern::file::File;
-use tern::file::hf::CONFIG;
+use tern::file::hf::{CONFIG, MODEL};
 use tern::file::hf_write::{self, pretty};
 use tern::file::write::{Draft, Entry};
 use tern::{Config, Encoding, Error, Graph, Result, Scheme, Tensor};
@@ -198,7 +198,7 @@ pub fn write_masters(
     for (name, bytes) in files {
         hf_write::put(&draft, name, bytes)?;
     }
-    hf_write::write(&draft, &entries, |nth, out| {
+    hf_write::write(&draft, MODEL, &entries, |nth, out| {
         use std::io::Write as _;
         let Master { name, values, .. } = &masters[nth];
         let less = if family.less_one && name.ends_with("norm.weight") { 1.0 } else { 0.0 };

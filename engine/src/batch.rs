@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use tern_kernels::{Cache, ChunkCount};
 
-use self::prefixes::Prefixes;
+use self::prefixes::{Prefixes, Realm};
 use self::shares::Shares;
+use crate::adapter::Adapter;
 use crate::clock::Instant;
 use crate::draft::{Costs, DraftModel, Drafted, Drafter, Drafts};
 use crate::error::{Error, Result};
@@ -58,12 +59,14 @@ pub struct Job {
     pub guide: Option<Box<dyn Guide>>,
     /// The prefix cache's salt: only jobs with the same one share cached prefixes.
     pub salt: u64,
+    /// What takes part beside the model; texts with different adapters share no cached prefixes.
+    pub adapter: Option<Arc<Adapter>>,
     /// The owner, for fair scheduling: where jobs wait, the next is one of the owner who got least of late.
     pub owner: u64,
 }
 
 impl Job {
-    /// Makes a job with no log-probabilities, no grammar, and its prefix shared with everybody.
+    /// Makes a job with no log-probabilities, no grammar, no adapter, and its prefix shared with everybody.
     pub fn new(prompt: Vec<u32>, sampling: Sampling, most: usize) -> Self {
         let (logprobs, prompt_logprobs, guide) = (None, None, None);
         Self {
@@ -75,8 +78,16 @@ impl Job {
             ignore_stops: false,
             guide,
             salt: 0,
+            adapter: None,
             owner: 0,
         }
+    }
+}
+
+impl Job {
+    /// Whose cached prefixes it may share.
+    fn realm(&self) -> Realm {
+        Realm { salt: self.salt, adapter: self.adapter.as_ref().map_or(0, |adapter| adapter.id()) }
     }
 }
 
@@ -390,6 +401,6 @@ impl Batch {
     fn end(&mut self, at: usize) {
         let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
         self.shares.leave(text.job.owner);
-        self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
+        self.prefixes.leave(text.job.realm(), sequence.tokens(), sequence.chunks());
     }
 }

@@ -11,6 +11,7 @@ use tern_kernels::{
 };
 
 use crate::activity::Activity;
+use crate::adapter::{Added, Source};
 use crate::clock::Instant;
 use crate::config::{Config, Inlet};
 use crate::error::{Error, Result};
@@ -72,6 +73,8 @@ struct Input {
     normed: Vec<f32>,
     /// `(outputs, rows)`, of products of floats.
     beside: Vec<f32>,
+    /// What adapters add.
+    added: Added,
 }
 
 impl Scratch {
@@ -194,10 +197,15 @@ impl Model {
     fn blocks(&self, s: &mut Scratch, sequences: &mut [Sequence], rows: &[Row]) -> Result<()> {
         self.enter(s, sequences, rows)?;
         let layers = &self.weights.layers;
-        let way = self.units.way(rows.len(), self.cpu, &self.pool, layers);
+        // An adapter opens and closes other gates than those that the copies by hidden unit are read by.
+        let way = match s.input.added.is_empty() {
+            true => self.units.way(rows.len(), self.cpu, &self.pool, layers),
+            false => Way::Plain,
+        };
         let mut time = Duration::ZERO;
         s.units = UnitReads::default();
         for (index, layer) in layers.iter().enumerate() {
+            s.input.added.layer = index;
             self.attention(s, sequences, index, layer, way)?;
             let start = (way != Way::Plain).then(Instant::now);
             self.feed_forward(s, index, layer, way)?;
@@ -219,7 +227,11 @@ impl Model {
         }
         s.x.resize(rows.len() * dim, 0.0);
         s.places.clear();
-        for (row, x) in rows.iter().zip(s.x.chunks_exact_mut(dim)) {
+        s.input.added.clear();
+        for (at, (row, x)) in rows.iter().zip(s.x.chunks_exact_mut(dim)).enumerate() {
+            if let Some(adapter) = sequences[row.sequence].adapter() {
+                s.input.added.push(at, adapter);
+            }
             let position = sequences[row.sequence].tokens().len();
             sequences[row.sequence].push(row.token);
             s.places.push(Place { sequence: row.sequence, position });
@@ -419,12 +431,17 @@ impl Model {
                 .map(|(projection, out)| Product { matrix: projection.weight.ternary().expect(ALL), out });
             products(self.cpu, &self.pool, &mut input.codes, list);
         }
-        for (projection, out) in list {
+        for (projection, out) in &mut list {
             if let Some(bias) = &projection.bias {
                 self.pool.for_chunks(out, bias.len(), |_, out| {
                     out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
                 });
             }
+        }
+        if !input.added.is_empty() {
+            let norm = norm.map(|weight| Norm { weight, eps: self.config.norm_eps });
+            let outs = list.into_iter().map(|(_, out)| out);
+            input.added.add(self.cpu, &self.pool, Source { inlet, x, cols, norm }, outs);
         }
         Ok(())
     }

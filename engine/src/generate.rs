@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::adapter::Adapter;
 use crate::clock::Instant;
 use crate::draft::{Ask, Costs, DraftModel, Drafted, Drafter, Drafts, lengths};
 use crate::error::{Error, Result};
@@ -131,6 +132,12 @@ impl<'m> Generation<'m> {
     pub fn with_draft_model(mut self, draft: Arc<Model>) -> Result<Self> {
         self.draft_model = Some(DraftModel::new(draft, self.model, self.sequence[0].context())?);
         Ok(self)
+    }
+
+    /// Lets an adapter take part in the whole text; to be said before the first prompt.
+    pub fn with_adapter(mut self, adapter: Arc<Adapter>) -> Self {
+        self.sequence = self.sequence.map(|sequence| sequence.with_adapter(Some(adapter.clone())));
+        self
     }
 
     /// Tells how many tokens were guessed so far, and how many of them were right.

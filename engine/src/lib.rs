@@ -36,6 +36,7 @@
 //! [`family`](mod@family), [`keys`] and [`tokenizer`](mod@tokenizer) say what files call things.
 
 mod activity;
+pub mod adapter;
 mod batch;
 mod clock;
 pub mod codec;
@@ -64,6 +65,7 @@ mod units;
 mod weights;
 
 pub use activity::Activity;
+pub use adapter::Adapter;
 pub use batch::{Batch, Bounds, Finish, Guide, Job, Load, Output, Scored, Ticket};
 pub use config::{Config, Graph, Inlet, Pooling, Scheme, Sliding};
 pub use cost::{Cost, Step};

@@ -1,7 +1,10 @@
 //! A sequence: its tokens and their KV cache.
 
+use std::sync::Arc;
+
 use tern_kernels::{Cache, Chunk, ChunkCount};
 
+use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::model::Model;
 
@@ -13,6 +16,7 @@ pub struct Sequence {
     /// written anew before it is read.
     cache: Cache,
     context: usize,
+    adapter: Option<Arc<Adapter>>,
 }
 
 impl Sequence {
@@ -20,7 +24,18 @@ impl Sequence {
     pub fn new(model: &Model, context: usize) -> Self {
         let config = model.config();
         let cache = Cache::new(model.kv(), config.layers, config.kv_heads, config.head_dim);
-        Self { tokens: Vec::new(), cache, context }
+        Self { tokens: Vec::new(), cache, context, adapter: None }
+    }
+
+    /// Lets an adapter take part in all its tokens from now on: before the first, or its keys and values are of two models.
+    pub fn with_adapter(mut self, adapter: Option<Arc<Adapter>>) -> Self {
+        self.adapter = adapter;
+        self
+    }
+
+    /// The adapter that takes part, if there is one.
+    pub fn adapter(&self) -> Option<&Arc<Adapter>> {
+        self.adapter.as_ref()
     }
 
     /// The tokens so far.
@@ -49,6 +64,10 @@ impl Sequence {
         let config = model.config();
         if !self.cache.fits(model.kv(), config.layers, config.kv_heads, config.head_dim) {
             return Err(Error::Input("a sequence was begun with another model".to_owned()));
+        }
+        if let Some(adapter) = self.adapter.as_ref().filter(|adapter| !adapter.fits(config)) {
+            let path = adapter.path().display();
+            return Err(Error::Input(format!("{path}: the adapter was read for another model")));
         }
         let full = |_| Error::Input(format!("no memory for the cache of {needed} tokens"));
         self.cache.reserve(self.tokens.len(), needed).map_err(full)

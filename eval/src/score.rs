@@ -7,9 +7,9 @@
 mod greedy;
 mod slots;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use tern::{CHUNK, Error, LogSum, Logits, Model, Result, Row, Scratch, Sequence};
+use tern::{Adapter, CHUNK, Error, LogSum, Logits, Model, Result, Row, Scratch, Sequence};
 
 /// What the model thinks of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +106,13 @@ impl<'m> Scorer<'m> {
         let context = model.config().context;
         let slots = (0..slots.max(1)).map(|_| Sequence::new(model, context)).collect();
         Self { model, scratch: Scratch::default(), slots, rows: 0 }
+    }
+
+    /// Lets an adapter take part in all texts.
+    pub fn with_adapter(mut self, adapter: Option<Arc<Adapter>>) -> Self {
+        let with = |slot: Sequence| slot.with_adapter(adapter.clone());
+        self.slots = self.slots.into_iter().map(with).collect();
+        self
     }
 
     /// Items scored side by side.

@@ -6,9 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tern::{Drafted, Model, Scored};
 
-use crate::app::App;
+use crate::app::{App, Running};
 use crate::prepare::Shape;
-use crate::ready::Ready;
 use crate::worker::{Reason, Times};
 use tern::date::now;
 
@@ -22,9 +21,9 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    pub(crate) fn new(app: &App, ready: &Ready, prefix: &str) -> Self {
-        let (id, name) = (app.id(prefix), ready.served.name.clone());
-        Self { id, created: now(), name, model: ready.model.clone() }
+    pub(crate) fn new(app: &App, running: &Running, prefix: &str) -> Self {
+        let (id, name) = (app.id(prefix), running.name.clone());
+        Self { id, created: now(), name, model: running.ready.model.clone() }
     }
 
     pub(crate) fn object(&self, object: &str, choices: Vec<Value>) -> Value {

@@ -26,7 +26,7 @@ use crate::ready::{Phase, Ready};
 use crate::served::Serving;
 use crate::turns::{Turns, at_low_priority};
 use crate::wire::{Prompt, Request};
-use crate::worker::{Event, Message, Place, Work};
+use crate::worker::{Event, Message, Place, Wanted, Work};
 use downloads::Downloads;
 
 /// Who sent a request.
@@ -95,6 +95,8 @@ pub(crate) struct Running {
     pub(crate) shape: Shape,
     /// The model that answers; it stays loaded while this is held.
     pub(crate) ready: Arc<Ready>,
+    /// The name under which it answers.
+    pub(crate) name: String,
     /// The request's line in the log, which also holds its memory.
     pub(crate) note: Arc<Note>,
 }
@@ -274,7 +276,8 @@ impl App {
         let ready = self.model_for(request.model.as_deref(), keep).await?;
         ready.model.writes()?;
         names::unify(&mut request)?;
-        caller.note.answered_by(&ready.served.name);
+        let (name, adapter) = ready.meant(request.model.as_deref())?;
+        caller.note.answered_by(&name);
         let (salt, owner, note) = (caller.salt, caller.owner, caller.note.clone());
         // Whoever leaves, the place is taken until the work for it has ended: each job hands it on.
         let (request, place, grammar) = match has_grammar(&request) {
@@ -314,7 +317,10 @@ impl App {
                 }
                 let mut prepared = prepare(ready, &request, kind, salt, grammar.as_deref())?;
                 drop(request);
-                prepared.jobs.iter_mut().for_each(|wanted| wanted.job.owner = owner);
+                for Wanted { job, .. } in &mut prepared.jobs {
+                    job.owner = owner;
+                    job.adapter.clone_from(&adapter);
+                }
                 note.holds(prepared.bytes())?;
                 Ok((prepared, place))
             }
@@ -328,7 +334,7 @@ impl App {
         self.open()?;
         let sent = ready.worker.send(Message::Work(Box::new(work)));
         sent.map_err(|_| Refusal::unavailable("the model has stopped"))?;
-        Ok(Running { events, shape, ready, note })
+        Ok(Running { events, shape, ready, name, note })
     }
 }
 

@@ -70,7 +70,11 @@ impl Entry {
     /// Whether a client means this model.
     fn is_called(&self, asked: &str) -> bool {
         let names = [&self.served.name].into_iter().chain(&self.served.aliases).chain(&self.copies);
-        names.into_iter().any(|name| is_same(name, asked))
+        let is_adapted = || match &self.state {
+            State::Loaded(loaded) => loaded.ready.adapted().any(|name| is_same(&name, asked)),
+            State::Cold | State::Loading(_) | State::Failed(..) => false,
+        };
+        names.into_iter().any(|name| is_same(name, asked)) || is_adapted()
     }
 
     fn is_idle(&self) -> bool {
@@ -106,6 +110,11 @@ pub(crate) struct Listed {
 impl Listed {
     pub(crate) fn config(&self) -> Option<&Config> {
         self.ready.as_ref().map(|ready| ready.model.config()).or(self.served.config.as_ref())
+    }
+
+    /// The names of the model with one of its adapters, once it is loaded.
+    pub(crate) fn adapted(&self) -> Vec<String> {
+        self.ready.iter().flat_map(|ready| ready.adapted()).collect()
     }
 
     /// The source of its chat template; empty where there is none.

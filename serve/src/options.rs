@@ -1,5 +1,6 @@
 //! The settings of a server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub struct Options {
     pub drafts: Drafts,
     /// A smaller model that guesses for the only model of the server: its name and how it is loaded.
     pub draft: Option<(String, Load)>,
+    /// Adapters of the only model of the server: their names and their folders. Clients ask for them by the model's name with
+    /// theirs, `model:name`.
+    pub adapters: Vec<(String, PathBuf)>,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
     /// The seed of requests that do not say; a new one for each if `None`.
@@ -86,6 +90,7 @@ impl Default for Options {
             request_memory: system::for_requests(),
             drafts: Drafts::default(),
             draft: None,
+            adapters: Vec::new(),
             sampling: Sampling::default(),
             seed: None,
             breakers: Dry::BREAKERS.map(str::to_owned).to_vec(),

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, OnceLock, mpsc};
 
-use tern::{Model, Sampling};
+use tern::{Adapter, Model, Sampling};
 
-use crate::error::Refusal;
+use crate::error::{Refusal, short};
 use crate::grammar::Grammars;
 use crate::served::Served;
 use crate::worker::Message;
@@ -22,6 +22,8 @@ pub(crate) enum Phase {
 pub(crate) struct Ready {
     pub(crate) served: Arc<Served>,
     pub(crate) model: Arc<Model>,
+    /// What can take part beside it, by its name.
+    pub(crate) adapters: Vec<(String, Arc<Adapter>)>,
     /// Tokens of one sequence.
     pub(crate) context: usize,
     pub(crate) sampling: Sampling,
@@ -36,6 +38,34 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// The names under which clients get the model with one of its adapters.
+    pub(crate) fn adapted(&self) -> impl Iterator<Item = String> {
+        self.adapters.iter().map(|(name, _)| format!("{}:{name}", self.served.name))
+    }
+
+    /// The name under which a request is answered, and the adapter that it asks for.
+    pub(crate) fn meant(&self, asked: Option<&str>) -> Result<(String, Option<Arc<Adapter>>), Refusal> {
+        let base = || Ok((self.served.name.clone(), None));
+        let Some((model, name)) = asked.and_then(|asked| asked.rsplit_once(':')) else { return base() };
+        let mut names = std::iter::once(&self.served.name).chain(&self.served.aliases);
+        if self.adapters.is_empty() || !names.any(|name| name == model) {
+            return base();
+        }
+        match self.adapters.iter().position(|(adapter, _)| adapter == name) {
+            Some(at) => {
+                let (name, adapter) = &self.adapters[at];
+                Ok((format!("{}:{name}", self.served.name), Some(adapter.clone())))
+            }
+            // Ollama's clients put this behind every name.
+            None if name == "latest" => base(),
+            None => {
+                let names: Vec<_> = self.adapted().map(|name| format!("`{name}`")).collect();
+                let names = format!("`{}`, {}", self.served.name, names.join(", "));
+                Err(Refusal::no_model(&short(asked.unwrap_or_default()), &names))
+            }
+        }
+    }
+
     /// Whether the model has a template and that shows system messages to the model. Some drop them, some refuse them.
     pub(crate) fn keeps_system(&self) -> bool {
         let template = self.model.tokenizer().ok().and_then(|tokenizer| tokenizer.template());

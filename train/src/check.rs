@@ -71,6 +71,10 @@ impl Check {
 
 /// Compares a model and its file with the latest checkpoint of `run`.
 pub fn check(run: &Run, file: &File, model: &Model, note: &mut dyn FnMut(String)) -> Result<Check> {
+    if run.lora.is_some() {
+        let what = "the run trains an adapter: `tern eval ppl --adapter` gives its figures in the engine";
+        return Err(Error::key("lora", what));
+    }
     let (mut start, step) = export::trained(run, note)?;
     let (theirs, ours) = (model.config(), &start.config);
     let sizes = |c: &tern::Config| [c.vocab, c.dim, c.layers, c.hidden, c.heads, c.kv_heads, c.head_dim];
@@ -154,7 +158,7 @@ fn take(file: &File, start: &mut Start, quantiser: Quantiser, on: Machine) -> Re
         };
         let different = match slice.kind {
             Kind::Matrix => matrix(&masters, slice, ours, quantiser, on)?,
-            Kind::Norm | Kind::Bias => floats(&masters, slice, ours, None)?,
+            Kind::Norm | Kind::Bias | Kind::Frozen | Kind::Adapter => floats(&masters, slice, ours, None)?,
             Kind::Embedding => {
                 let encoding = masters.encoding(&slice.name).unwrap_or(Encoding::F32);
                 if slice.range == layout.embedding {

@@ -8,6 +8,7 @@ use tern::{Pairing, Rope, Scheme};
 use tern_kernels::Activation;
 
 use crate::error::{Error, Result};
+use crate::lora::Lora;
 use crate::ops::quantiser::Quantiser;
 use crate::schedule::{Kind, Schedule};
 use crate::stages::Stages;
@@ -36,6 +37,7 @@ keys! {
     out: PathBuf = "", "Directory of the run: checkpoints, logs, the finished model";
     from: Option<PathBuf> = "", "Start from this model instead of random numbers: a run, a model file or directory, or `story`";
     teacher: Option<PathBuf> = "", "Learn from this float model too: a file or directory whose vocabulary is the same; `tern train distil` sets it";
+    lora: Option<String> = "", "Train a LoRA adapter beside the weights of `from`, which stay as they are: rank=16,alpha=32,targets=q_proj+v_proj";
     train: Vec<PathBuf> = "", "Files to train on: .txt, .jsonl, and .zst or .gz of them";
     repeats: Vec<f64> = "[]", "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document";
     text_key: String = "\"text\"", "Key of the text in JSON lines; lines with `messages` are conversations";
@@ -291,6 +293,7 @@ impl Run {
         self.stages(Scheme::A8)?;
         self.activation()?;
         self.quantiser()?;
+        self.lora()?;
         Ok(())
     }
 
@@ -375,6 +378,35 @@ impl Run {
         };
         let Self { steps, warmup, rate, weight_decay: decay, .. } = *self;
         Ok(Schedule { kind, steps, warmup, rate, last: rate * self.final_rate, decay })
+    }
+
+    /// The adapter that is trained, if it is one, and whether the other keys go with it.
+    pub fn lora(&self) -> Result<Option<Lora>> {
+        let Some(text) = &self.lora else { return Ok(None) };
+        let wrong = |key: &str, what: &str| Err(Error::key(key, format!("{what} with `lora`")));
+        if self.from.is_none() {
+            return wrong("from", "missing: it names the base");
+        }
+        if !self.ternary {
+            return wrong("ternary", "false: expected true, as the base is");
+        }
+        if self.scales != "matrix" {
+            return wrong("scales", "expected \"matrix\", which a base has");
+        }
+        if self.activations.is_some() || self.a8_steps > 0 {
+            let key = if self.a8_steps > 0 { "a8_steps" } else { "activations" };
+            return wrong(key, "expected none: inputs are rounded as the base's are");
+        }
+        let others = [
+            ("teacher", self.teacher.is_some()),
+            ("quantise_steps", self.quantise_steps > 0),
+            ("keep_layers", self.keep_layers > 0),
+            ("subln", self.subln),
+        ];
+        if let Some((key, _)) = others.into_iter().find(|(_, given)| *given) {
+            return wrong(key, "expected none: the base stays as it is");
+        }
+        Lora::parse(text).map(Some)
     }
 
     /// How weights become trits.
@@ -543,8 +575,8 @@ fn flag(key: &str, text: &str) -> toml::Value {
     if key == "separator" {
         return value(&format!("\"{}\"", text.replace('"', "\\\""))).unwrap_or_else(|| text.into());
     }
-    let is_text =
-        ["out", "from", "teacher", "tokenizer", "activations"].contains(&key) || default.starts_with('"');
+    let is_text = ["out", "from", "lora", "teacher", "tokenizer", "activations"].contains(&key)
+        || default.starts_with('"');
     match value(text).filter(|_| !is_text) {
         // `--rate 1` means 1.0.
         Some(toml::Value::Integer(n)) if default.contains(['.', 'e']) => toml::Value::Float(n as f64),
@@ -565,6 +597,7 @@ pub fn template() -> String {
             "activations" => "# activations = \"a8\"".to_owned(),
             "teacher" => "# teacher = \"model/\"".to_owned(),
             "relation_layer" => "# relation_layer = 21".to_owned(),
+            "lora" => "# lora = \"rank=16,alpha=32,targets=q_proj+v_proj\"".to_owned(),
             _ => format!("{key} = {default}"),
         };
         text.push_str(&format!("\n# {about}\n{line}\n"));
@@ -624,6 +657,10 @@ mod tests {
             ("quantise_steps = 1000", "key `quantise_steps`: 1000"),
             ("quantise_steps = 10\nternary = false", "key `quantise_steps`: rounds"),
             ("keep_layers = 2", "key `keep_layers`: changes"),
+            ("lora = \"rank=4\"", "key `from`: missing: it names the base"),
+            ("from = \"story\"\nlora = \"rank=x\"", "key `lora`: rank \"x\""),
+            ("from = \"story\"\nlora = \"\"\nscales = \"row\"", "key `scales`: expected \"matrix\""),
+            ("from = \"story\"\nlora = \"\"\nactivations = \"a8\"", "key `activations`: expected none"),
         ] {
             let error = Run::parse(&format!("{LEAST}{line}\n"), &[], Path::new("")).unwrap_err().to_string();
             assert!(error.contains(wanted), "{line}: {error}");

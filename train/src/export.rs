@@ -1,10 +1,12 @@
 //! The trained model in files that the engine reads.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
-use tern::{Generation, Model, Options, Sampling, Specials, Tokenizer};
+use tern::{Adapter, Generation, Model, Options, Sampling, Specials, Tokenizer};
 use tern_convert::Files;
+use tern_convert::adapter::{NewAdapter, write_adapter};
 use tern_convert::masters::{Weights, write_masters};
 use tern_kernels::{Cpu, Pool};
 
@@ -12,10 +14,47 @@ use crate::checkpoint;
 use crate::config::Run;
 use crate::error::{Error, Result};
 use crate::folder::checkpoints;
+use crate::lora::{Lora, short_name};
 use crate::ops::Machine;
+use crate::ops::lora::Pair;
 use crate::ops::quantiser::Quantiser;
-use crate::params::{Kind, Layout};
-use crate::start::Start;
+use crate::params::{Kind, Layout, Slice};
+use crate::start::{Start, open};
+
+/// Writes what was trained: an adapter, or a whole model.
+pub fn model(
+    on: Machine,
+    run: &Run,
+    config: &tern::Config,
+    layout: &Layout,
+    params: &[f32],
+    files: &Files,
+    out: &Path,
+) -> Result<()> {
+    match run.lora()? {
+        Some(lora) => adapter(run, &lora, layout, params, out),
+        None => masters(on, run, config, layout, params, files, out),
+    }
+}
+
+/// Writes an adapter in PEFT's layout, in the place of an older one.
+fn adapter(run: &Run, lora: &Lora, layout: &Layout, params: &[f32], out: &Path) -> Result<()> {
+    if out.join(tern::adapter::SETTINGS).exists() {
+        std::fs::remove_dir_all(out).map_err(|e| Error::io(out, e))?;
+    }
+    let mut pairs = Vec::new();
+    for (layer, block) in layout.blocks.iter().enumerate() {
+        for (projection, pair) in block.adapters.iter().enumerate() {
+            if let Some(Pair { a, b, .. }) = pair {
+                pairs.push((layer, projection, &params[a.clone()], &params[b.clone()]));
+            }
+        }
+    }
+    let base = run.from.as_ref().map_or(String::new(), |from| from.display().to_string());
+    let targets = (0..7).filter(|&projection| lora.targets[projection]).map(short_name).collect();
+    let new = NewAdapter { base, rank: lora.rank, alpha: lora.alpha, targets, pairs };
+    Ok(write_adapter(out, &new)?)
+}
 
 /// Writes a Hugging Face directory in the place of an older one: of masters where a matrix has one scale, which the engine and
 /// `transformers` round as training did. Nobody rounds by row or group when a model is loaded, so such weights are
@@ -73,11 +112,11 @@ pub fn trained(run: &Run, note: &mut dyn FnMut(String)) -> Result<(Start, u64)> 
     Ok((start, step))
 }
 
-/// Writes the masters of a run's latest checkpoint; the step they are from.
+/// Writes the masters, or the adapter, of a run's latest checkpoint; the step they are from.
 pub fn latest(run: &Run, out: &Path, note: &mut dyn FnMut(String)) -> Result<u64> {
     let (Start { config, layout, params, files, .. }, step) = trained(run, note)?;
     let pool = Pool::new(1);
-    masters(Machine { cpu: Cpu::best(), pool: &pool }, run, &config, &layout, &params, &files, out)?;
+    model(Machine { cpu: Cpu::best(), pool: &pool }, run, &config, &layout, &params, &files, out)?;
     Ok(step)
 }
 
@@ -92,13 +131,23 @@ pub fn sample(
 ) -> Result<String> {
     const TOKENS: usize = 100;
     let dir: PathBuf = run.out.join("sample-model");
-    masters(on, run, config, layout, params, files, &dir)?;
+    model(on, run, config, layout, params, files, &dir)?;
     let text = (|| {
-        let model = Model::open(&dir, &Options { floats: !run.ternary, ..Options::default() })?;
+        let (model, adapter) = match (&run.lora, &run.from) {
+            (Some(_), Some(from)) => {
+                let model = Model::from_file(&open(from)?, &Options::default())?;
+                let adapter = Adapter::open(&dir, model.config())?;
+                (model, Some(Arc::new(adapter)))
+            }
+            _ => (Model::open(&dir, &Options { floats: !run.ternary, ..Options::default() })?, None),
+        };
         let tokenizer = model.tokenizer()?;
         let ids = prompt_ids(tokenizer, &run.prompt)?;
         let sampling = Sampling { temperature: 0.7, seed: run.seed, ..Sampling::greedy() };
         let mut generation = Generation::new(&model, (ids.len() + TOKENS).min(config.context), sampling)?;
+        if let Some(adapter) = adapter {
+            generation = generation.with_adapter(adapter);
+        }
         generation.prompt(&ids)?;
         let mut out = ids;
         while let Some(token) = generation.next()? {
@@ -110,11 +159,13 @@ pub fn sample(
     text
 }
 
-/// Shares of -1, 0 and 1 among the weights of each layer.
+/// Shares of -1, 0 and 1 among the weights of each layer; none where no matrix is trained.
 pub fn shares(on: Machine, quantiser: Quantiser, layout: &Layout, params: &[f32]) -> Vec<[f64; 3]> {
-    let mut counts = vec![[0u64; 3]; layout.blocks.len()];
+    let is_matrix = |slice: &&Slice| slice.kind == Kind::Matrix;
+    let trained = layout.slices.iter().any(|slice| is_matrix(&slice));
+    let mut counts = vec![[0u64; 3]; if trained { layout.blocks.len() } else { 0 }];
     let mut room = Vec::new();
-    for slice in layout.slices.iter().filter(|slice| slice.kind == Kind::Matrix) {
+    for slice in layout.slices.iter().filter(is_matrix) {
         let layer: usize = slice.name.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a block's name");
         let w = &params[slice.range.clone()];
         room.resize(w.len(), 0i8);

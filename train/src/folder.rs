@@ -12,6 +12,11 @@ pub fn finished(run: &Run) -> PathBuf {
     run.out.join(FINISHED)
 }
 
+/// Where a run leaves its finished adapter.
+pub fn finished_adapter(run: &Run) -> PathBuf {
+    run.out.join("adapter")
+}
+
 /// Where a run keeps its checkpoints.
 pub fn checkpoints(run: &Run) -> PathBuf {
     run.out.join("checkpoints")

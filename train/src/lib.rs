@@ -14,6 +14,7 @@ pub mod export;
 pub mod folder;
 pub mod forecast;
 pub mod lock;
+pub mod lora;
 pub mod machines;
 pub mod metrics;
 pub mod network;

@@ -5,15 +5,17 @@ use tern::{Config, Inlet, Scheme};
 use tern_kernels::Norm;
 
 use crate::error::{Error, Result};
+use crate::lora::Base;
 use crate::ops::attention::{self, Saved, Shape};
 use crate::ops::linear::{self, Input, NotFinite, Weight};
+use crate::ops::lora::{self, Source};
 use crate::ops::loss::divergence;
 use crate::ops::loss::{self, RowLoss};
 use crate::ops::quantiser::Quantiser;
 use crate::ops::relation;
 use crate::ops::rope::{self, Angles, Heads};
 use crate::ops::{Machine, bias, gate, norm};
-use crate::params::{Block, Layout};
+use crate::params::{Block, Kind, Layout};
 
 /// Whole sequences of tokens, one after another.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +138,9 @@ struct Room {
     dv: Vec<f32>,        // as v
     dx: Vec<f32>,        // (rows, dim), the gradient of the stream
     partial: Vec<f32>,   // of norms
+    h: Vec<f32>,         // (rows, hidden), what goes down, for an adapter's gradient
     linear: linear::Room,
+    lora: lora::Room,
 }
 
 /// A model in training.
@@ -168,6 +172,8 @@ pub struct Network {
     qkv: [Vec<f32>; 3],
     /// What the last batch's differ by: the sum over rows.
     relation: f64,
+    /// What an adapter is trained beside.
+    base: Option<Base>,
 }
 
 fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
@@ -229,7 +235,20 @@ impl Network {
             watched: None,
             qkv: Default::default(),
             relation: 0.0,
+            base: None,
         }
+    }
+
+    /// Puts the base of an adapter in: the parameters are the adapter's from now on, in the layout of one.
+    pub fn set_base(&mut self, on: Machine, mut base: Base) {
+        for (weights, matrices) in self.weights.iter_mut().zip(std::mem::take(&mut base.matrices)) {
+            let Weights { q, k, v, o, gate, up, down } = weights;
+            for (weight, matrix) in [q, k, v, o, gate, up, down].into_iter().zip(matrices) {
+                *weight = Weight::Frozen(matrix);
+            }
+        }
+        self.head.prepare(on, base.head.as_ref().unwrap_or(&base.embedding), self.config.dim);
+        self.base = Some(base);
     }
 
     /// How the inputs of projections are rounded from now on.
@@ -263,6 +282,9 @@ impl Network {
 
     /// Takes new parameters in: quantises and packs every matrix.
     pub fn prepare(&mut self, on: Machine, params: &[f32]) -> Result<()> {
+        if self.base.is_some() {
+            return Ok(());
+        }
         let Config { dim, hidden, .. } = self.config;
         let q_dim = self.config.q_dim();
         for (layer, (weights, block)) in self.weights.iter_mut().zip(&self.layout.blocks).enumerate() {
@@ -298,7 +320,10 @@ impl Network {
         let rows = batch.tokens.len();
         assert!(rows.is_multiple_of(self.positions), "{rows} tokens are no sequences of {}", self.positions);
         assert!(batch.targets.len() == rows && batch.starts.len() == rows && losses.len() == rows, "rows");
-        let embedding = &params[self.layout.embedding.clone()];
+        let embedding = match &self.base {
+            Some(base) => &base.embedding,
+            None => &params[self.layout.embedding.clone()],
+        };
         let first = sized(&mut self.stream[0], rows * dim);
         for (x, &token) in first.chunks_exact_mut(dim).zip(batch.tokens) {
             assert!((token as usize) < vocab, "token {token} of a vocabulary of {vocab}");
@@ -332,15 +357,18 @@ impl Network {
         };
 
         // Those of matrices are written, the others added up row by row.
-        for slice in self.layout.slices.iter().filter(|slice| slice.kind != crate::params::Kind::Matrix) {
+        for slice in self.layout.slices.iter().filter(|slice| slice.kind != Kind::Matrix) {
             values[slice.range.clone()].fill(0.0);
         }
         let room = &mut self.room;
         let back = loss::Back {
-            e: &params[self.layout.head.clone()],
+            e: match &self.base {
+                Some(base) => base.head.as_ref().unwrap_or(&base.embedding),
+                None => &params[self.layout.head.clone()],
+            },
             factor,
             dx: sized(&mut room.e, rows * dim),
-            de: &mut values[self.layout.head.clone()],
+            de: self.base.is_none().then_some(&mut values[self.layout.head.clone()]),
             lesson: lesson.and_then(|lesson| Some((lesson.says?, lesson.weight))),
         };
         self.head.run(on, &self.normed, dim, batch.targets, losses, Some(back));
@@ -352,6 +380,12 @@ impl Network {
             }
             let pull = relation.filter(|relation| relation.layer == layer).map(|relation| (relation, factor));
             self.backward(on, params, batch, layer, pull, values);
+        }
+        if self.base.is_some() {
+            for slice in self.layout.slices.iter().filter(|slice| slice.kind == Kind::Frozen) {
+                values[slice.range.clone()].fill(0.0);
+            }
+            return Ok(());
         }
         let embedding = &mut values[self.layout.embedding.clone()];
         for (dx, &token) in self.room.dx.chunks_exact(dim).zip(batch.tokens) {
@@ -394,6 +428,10 @@ impl Network {
         let (q, k) = (sized(&mut room.b, rows * q_dim), sized(&mut room.c, rows * kv_dim));
         let v = sized(&mut room.d, rows * kv_dim);
         linear::forward(on, &mut s.attn_in, [(&w.q, &mut *q), (&w.k, &mut *k), (&w.v, &mut *v)]);
+        let [at_q, at_k, at_v, at_o, at_gate, at_up, at_down] = block.adapters.each_ref().map(Option::as_ref);
+        let source = |x, cols, norm| Source { x, cols, norm };
+        let (from, to) = (source(x, dim, weight(&block.attn_norm)), [&mut *q, &mut *k, &mut *v]);
+        lora::forward(on, params, [at_q, at_k, at_v], from, to, &mut room.lora);
         if let Some(biases) = &block.biases {
             for (range, out) in biases.iter().zip([&mut *q, &mut *k, &mut *v]) {
                 bias::forward(on, &params[range.clone()], out);
@@ -430,6 +468,7 @@ impl Network {
         s.o_in.set(on, intake(Inlet::O), &s.heads, q_dim, sub_norm)?;
         let mid = sized(&mut s.mid, rows * dim);
         linear::forward(on, &mut s.o_in, [(&w.o, &mut *mid)]);
+        lora::forward(on, params, [at_o], source(&s.heads, q_dim, sub_norm), [&mut *mid], &mut room.lora);
         if let Some(range) = &block.attn_post_norm {
             s.o.clear();
             s.o.extend_from_slice(mid);
@@ -440,11 +479,14 @@ impl Network {
         s.ffn_in.set(on, intake(Inlet::GateUp), mid, dim, weight(&block.ffn_norm))?;
         let (gate, up) = (sized(&mut s.gate, rows * hidden), sized(&mut s.up, rows * hidden));
         linear::forward(on, &mut s.ffn_in, [(&w.gate, &mut *gate), (&w.up, &mut *up)]);
+        let (from, to) = (source(mid, dim, weight(&block.ffn_norm)), [&mut *gate, &mut *up]);
+        lora::forward(on, params, [at_gate, at_up], from, to, &mut room.lora);
         let h = sized(&mut room.a, rows * hidden);
         gate::forward(on, activation, hidden, gate, up, h);
         let sub_norm = block.ffn_sub_norm.as_ref().and_then(weight);
         s.down_in.set(on, intake(Inlet::Down), h, hidden, sub_norm)?;
         linear::forward(on, &mut s.down_in, [(&w.down, &mut *out)]);
+        lora::forward(on, params, [at_down], source(h, hidden, sub_norm), [&mut *out], &mut room.lora);
         if let Some(range) = &block.ffn_post_norm {
             s.down.clear();
             s.down.extend_from_slice(out);
@@ -484,12 +526,32 @@ impl Network {
             ffn_sub_norm,
             down,
             ffn_post_norm,
+            adapters,
         } = &self.layout.blocks[layer];
+        let [at_q, at_k, at_v, at_o, at_gate, at_up, at_down] = adapters.each_ref().map(Option::as_ref);
         let s = &mut self.states[if self.recompute { 0 } else { layer }];
         let (w, x) = (&self.weights[layer], &self.stream[layer]);
-        let Room { a, b, c, d, e, under, under_k, branch, head_norm, dq, dk, dv, dx, partial, linear } =
-            &mut self.room;
+        let Room {
+            a,
+            b,
+            c,
+            d,
+            e,
+            under,
+            under_k,
+            branch,
+            head_norm,
+            dq,
+            dk,
+            dv,
+            dx,
+            partial,
+            h,
+            linear,
+            lora: low,
+        } = &mut self.room;
         let at = |range: &std::ops::Range<usize>| &params[range.clone()];
+        let normed = |range: &std::ops::Range<usize>| Norm { weight: &params[range.clone()], eps };
         let config = &self.config;
         let hadamard = |inlet: Inlet| config.graph.scheme.intake(inlet, config.width(inlet)).block;
 
@@ -504,6 +566,12 @@ impl Network {
         linear.begin(on, &s.down_in);
         linear.backward(on, &s.down_in, &w.down, at(down), g, &mut grads[down.clone()], dh, false);
         on.hadamard(dh, hidden, hadamard(Inlet::Down));
+        if at_down.is_some() {
+            let h = sized(h, rows * hidden);
+            gate::forward(on, activation, hidden, &s.gate, &s.up, h);
+            let from = Source { x: h, cols: hidden, norm: ffn_sub_norm.as_ref().map(normed) };
+            lora::backward(on, params, [at_down], from, [g], grads, dh, low);
+        }
         let sub_norm = ffn_sub_norm.as_ref().map(|range| gate::SubNorm { w: at(range), eps });
         let dw = ffn_sub_norm.as_ref().map_or(&mut [][..], |range| &mut grads[range.clone()]);
         gate::backward(on, activation, hidden, &mut s.gate, &mut s.up, sub_norm, dh, dw, partial);
@@ -511,6 +579,8 @@ impl Network {
         linear.begin(on, &s.ffn_in);
         linear.backward(on, &s.ffn_in, &w.gate, at(gate), &s.gate, &mut grads[gate.clone()], dn, false);
         linear.backward(on, &s.ffn_in, &w.up, at(up), &s.up, &mut grads[up.clone()], dn, true);
+        let from = Source { x: &s.mid, cols: dim, norm: Some(normed(ffn_norm)) };
+        lora::backward(on, params, [at_gate, at_up], from, [&s.gate, &s.up], grads, dn, low);
         norm::backward(on, &s.mid, at(ffn_norm), eps, dn, dx, true, &mut grads[ffn_norm.clone()], partial);
 
         // mid = x + norm(o(norm(attention(norm(q), norm(k), v))))
@@ -524,6 +594,8 @@ impl Network {
         linear.begin(on, &s.o_in);
         linear.backward(on, &s.o_in, &w.o, at(o), g, &mut grads[o.clone()], dheads, false);
         on.hadamard(dheads, q_dim, hadamard(Inlet::O));
+        let from = Source { x: &s.heads, cols: q_dim, norm: attn_sub_norm.as_ref().map(normed) };
+        lora::backward(on, params, [at_o], from, [g], grads, dheads, low);
         let mut g: &[f32] = dheads;
         if let Some(range) = attn_sub_norm {
             let under = sized(under, rows * q_dim);
@@ -572,6 +644,8 @@ impl Network {
         linear.backward(on, &s.attn_in, &w.q, at(q), gq, &mut grads[q.clone()], dn, false);
         linear.backward(on, &s.attn_in, &w.k, at(k), gk, &mut grads[k.clone()], dn, true);
         linear.backward(on, &s.attn_in, &w.v, at(v), gv, &mut grads[v.clone()], dn, true);
+        let from = Source { x, cols: dim, norm: Some(normed(attn_norm)) };
+        lora::backward(on, params, [at_q, at_k, at_v], from, [gq, gk, gv], grads, dn, low);
         norm::backward(on, x, at(attn_norm), eps, dn, dx, true, &mut grads[attn_norm.clone()], partial);
     }
 }

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod bias;
 pub mod gate;
 pub mod linear;
+pub mod lora;
 pub mod loss;
 pub mod norm;
 pub mod quantiser;

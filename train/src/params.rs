@@ -6,6 +6,7 @@ use std::ops::Range;
 use tern::{Config, Graph};
 
 use crate::error::{Error, Result};
+use crate::ops::lora::Pair;
 use crate::ops::quantiser::Quantiser;
 use crate::random::Random;
 use crate::rebuilt;
@@ -21,6 +22,10 @@ pub enum Kind {
     Norm,
     /// A projection's bias.
     Bias,
+    /// A norm's weight or a bias of a base beside which an adapter is trained: it stays as it is.
+    Frozen,
+    /// One of an adapter's two matrices.
+    Adapter,
 }
 
 /// One named slice.
@@ -82,6 +87,8 @@ pub struct Block {
     pub down: Range<usize>,
     /// `(dim)`, if what the feed-forward layer gives is normed.
     pub ffn_post_norm: Option<Range<usize>>,
+    /// Adapters beside the seven projections, in the order of their names in [`tern::family::PROJECTIONS`].
+    pub adapters: [Option<Pair>; 7],
 }
 
 /// Where everything lies.
@@ -143,6 +150,7 @@ impl Layout {
                     ffn_sub_norm: config.sub_norms.then(|| slice("ffn_sub_norm", 1, hidden, Kind::Norm)),
                     down: slice("ffn_down", dim, hidden, Kind::Matrix),
                     ffn_post_norm: post_norms.then(|| slice("post_ffw_norm", 1, dim, Kind::Norm)),
+                    adapters: Default::default(),
                 }
             })
             .collect();
@@ -164,11 +172,17 @@ impl Layout {
             let std = if into_stream { std / writes } else { std };
             match slice.kind {
                 Kind::Norm => out.fill(1.0),
-                Kind::Bias => {}
+                Kind::Bias | Kind::Frozen | Kind::Adapter => {}
                 Kind::Embedding | Kind::Matrix => Random::new(seed, nth as u64).normals(std, out),
             }
         }
         values
+    }
+
+    /// Numbers that steps change.
+    pub fn trained(&self) -> usize {
+        let trained = self.slices.iter().filter(|slice| slice.kind != Kind::Frozen);
+        trained.map(|slice| slice.range.len()).sum()
     }
 
     /// The tensors in the engine's terms, to be written.

@@ -105,7 +105,7 @@ pub fn page(run: &Run, lines: &[Line]) -> String {
     html += "<h2>Gradient and speed</h2>\n";
     html += &drawing("gradient", &[("#a50", "norm of the gradient", curve(|step| step.gradient))]);
     html += &drawing("speed", &[("#555", "tokens/s", curve(|step| step.tokens_per_second))]);
-    if let Some(last) = validations.last().filter(|_| run.ternary) {
+    if let Some(last) = validations.last().filter(|last| run.ternary && !last.trits.is_empty()) {
         html += "<h2>Weights</h2>\n<table><tr><th>layer<th>−1<th>0<th>+1</tr>\n";
         for (layer, [minus, zero, plus]) in last.trits.iter().enumerate() {
             let shares = [minus, zero, plus].map(|share| format!("<td>{:.1}%", 100.0 * share)).concat();

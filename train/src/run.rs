@@ -11,7 +11,7 @@ use crate::config::Run;
 use crate::corpus::{Corpus, Sequences, Size};
 use crate::error::{Error, Result};
 use crate::export;
-use crate::folder::{checkpoints, finished};
+use crate::folder::{checkpoints, finished, finished_adapter};
 use crate::forecast::{self, Forecast};
 use crate::lock::Lock;
 use crate::machines::job::Job;
@@ -87,7 +87,10 @@ pub fn lead(
     let end_token = start.end()?;
     // From here on the folder is written to.
     let _lock = Lock::take(&run.out)?;
-    let Start { mut config, stages, layout, mut params, tokenizer, files, notes } = start;
+    let Start { mut config, stages, base, layout, mut params, tokenizer, files, notes } = start;
+    if leader.is_some() && base.is_some() {
+        return Err(Error::key("lora", "an adapter is trained on one machine: leave `--listen` out"));
+    }
     notes.into_iter().for_each(|note| watch(Event::Note(note)));
     let mut corpus = Corpus::open(run, &tokenizer, end_token, &mut |note| watch(Event::Note(note)))?;
     corpus.check_length(run.length)?;
@@ -120,6 +123,9 @@ pub fn lead(
     let quantiser = run.quantiser()?;
     let angles = Angles::new(&config.rope, config.head_dim, run.length);
     let mut network = Network::new(&config, &layout, angles, quantiser, run.recompute);
+    if let Some(base) = base {
+        network.set_base(on, base);
+    }
     if let Some(leader) = &mut leader {
         leader.begin(Job::new(&config, stages, &layout, run)?);
     }
@@ -130,7 +136,7 @@ pub fn lead(
     watch(Event::Begin {
         step: state.step,
         steps: run.steps,
-        params: layout.len,
+        params: layout.trained(),
         train: corpus.size(false),
         held_out: corpus.size(true),
         cpu: on.cpu.name(),
@@ -171,7 +177,7 @@ pub fn lead(
         let (rate, decay) = schedule.at(state.step);
         let clip = (f64::from(run.clip) / norm).min(1.0) as f32;
         state.step += 1;
-        for slice in &layout.slices {
+        for slice in layout.slices.iter().filter(|slice| slice.kind != Kind::Frozen) {
             let decay = if [Kind::Norm, Kind::Bias].contains(&slice.kind) { 0.0 } else { decay };
             let rates = Rates { rate, decay, clip, step: state.step };
             let at = slice.range.clone();
@@ -248,8 +254,8 @@ pub fn lead(
     if let Some(leader) = leader {
         leader.finish(&mut |note| watch(Event::Note(note)));
     }
-    let model = finished(run);
-    export::masters(on, run, &config, &layout, &params, &files, &model)?;
+    let model = if run.lora.is_some() { finished_adapter(run) } else { finished(run) };
+    export::model(on, run, &config, &layout, &params, &files, &model)?;
     report::write(run)?;
     Ok(End::Done(model))
 }

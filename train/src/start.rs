@@ -8,9 +8,12 @@ use tern::file::hf::GENERATION;
 use tern::file::{File, OpenOptions};
 use tern_convert::masters::Masters;
 use tern_convert::{Files, generation_config};
+use tern_kernels::{Cpu, Pool, default_threads};
 
 use crate::config::Run;
 use crate::error::{Error, Result};
+use crate::lora::Base;
+use crate::ops::Machine;
 use crate::params::Layout;
 use crate::stages::Stages;
 
@@ -31,6 +34,8 @@ pub struct Start {
     pub config: tern::Config,
     /// How its activations are rounded as the run goes.
     pub stages: Stages,
+    /// What an adapter is trained beside, where that is what the run does.
+    pub base: Option<Base>,
     /// Where the parameters lie.
     pub layout: Layout,
     /// Their numbers.
@@ -69,7 +74,8 @@ impl Start {
         let config = run.model(tokenizer.size())?;
         let layout = Layout::new(&config, run.tied);
         let params = layout.initial(run.init_std, run.seed);
-        Ok(Self { config, stages: Stages::default(), layout, params, tokenizer, files, notes: Vec::new() })
+        let (stages, notes) = (Stages::default(), Vec::new());
+        Ok(Self { config, stages, base: None, layout, params, tokenizer, files, notes })
     }
 
     /// The sizes and the tokenizer are the model's.
@@ -95,6 +101,22 @@ impl Start {
             let what = format!("{} tokens, but the model has {}", tokenizer.size(), config.vocab);
             return Err(Error::key("tokenizer", what));
         }
+        if let Some(lora) = run.lora()? {
+            let layout = Layout::adapter(&config, &lora);
+            let params = layout.beginning(&masters, run.seed)?;
+            let pool = Pool::new(if run.threads == 0 { default_threads() } else { run.threads });
+            let base = Some(Base::read(Machine { cpu: Cpu::best(), pool: &pool }, &masters)?);
+            return Ok(Self {
+                config,
+                stages: Stages::default(),
+                base,
+                layout,
+                params,
+                tokenizer,
+                files,
+                notes,
+            });
+        }
         let layout = Layout::new(&config, !masters.has_head());
         let (params, rebuilt) = layout.read_layers(&masters, run.quantiser()?, &layers)?;
         if rebuilt > 0 {
@@ -103,7 +125,7 @@ impl Start {
                 path.display()
             ));
         }
-        Ok(Self { config, stages: Stages::default(), layout, params, tokenizer, files, notes })
+        Ok(Self { config, stages: Stages::default(), base: None, layout, params, tokenizer, files, notes })
     }
 
     /// The token that ends a document.
@@ -119,7 +141,7 @@ impl Start {
 }
 
 /// Opens the model that `from` names: a run's folder stands for its finished model.
-fn open(path: &Path) -> Result<File> {
+pub(crate) fn open(path: &Path) -> Result<File> {
     if path == Path::new(tern::STORY) {
         return Ok(tern::story_file()?);
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tern::{Generation, Model, Template, Tokenizer};
 
+use crate::adapter::AdapterArgs;
 use crate::answer::{self, Answer, End};
 use crate::drafts::DraftArgs;
 use crate::failure::{Failure, Outcome};
@@ -63,6 +64,8 @@ pub(crate) struct Chat {
     #[arg(short = 'c', long, alias = "context", value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     ctx_size: Option<usize>,
     #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     drafts: DraftArgs,
@@ -93,6 +96,7 @@ impl Chat {
         let context = answer::context(self.ctx_size, USUAL_CONTEXT, model.config().context)?;
         let sampling = self.sampling.of(&model)?;
         let generation = Generation::new(&model, context, sampling)?.with_least(1);
+        let generation = self.adapter.given(generation, &model)?;
         let generation = self.drafts.given(generation, &model, &self.machine, &self.pull)?;
         let mut talk = Talk {
             tokenizer,

@@ -11,6 +11,7 @@ use serde_json::json;
 use tern::{Generation, Message, Model, Sampling, Template};
 use tern_eval::Meter;
 
+use crate::adapter::AdapterArgs;
 use crate::answer::{self, Answer, End, float, ms};
 use crate::drafts::{DraftArgs, drafted_json};
 use crate::failure::{Failure, Outcome};
@@ -70,6 +71,8 @@ pub(crate) struct Run {
     /// Say more on standard error: settings and timings
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    adapter: AdapterArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -137,6 +140,7 @@ impl Run {
         }
 
         let mut generation = Generation::new(&model, context, sampling.clone())?.with_least(1);
+        generation = self.adapter.given(generation, &model)?;
         generation = self.drafts.given(generation, &model, &self.machine, &self.pull)?;
         if self.json {
             generation = generation.with_logprobs();

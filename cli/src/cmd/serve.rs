@@ -51,6 +51,9 @@ pub(crate) struct Serve {
     /// The model's name, as clients see it, and others after commas [default: the file's]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     alias: Vec<String>,
+    /// A LoRA adapter in PEFT's layout, asked for by the model's name with its own (`model:NAME`); can be given several times
+    #[arg(long, value_name = "NAME=DIR", value_parser = adapter)]
+    adapter: Vec<(String, PathBuf)>,
     /// A file of settings, `flag = value` in each line
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -174,6 +177,15 @@ impl Serve {
                 "--draft: one model only can have a draft model, found several models",
             ));
         }
+        if !self.adapter.is_empty() && (!alone || self.access.manage_models) {
+            return Err(Failure::misused(
+                "--adapter: one model only can have adapters, found several models",
+            ));
+        }
+        let names: Vec<&str> = self.adapter.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some(twice) = (1..names.len()).find(|&at| names[..at].contains(&names[at])) {
+            return Err(Failure::misused(format!("--adapter: two are called `{}`", names[twice])));
+        }
         for model in models.iter().chain(&self.drafts.draft) {
             hub::fetch(model, &self.pull)?;
         }
@@ -291,6 +303,7 @@ impl Serve {
             model_memory: room.model_memory,
             keep_alive: (room.keep_alive > 0).then(|| seconds(room.keep_alive)),
             drafts: self.drafts.drafts(),
+            adapters: self.adapter.clone(),
             sampling: self.sampling.sampling(),
             seed: self.sampling.seed(),
             breakers: self.sampling.breakers(),
@@ -376,6 +389,17 @@ fn address(text: &str) -> Result<IpAddr, String> {
     // Where a name stands for several, clients without IPv6 find the older one.
     found.sort_by_key(IpAddr::is_ipv6);
     found.first().copied().ok_or_else(|| "no address of this machine".to_owned())
+}
+
+/// Parses `NAME=DIR`.
+fn adapter(text: &str) -> Result<(String, PathBuf), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && name.chars().all(is_plain) && !dir.is_empty() => {
+            Ok((name.to_owned(), PathBuf::from(dir)))
+        }
+        _ => Err("expected NAME=DIR, a name of letters, digits, `-`, `_` and `.`".to_owned()),
+    }
 }
 
 fn form(text: &str) -> Result<&'static str, String> {

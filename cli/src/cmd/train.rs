@@ -303,7 +303,8 @@ impl Train {
         }
         match end {
             End::Done(model) if model.exists() && !self.json => {
-                terminal::remark(&format!("the model is in {}", model.display()));
+                let what = if run.lora.is_some() { "adapter" } else { "model" };
+                terminal::remark(&format!("the {what} is in {}", model.display()));
                 Ok(())
             }
             End::Done(_) => Ok(()),
@@ -379,15 +380,13 @@ impl Check {
 }
 
 fn held_out(found: &Validation) -> String {
-    let zeros: f64 =
-        found.trits.iter().map(|shares| shares[1]).sum::<f64>() / found.trits.len().max(1) as f64;
-    format!(
-        "step {}: held-out loss {:.4}, {:.4} bits per character, {:.1}% of the weights are 0",
-        found.step,
-        found.loss,
-        found.bits_per_char,
-        100.0 * zeros
-    )
+    let Validation { step, loss, bits_per_char, trits } = found;
+    let text = format!("step {step}: held-out loss {loss:.4}, {bits_per_char:.4} bits per character");
+    if trits.is_empty() {
+        return text;
+    }
+    let zeros = trits.iter().map(|shares| shares[1]).sum::<f64>() / trits.len() as f64;
+    format!("{text}, {:.1}% of the weights are 0", 100.0 * zeros)
 }
 
 /// What a person sees: lines for what stays, the bar for what passes. Without a terminal, a line now and then.

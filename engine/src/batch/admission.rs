@@ -35,7 +35,9 @@ impl Batch {
                     Room::None => return,
                     Room::Now { found, pages } => {
                         let Some(mut text) = self.waiting.remove(at) else { return };
-                        let mut sequence = Sequence::new(model, self.bounds.context).counted(&self.count);
+                        let mut sequence = Sequence::new(model, self.bounds.context)
+                            .with_adapter(text.job.adapter.clone())
+                            .counted(&self.count);
                         sequence.adopt(&text.tokens[..found], pages);
                         if !text.read {
                             text.cached = found;
@@ -77,7 +79,7 @@ impl Batch {
             let long = |text: &Text| text.stalled.is_some_and(|since| now - since >= PATIENCE);
             let Some(at) = self.running.iter().position(long) else { return };
             let (text, sequence) = (self.running.remove(at), self.sequences.remove(at));
-            self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
+            self.prefixes.leave(text.job.realm(), sequence.tokens(), sequence.chunks());
             self.set_aside += 1;
             self.waiting.push_back(Text { stalled: None, aside: true, ..text });
         }
@@ -89,9 +91,9 @@ impl Batch {
         let known = text.tokens.len() - 1;
         let (mut found, mut pages) = (0, Vec::new());
         if text.job.prompt_logprobs.is_none() && !text.alone {
-            (found, pages) = self.prefixes.find(text.job.salt, &text.tokens[..known]);
+            (found, pages) = self.prefixes.find(text.job.realm(), &text.tokens[..known]);
             for (other, sequence) in self.running.iter().zip(&self.sequences) {
-                if other.job.salt == text.job.salt {
+                if other.job.realm() == text.job.realm() {
                     let shared = common(&other.tokens, &text.tokens[..known]);
                     let there = shared.min(sequence.tokens().len());
                     if there > found {
@@ -103,7 +105,7 @@ impl Batch {
             /// Tokens that are worth waiting for.
             const WORTH: usize = 16;
             let soon = self.running.iter().zip(&self.sequences).any(|(other, sequence)| {
-                other.job.salt == text.job.salt
+                other.job.realm() == text.job.realm()
                     && !other.read
                     && common(&other.job.prompt, &text.tokens[..known])
                         .min(other.job.prompt.len())

@@ -2,7 +2,7 @@
 //!
 //! A tree of pages (chunks of the cache): a node holds the tokens of one page and the page, its children what came
 //! next. The last page of a text may be part full; it has no children. Tokens are compared one by one, so no two
-//! prefixes are confused, and each cache salt has a tree of its own.
+//! prefixes are confused, and each realm has a tree of its own: keys and values of one adapter are never another's.
 
 use std::collections::HashMap;
 
@@ -12,16 +12,24 @@ const PAGE: usize = Cache::CHUNK;
 /// Fewer tokens than this of a page are computed again: a page would have to be copied for them.
 const WORTH_A_COPY: usize = 8;
 
+/// Who may share prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Realm {
+    pub(super) salt: u64,
+    /// The adapter's id; 0 for the model alone.
+    pub(super) adapter: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
     nodes: Vec<Option<Node>>,
-    roots: HashMap<u64, Vec<usize>>,
+    roots: HashMap<Realm, Vec<usize>>,
     clock: u64,
 }
 
 #[derive(Debug)]
 struct Node {
-    salt: u64,
+    realm: Realm,
     parent: Option<usize>,
     /// At most a page of them.
     tokens: Vec<u32>,
@@ -33,10 +41,10 @@ struct Node {
 
 impl Prefixes {
     /// The longest known beginning of these tokens: how many, and their pages.
-    pub(super) fn find(&mut self, salt: u64, tokens: &[u32]) -> (usize, Vec<Chunk>) {
+    pub(super) fn find(&mut self, realm: Realm, tokens: &[u32]) -> (usize, Vec<Chunk>) {
         self.clock += 1;
         let (mut found, mut pages, mut parent) = (0, Vec::new(), None);
-        while let Some((node, common)) = self.best_child(salt, parent, &tokens[found..]) {
+        while let Some((node, common)) = self.best_child(realm, parent, &tokens[found..]) {
             if common < WORTH_A_COPY {
                 break;
             }
@@ -54,11 +62,11 @@ impl Prefixes {
     }
 
     /// Keeps the pages of these tokens.
-    pub(super) fn leave(&mut self, salt: u64, tokens: &[u32], pages: &[Chunk]) {
+    pub(super) fn leave(&mut self, realm: Realm, tokens: &[u32], pages: &[Chunk]) {
         self.clock += 1;
         let mut parent = None;
         for (tokens, page) in tokens.chunks(PAGE).zip(pages) {
-            let best = self.best_child(salt, parent, tokens);
+            let best = self.best_child(realm, parent, tokens);
             let clock = self.clock;
             let node = match best {
                 // Known already, or the beginning of what is known.
@@ -72,7 +80,7 @@ impl Prefixes {
                 }
                 _ => {
                     let (tokens, page) = (tokens.to_vec(), page.clone());
-                    self.add(Node { salt, parent, tokens, page, children: Vec::new(), used: clock })
+                    self.add(Node { realm, parent, tokens, page, children: Vec::new(), used: clock })
                 }
             };
             self.node_mut(node).used = clock;
@@ -90,11 +98,11 @@ impl Prefixes {
         let Some(node) = self.nodes[oldest].take() else { return false };
         let siblings = match node.parent {
             Some(parent) => &mut self.node_mut(parent).children,
-            None => self.roots.entry(node.salt).or_default(),
+            None => self.roots.entry(node.realm).or_default(),
         };
         siblings.retain(|&child| child != oldest);
         if siblings.is_empty() && node.parent.is_none() {
-            self.roots.remove(&node.salt);
+            self.roots.remove(&node.realm);
         }
         true
     }
@@ -105,17 +113,17 @@ impl Prefixes {
     }
 
     /// The child that shares most tokens with the beginning of these, and how many.
-    fn best_child(&self, salt: u64, parent: Option<usize>, tokens: &[u32]) -> Option<(usize, usize)> {
+    fn best_child(&self, realm: Realm, parent: Option<usize>, tokens: &[u32]) -> Option<(usize, usize)> {
         let children = match parent {
             Some(parent) => &self.node(parent).children,
-            None => self.roots.get(&salt)?,
+            None => self.roots.get(&realm)?,
         };
         let with_common = |&child: &usize| (child, common(&self.node(child).tokens, tokens));
         children.iter().map(with_common).filter(|(_, common)| *common > 0).max_by_key(|(_, common)| *common)
     }
 
     fn add(&mut self, node: Node) -> usize {
-        let (salt, parent) = (node.salt, node.parent);
+        let (realm, parent) = (node.realm, node.parent);
         let at = match self.nodes.iter().position(Option::is_none) {
             Some(free) => {
                 self.nodes[free] = Some(node);
@@ -128,7 +136,7 @@ impl Prefixes {
         };
         match parent {
             Some(parent) => self.node_mut(parent).children.push(at),
-            None => self.roots.entry(salt).or_default().push(at),
+            None => self.roots.entry(realm).or_default().push(at),
         }
         at
     }
@@ -152,6 +160,10 @@ mod tests {
     use super::*;
     use tern_kernels::{ChunkCount, KvFormat};
 
+    fn of(salt: u64) -> Realm {
+        Realm { salt, adapter: 0 }
+    }
+
     /// Pages for so many tokens, as a sequence would have them.
     fn pages(count: &ChunkCount, tokens: usize) -> Vec<Chunk> {
         let mut cache = Cache::new(KvFormat::INT8, 1, 1, 2).counted(count);
@@ -164,23 +176,24 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_found_by_their_beginning_and_with_their_salt_only() {
+    fn texts_are_found_by_their_beginning_and_in_their_realm_only() {
         let (mut tree, count) = (Prefixes::default(), ChunkCount::default());
         let first = text(600, 9999);
-        tree.leave(1, &first, &pages(&count, 600));
+        tree.leave(of(1), &first, &pages(&count, 600));
         assert_eq!(count.get(), 3);
-        assert_eq!(tree.find(2, &first).0, 0);
+        assert_eq!(tree.find(of(2), &first).0, 0);
+        assert_eq!(tree.find(Realm { adapter: 1, ..of(1) }, &first).0, 0);
         for len in [8, 256, 257 + 8, 599, 600] {
-            let (found, pages) = tree.find(1, &first[..len]);
+            let (found, pages) = tree.find(of(1), &first[..len]);
             assert_eq!((found, pages.len()), (len, len.div_ceil(256)));
         }
-        assert_eq!(tree.find(1, &first[..7]).0, 0, "not worth a copy");
+        assert_eq!(tree.find(of(1), &first[..7]).0, 0, "not worth a copy");
         let mut other = text(600, 7);
-        assert_eq!(tree.find(1, &other).0, 599);
+        assert_eq!(tree.find(of(1), &other).0, 599);
         other[300] = 0;
-        assert_eq!(tree.find(1, &other).0, 300);
+        assert_eq!(tree.find(of(1), &other).0, 300);
         other[0] = 5;
-        assert_eq!(tree.find(1, &other).0, 0);
+        assert_eq!(tree.find(of(1), &other).0, 0);
     }
 
     #[test]
@@ -188,27 +201,27 @@ mod tests {
         let (mut tree, count) = (Prefixes::default(), ChunkCount::default());
         let long = text(700, 1);
         for len in [100, 300, 280, 700] {
-            tree.leave(0, &long[..len], &pages(&count, len));
+            tree.leave(of(0), &long[..len], &pages(&count, len));
         }
         assert_eq!((count.get(), tree.idle()), (3, 3));
         let mut branch = long[..520].to_vec();
         branch[400] = 0;
-        tree.leave(0, &branch, &pages(&count, 520));
+        tree.leave(of(0), &branch, &pages(&count, 520));
         assert_eq!(count.get(), 5, "the first page is shared");
-        assert_eq!((tree.find(0, &branch).0, tree.find(0, &long).0), (520, 700));
+        assert_eq!((tree.find(of(0), &branch).0, tree.find(of(0), &long).0), (520, 700));
     }
 
     #[test]
     fn the_longest_unused_leaf_that_nobody_holds_goes_first() {
         let (mut tree, count) = (Prefixes::default(), ChunkCount::default());
         let (a, b) = (text(300, 1), vec![7; 300]);
-        tree.leave(0, &a, &pages(&count, 300));
-        tree.leave(0, &b, &pages(&count, 300));
-        let (found, held) = tree.find(0, &a);
+        tree.leave(of(0), &a, &pages(&count, 300));
+        tree.leave(of(0), &b, &pages(&count, 300));
+        let (found, held) = tree.find(of(0), &a);
         assert_eq!((found, tree.idle()), (300, 2));
         assert!(tree.evict() && tree.evict(), "b's pages, the last one first");
         assert!(!tree.evict(), "a's are held");
-        assert_eq!((tree.find(0, &b).0, count.get()), (0, 2));
+        assert_eq!((tree.find(of(0), &b).0, count.get()), (0, 2));
         drop(held);
         assert!(tree.evict() && tree.evict() && !tree.evict());
         assert_eq!(count.get(), 0);

@@ -189,7 +189,7 @@ impl Batch {
             let (mut text, mut sequence) = (self.running.remove(youngest), self.sequences.remove(youngest));
             text.alone = last;
             if !last {
-                self.prefixes.leave(text.job.salt, sequence.tokens(), sequence.chunks());
+                self.prefixes.leave(text.job.realm(), sequence.tokens(), sequence.chunks());
             }
             sequence.clear();
             if last {

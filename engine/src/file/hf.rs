@@ -124,7 +124,8 @@ fn sidecars(path: &Path) -> Result<Metadata> {
     })
 }
 
-fn json(path: &Path) -> Result<Value> {
+/// A JSON file as values.
+pub(crate) fn json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&map::read(path, JSON_LIMIT)?)
         .map_err(|e| Error::file(path, format!("expected JSON, found {}", sentence(&e))))
 }

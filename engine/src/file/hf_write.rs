@@ -1,7 +1,6 @@
 //! Safetensors files: the length of the header as a u64, then JSON that gives each tensor its type, shape and place.
 //! The tensors follow without gaps; readers want each at a multiple of its element size, so wide elements go first.
 
-use super::hf::MODEL;
 use super::write::{Draft, Entry, Out};
 use crate::error::{Error, Result};
 use crate::tensor::Encoding;
@@ -22,16 +21,17 @@ pub fn pretty(json: &Value) -> String {
     format!("{json:#}\n")
 }
 
-/// Writes the one safetensors file of a draft directory: `body` writes the bytes of one entry after another. The entries
+/// Writes a safetensors file of this name into a draft directory: `body` writes the bytes of one entry after another. The entries
 /// must come with falling [element sizes](dtype). The file's size.
 pub fn write(
     draft: &Draft,
+    name: &str,
     entries: &[Entry],
     mut body: impl FnMut(usize, &mut Out) -> Result<()>,
 ) -> Result<u64> {
-    let path = draft.path().join(MODEL);
+    let path = draft.path().join(name);
     let io = |e| Error::io(&path, e);
-    let mut out = draft.create(MODEL)?;
+    let mut out = draft.create(name)?;
     out.write_all(&header(&path, entries)?).map_err(io)?;
     for (nth, entry) in entries.iter().enumerate() {
         let start = out.written();

@@ -1,12 +1,13 @@
 //! The thread that owns a model: loads it, tells that it is there, and runs it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread::JoinHandle;
 
 use serde_json::json;
 use tern::date::now;
-use tern::{Batch, Bounds, Dry, Model, Pooling};
+use tern::{Adapter, Batch, Bounds, Dry, Model, Pooling};
 use tokio::sync::oneshot;
 
 use super::App;
@@ -106,13 +107,25 @@ fn draft_of(model: &Model, options: &Options) -> Result<Option<Arc<Model>>, Ende
     Ok(Some(Arc::new(draft)))
 }
 
+/// The adapters of this model.
+fn adapters_of(model: &Model, options: &Options) -> Result<Vec<(String, Arc<Adapter>)>, Ended> {
+    let open = |(name, dir): &(String, PathBuf)| {
+        let adapter = Adapter::open(dir, model.config());
+        let wrong = |error| Ended::Settings(format!("the adapter {name}: {error}"));
+        Ok((name.clone(), Arc::new(adapter.map_err(wrong)?)))
+    };
+    options.adapters.iter().map(open).collect()
+}
+
 /// Makes the loaded model known to the app and begins to serve; `None` where the server ended during loading.
 fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Option<Opened>, Ended> {
     let Some(app) = app.upgrade() else { return Ok(None) };
     let options = &app.options;
     let draft = draft_of(model, options)?;
+    let adapters = adapters_of(model, options)?;
+    let added: u64 = adapters.iter().map(|(_, adapter)| adapter.bytes()).sum();
     // Before it was loaded, the length of its file stood for this.
-    let weights = model.weight_bytes() + draft.as_ref().map_or(0, |draft| draft.weight_bytes());
+    let weights = model.weight_bytes() + draft.as_ref().map_or(0, |draft| draft.weight_bytes()) + added;
     let room = app.models.room_for(served).saturating_sub(weights);
     let (context, pages) = match model.config().pooling {
         None => memory::plan(model, draft.as_deref(), options, room).map_err(Ended::Settings)?,
@@ -132,6 +145,7 @@ fn open(app: &Weak<App>, served: &Arc<Served>, model: &Arc<Model>) -> Result<Opt
     let ready = Ready {
         served: served.clone(),
         model: model.clone(),
+        adapters,
         context,
         sampling,
         seed: options.seed,

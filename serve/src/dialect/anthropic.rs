@@ -226,7 +226,7 @@ async fn answer(
         return Err(Refusal::field("max_tokens", "expected a number, found none"));
     }
     let running = app.start(request.common()?, Kind::Chat, &caller).await?;
-    let envelope = Envelope::new(&app, &running.ready, "msg_");
+    let envelope = Envelope::new(&app, &running, "msg_");
     let shape = running.shape.clone();
     if shape.stream {
         return Ok(stream::response(running, Blocks::new(envelope, shape)));

@@ -224,7 +224,7 @@ async fn answer(
     chat: bool,
 ) -> Result<Response, Refusal> {
     let running = app.start_for(request, kind, &caller, keep).await?;
-    let envelope = Envelope::new(&app, &running.ready, "");
+    let envelope = Envelope::new(&app, &running, "");
     let shape = running.shape.clone();
     let parts = Parts::new(shape.format);
     let mut lines = Lines { envelope, shape, chat, parts, call: None, tokens: Vec::new() };

@@ -43,6 +43,18 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
         .into_response()
 }
 
+/// A model and, as models of their own, the same with each of its adapters.
+fn cards(app: &App, model: &Listed) -> Vec<Value> {
+    let base = card(app, model);
+    let with = |name: String| {
+        let mut card = base.clone();
+        (card["id"], card["aliases"], card["parent"]) = (json!(name), json!([]), base["id"].clone());
+        card
+    };
+    let adapted: Vec<Value> = model.adapted().into_iter().map(with).collect();
+    std::iter::once(base).chain(adapted).collect()
+}
+
 /// One model of the list. llama.cpp's router tells its state in the same place.
 fn card(app: &App, model: &Listed) -> Value {
     let served = &model.served;
@@ -75,7 +87,7 @@ fn card(app: &App, model: &Listed) -> Value {
 
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Refusal> {
     app.there()?;
-    let cards: Vec<Value> = app.models.all().iter().map(|model| card(&app, model)).collect();
+    let cards: Vec<Value> = app.models.all().iter().flat_map(|model| cards(&app, model)).collect();
     Ok(axum::Json(json!({"object": "list", "data": cards})))
 }
 
@@ -85,7 +97,9 @@ pub(crate) async fn model(
 ) -> Result<axum::Json<Value>, Refusal> {
     let listed = app.models.named(&id)?;
     app.there()?;
-    Ok(axum::Json(card(&app, &listed)))
+    let mut cards = cards(&app, &listed);
+    let at = cards.iter().position(|card| card["id"] == id.as_str()).unwrap_or(0);
+    Ok(axum::Json(cards.swap_remove(at)))
 }
 
 /// What llama.cpp's clients ask first.

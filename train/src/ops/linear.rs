@@ -28,6 +28,8 @@ pub enum Weight {
         /// `m`.
         scale: f32,
     },
+    /// The same, of a base that is not trained: there is no gradient by it, and its trits stay packed.
+    Frozen(Ternary),
     /// For activations that are floats.
     Float {
         /// How weights are rounded.
@@ -77,6 +79,7 @@ impl Weight {
                 *packed = new;
                 bytes.set(on.cpu, on.pool, outputs, inputs, row);
             }
+            Weight::Frozen(_) => {}
             Weight::Float { quantiser, share, rounded, turned } => {
                 if quantiser.rounds() && !quantiser.round(on, w, inputs, room, rounded) {
                     return Err(NotFinite);
@@ -203,7 +206,7 @@ pub fn forward<const N: usize>(on: Machine, input: &mut Input, list: [(&Weight, 
     match input {
         Input::Codes(codes) => {
             let list = list.map(|(weight, out)| match weight {
-                Weight::Ternary { packed, .. } => Product { matrix: packed, out },
+                Weight::Ternary { packed, .. } | Weight::Frozen(packed) => Product { matrix: packed, out },
                 Weight::Float { .. } => unreachable!("codes meet trits only"),
             });
             products(on.cpu, on.pool, codes, list);
@@ -225,6 +228,9 @@ pub struct Room {
     digits: Digits,
     codes: ByteMatrix,
     steps: Vec<f32>,
+    /// Of the matrix of a base, for its backward product.
+    trits: Vec<i8>,
+    bytes: ByteMatrix,
 }
 
 impl Room {
@@ -237,7 +243,8 @@ impl Room {
         }
     }
 
-    /// `dw = gᵀ x~` and `dx = g W~` (added to it with `add_dx`). `w` is the float matrix, for the twin.
+    /// `dw = gᵀ x~` and `dx = g W~` (added to it with `add_dx`). `w` is the float matrix, for the twin. There is no `dw` of a
+    /// matrix that is not trained.
     #[expect(clippy::too_many_arguments, reason = "an operation with two outputs")]
     pub fn backward(
         &mut self,
@@ -258,6 +265,18 @@ impl Room {
                 digit_product(cpu, pool, &self.digits, &self.codes, 1.0, dw, false);
                 self.digits.set_rows(cpu, pool, g, outputs);
                 digit_product(cpu, pool, &self.digits, bytes, *scale, dx, add_dx);
+            }
+            (Input::Codes(_), Weight::Frozen(packed)) => {
+                let (outputs, inputs) = (packed.rows(), packed.cols());
+                let Scales::One(scale) = packed.scales() else {
+                    unreachable!("a base has one scale a matrix")
+                };
+                let Self { digits, trits, bytes, .. } = self;
+                trits.resize(outputs * inputs, 0);
+                pool.for_chunks(trits, inputs, |row, out| packed.unpack_row(row, out));
+                bytes.set(cpu, pool, outputs, inputs, |row| &trits[row * inputs..][..inputs]);
+                digits.set_rows(cpu, pool, g, outputs);
+                digit_product(cpu, pool, digits, bytes, scale, dx, add_dx);
             }
             (Input::Floats { x, cols, .. }, Weight::Float { quantiser, rounded, .. }) => {
                 let w = if quantiser.rounds() { &rounded[..] } else { w };

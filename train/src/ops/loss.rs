@@ -158,7 +158,9 @@ impl Room {
                 let g = Matrix::strided(&self.logits, rows, vocab, stride);
                 let dx = &mut back.dx[chunk * ROWS * dim..][..rows * dim];
                 dense_product(cpu, pool, g, Matrix::new(back.e, dim), dx, dim, false);
-                dense_product(cpu, pool, g.transposed(), x, back.de, dim, true);
+                if let Some(de) = &mut back.de {
+                    dense_product(cpu, pool, g.transposed(), x, de, dim, true);
+                }
             }
         }
     }
@@ -173,8 +175,8 @@ pub struct Back<'a> {
     pub factor: f32,
     /// `(rows, dim)`.
     pub dx: &'a mut [f32],
-    /// `(vocab, dim)`.
-    pub de: &'a mut [f32],
+    /// `(vocab, dim)`; none where the head is not trained.
+    pub de: Option<&'a mut [f32]>,
     /// What a teacher says of these rows, and how much it counts.
     pub lesson: Option<(Says<'a>, Weight)>,
 }

@@ -10,6 +10,7 @@ use tern_eval::{Convention, Scorer, Summary, Window};
 use tern_train::data::{Document, Rules, documents};
 
 use super::{Common, hash};
+use crate::adapter::AdapterArgs;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Bar;
 use crate::sampling::at_least_one;
@@ -58,6 +59,8 @@ pub(super) struct Ppl {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = at_least_one)]
     windows: Option<usize>,
     #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -68,6 +71,7 @@ impl Ppl {
         let hash = self.common.json.then(|| hash::Later::of(&self.model));
         let loaded = self.common.open(&self.model)?;
         let model = &loaded.model;
+        let adapter = self.adapter.open(model)?;
         let context = window(self.ctx_size, model.config().context)?;
         let begins =
             model.tokenizer().ok().and_then(|tokenizer| tokenizer.bos().filter(|_| tokenizer.adds_bos()));
@@ -86,9 +90,10 @@ impl Ppl {
             None => "chunks",
         };
 
+        let adapter_path = adapter.as_ref().map(|adapter| adapter.path().display().to_string());
         // Before the clock starts: a hash takes a core.
         let hash = hash.and_then(hash::Later::get);
-        let (mut scorer, mut sum) = (Scorer::new(model, 1), Summary::default());
+        let (mut scorer, mut sum) = (Scorer::new(model, 1).with_adapter(adapter), Summary::default());
         let mut bar = Bar::steps();
         let start = Instant::now();
         for (nth, window) in windows.iter().enumerate() {
@@ -129,6 +134,7 @@ impl Ppl {
                 "settings": super::settings(model),
                 "model": self.model.display().to_string(),
                 "model_sha256": hash,
+                "adapter": adapter_path,
                 "file": self.file.display().to_string(),
                 "file_sha256": if self.documents { hash::file(&self.file) } else { Some(hash::hex(text.as_bytes())) },
             }));

@@ -44,7 +44,7 @@ pub(crate) async fn completion(
         fields: request.response_fields.take().unwrap_or_default(),
     };
     let running = app.start(request, Kind::Completion, &caller).await?;
-    let envelope = Envelope::new(&app, &running.ready, "");
+    let envelope = Envelope::new(&app, &running, "");
     let shape = running.shape.clone();
     if shape.stream {
         return Ok(stream::response(running, Chunks::new(envelope, shape, told)));

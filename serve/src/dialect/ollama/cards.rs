@@ -72,9 +72,9 @@ pub(crate) async fn tags(State(app): State<Arc<App>>) -> Response {
         let mut cards = Vec::new();
         for model in app.models.all() {
             let card = card(&app, &model);
-            for copy in &model.copies {
+            for name in model.copies.iter().cloned().chain(model.adapted()) {
                 let mut card = card.clone();
-                (card["name"], card["model"]) = (tagged(copy).into(), tagged(copy).into());
+                (card["name"], card["model"]) = (tagged(&name).into(), tagged(&name).into());
                 cards.push(card);
             }
             cards.push(card);

@@ -28,7 +28,7 @@ pub(crate) async fn chat(
     Json(request): Json<Request>,
 ) -> Result<Response, Refusal> {
     let running = app.start(request, Kind::Chat, &caller).await?;
-    let envelope = Envelope::new(&app, &running.ready, "chatcmpl-");
+    let envelope = Envelope::new(&app, &running, "chatcmpl-");
     let shape = running.shape.clone();
     if shape.stream {
         return Ok(stream::response(running, Chunks::new(envelope, shape)));

@@ -24,7 +24,7 @@ pub(crate) async fn completions(
     Json(request): Json<Request>,
 ) -> Result<Response, Refusal> {
     let running = app.start(request, Kind::Completion, &caller).await?;
-    let envelope = Envelope::new(&app, &running.ready, "cmpl-");
+    let envelope = Envelope::new(&app, &running, "cmpl-");
     let shape = running.shape.clone();
     if shape.stream {
         return Ok(stream::response(running, Chunks::new(envelope, shape)));

@@ -141,7 +141,7 @@ pub(crate) async fn responses(
     let holder = caller.holder();
     let Common { request, echo, kinds, kept } = request.common(&app.responses, &caller)?;
     let running = app.start(request, Kind::Chat, &caller).await?;
-    let envelope = Envelope { id: store::new_id(), ..Envelope::new(&app, &running.ready, "resp_") };
+    let envelope = Envelope { id: store::new_id(), ..Envelope::new(&app, &running, "resp_") };
     let shape = running.shape.clone();
     let kept = kept.map(|messages| (app.clone(), holder, messages));
     let mut events = Events::new(envelope, shape, echo, kinds, kept);
