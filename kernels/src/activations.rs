@@ -261,6 +261,16 @@ impl Activations {
     pub(crate) fn padded(&self, row: usize) -> &[i8] {
         &self.codes[row * self.stride..][..self.stride]
     }
+    /// The codes of a row from quad `quad` on and those of the rows after it, [`Activations::stride`] bytes apart.
+    #[inline(always)]
+    pub(crate) fn rows_from(&self, row: usize, quad: usize) -> &[i8] {
+        &self.codes[row * self.stride + 4 * quad..]
+    }
+    /// Bytes from a row's codes to the next row's.
+    #[inline(always)]
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
     /// What a code of this row is worth, if all are worth the same.
     pub fn step(&self, row: usize) -> f32 {
         self.rows[row].step

@@ -1,6 +1,7 @@
 //! The instruction sets of this machine: the one list of them, and the one `match` that enters a kernel.
 
 use crate::isa::{self, Isa};
+use crate::tiles::Tiles;
 
 /// A piece of work written once for every instruction set.
 pub(crate) trait Kernel {
@@ -8,6 +9,14 @@ pub(crate) trait Kernel {
     type Output;
     /// The work; `#[inline(always)]`, so that it is compiled inside the frame of `I`.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// A piece of work for an instruction set that has tiles.
+pub(crate) trait TileKernel {
+    /// Rows of its tiles of inputs, 1..=16.
+    fn height(&self) -> usize;
+    /// The work, inlined as [`Kernel::run`] is, with registers of this height.
+    fn run<I: Isa, T: Tiles>(self, isa: I, tiles: T);
 }
 
 /// An instruction set that this CPU has; a value of it is the proof.
@@ -31,6 +40,9 @@ enum Set {
     /// 512-bit vectors with dot products of bytes (VNNI) and byte permutation (VBMI).
     #[cfg(target_arch = "x86_64")]
     Avx512(isa::Avx512),
+    /// The same beside matrix units, which Linux gives to those who ask.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx(isa::Avx512, isa::Amx),
     /// What every 64-bit Arm has: products of bytes summed in 16 bits.
     #[cfg(target_arch = "aarch64")]
     Neon(isa::Neon),
@@ -46,33 +58,43 @@ enum Set {
     /// Dot products of bytes of WebAssembly, chosen when compiling likewise.
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
     WasmRelaxed(isa::WasmRelaxed),
+    /// The scalar set beside tiles in plain Rust, for tests of what is written for tiles.
+    #[cfg(test)]
+    Software(isa::Scalar),
+    /// The scalar set beside matrix units, emulated where there are none.
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+    ScalarAmx(isa::Scalar, isa::Amx),
 }
 
 impl Cpu {
+    /// How each is found, the scalar one first, the fastest last.
+    const ALL: &[fn() -> Option<Set>] = &[
+        || Some(Set::Scalar(isa::Scalar)),
+        #[cfg(target_arch = "x86_64")]
+        || isa::Avx2::new().map(Set::Avx2),
+        #[cfg(target_arch = "x86_64")]
+        || isa::AvxVnni::new().map(Set::AvxVnni),
+        #[cfg(target_arch = "x86_64")]
+        || isa::Avx512Vl::new().map(Set::Avx512Vl),
+        #[cfg(target_arch = "x86_64")]
+        || isa::Avx512::new().map(Set::Avx512),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        || isa::Avx512::new().and_then(|isa| Some(Set::Amx(isa, isa::Amx::new()?))),
+        #[cfg(target_arch = "aarch64")]
+        || isa::Neon::new().map(Set::Neon),
+        #[cfg(target_arch = "aarch64")]
+        || isa::NeonDotprod::new().map(Set::NeonDotprod),
+        #[cfg(target_arch = "aarch64")]
+        || isa::NeonI8mm::new().map(Set::NeonI8mm),
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        || isa::WasmSimd128::new().map(Set::WasmSimd128),
+        #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+        || isa::WasmRelaxed::new().map(Set::WasmRelaxed),
+    ];
+
     /// Every instruction set that this machine has, the scalar one first, the fastest last.
     pub fn available() -> Vec<Cpu> {
-        let all = [
-            Some(Set::Scalar(isa::Scalar)),
-            #[cfg(target_arch = "x86_64")]
-            isa::Avx2::new().map(Set::Avx2),
-            #[cfg(target_arch = "x86_64")]
-            isa::AvxVnni::new().map(Set::AvxVnni),
-            #[cfg(target_arch = "x86_64")]
-            isa::Avx512Vl::new().map(Set::Avx512Vl),
-            #[cfg(target_arch = "x86_64")]
-            isa::Avx512::new().map(Set::Avx512),
-            #[cfg(target_arch = "aarch64")]
-            isa::Neon::new().map(Set::Neon),
-            #[cfg(target_arch = "aarch64")]
-            isa::NeonDotprod::new().map(Set::NeonDotprod),
-            #[cfg(target_arch = "aarch64")]
-            isa::NeonI8mm::new().map(Set::NeonI8mm),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            isa::WasmSimd128::new().map(Set::WasmSimd128),
-            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-            isa::WasmRelaxed::new().map(Set::WasmRelaxed),
-        ];
-        all.into_iter().flatten().map(Cpu).collect()
+        Self::ALL.iter().filter_map(|find| find()).map(Cpu).collect()
     }
 
     /// The fastest that this machine has.
@@ -82,7 +104,8 @@ impl Cpu {
 
     /// The one of this name, if this machine has it.
     pub fn by_name(name: &str) -> Option<Cpu> {
-        Self::available().into_iter().find(|cpu| cpu.name() == name)
+        // Nobody looks for a set beyond it.
+        Self::ALL.iter().filter_map(|find| find()).map(Cpu).find(|cpu| cpu.name() == name)
     }
 
     /// The name used in logs, tables and `--cpu`.
@@ -97,6 +120,8 @@ impl Cpu {
             Set::Avx512Vl(_) => isa::Avx512Vl::NAME,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(_) => isa::Avx512::NAME,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx(..) => isa::Amx::NAME,
             #[cfg(target_arch = "aarch64")]
             Set::Neon(_) => isa::Neon::NAME,
             #[cfg(target_arch = "aarch64")]
@@ -107,6 +132,10 @@ impl Cpu {
             Set::WasmSimd128(_) => isa::WasmSimd128::NAME,
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Set::WasmRelaxed(_) => isa::WasmRelaxed::NAME,
+            #[cfg(test)]
+            Set::Software(_) => "software tiles",
+            #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+            Set::ScalarAmx(..) => "scalar with amx",
         }
     }
 
@@ -125,6 +154,44 @@ impl Cpu {
         self.run(Loops(loops))
     }
 
+    /// Whether this set has tiles and takes them where they are `quicker`. The sets of tests always do.
+    pub(crate) fn has_tiles(self, quicker: bool) -> bool {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx(..) => quicker,
+            #[cfg(test)]
+            Set::Software(_) => true,
+            #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+            Set::ScalarAmx(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Runs a kernel of tiles inside this instruction set's frame.
+    ///
+    /// # Panics
+    /// If the set has none.
+    pub(crate) fn run_tiled<K: TileKernel>(self, kernel: K) {
+        struct Within<K, T>(K, T);
+        impl<K: TileKernel, T: Tiles> Kernel for Within<K, T> {
+            type Output = ();
+            #[inline(always)]
+            fn run<I: Isa>(self, isa: I) {
+                self.0.run(isa, self.1);
+            }
+        }
+        let height = kernel.height();
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx(isa, amx) => isa.frame(Within(kernel, amx.configure(height))),
+            #[cfg(test)]
+            Set::Software(isa) => Within(kernel, crate::tiles::Software::new(height)).run(isa),
+            #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+            Set::ScalarAmx(isa, amx) => Within(kernel, amx.configure(height)).run(isa),
+            _ => panic!("{} has no tiles", self.name()),
+        }
+    }
+
     /// Runs a kernel inside this instruction set's frame.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -138,6 +205,8 @@ impl Cpu {
             Set::Avx512Vl(isa) => isa.frame(kernel),
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(isa) => isa.frame(kernel),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx(isa, _) => isa.frame(kernel),
             #[cfg(target_arch = "aarch64")]
             Set::Neon(isa) => isa.frame(kernel),
             #[cfg(target_arch = "aarch64")]
@@ -148,7 +217,34 @@ impl Cpu {
             Set::WasmSimd128(isa) => isa.frame(kernel),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Set::WasmRelaxed(isa) => isa.frame(kernel),
+            #[cfg(test)]
+            Set::Software(isa) => kernel.run(isa),
+            #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+            Set::ScalarAmx(isa, _) => kernel.run(isa),
         }
+    }
+
+    /// The sets with tiles, for tests; hardware is emulated where there is none. All but `amx` itself take tiles for
+    /// everything that is written for them, however small.
+    #[cfg(test)]
+    pub(crate) fn with_tiles() -> Vec<Cpu> {
+        vec![
+            Cpu(Set::Software(isa::Scalar)),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Cpu(Set::ScalarAmx(isa::Scalar, isa::Amx::or_emulated())),
+        ]
+        .into_iter()
+        .chain(Self::amx())
+        .collect()
+    }
+
+    /// The set `amx`, emulated where there is none, beside AVX-512 if this machine has that.
+    #[cfg(test)]
+    pub(crate) fn amx() -> Option<Cpu> {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        return isa::Avx512::new().map(|isa| Cpu(Set::Amx(isa, isa::Amx::or_emulated())));
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        None
     }
 }
 

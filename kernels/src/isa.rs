@@ -4,6 +4,8 @@
 //! four consecutive columns. One `dot` takes a plane (64 codes 0..=2) and four activations, the same for all rows,
 //! and adds `code * activation` over the four columns to each of 16 sums.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +24,8 @@ mod wasm_relaxed;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm_simd128;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use amx::Amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -92,6 +96,8 @@ pub(crate) trait Isa: Copy + Send + Sync {
 
     /// A block from memory.
     fn load(self, block: &Block) -> Self::Bytes;
+    /// A block to memory.
+    fn bytes(self, bytes: Self::Bytes) -> Block;
     /// Every byte the same.
     fn splat(self, byte: u8) -> Self::Bytes;
     /// Bytewise and.
@@ -336,6 +342,10 @@ macro_rules! extend {
         #[inline(always)]
         fn load(self, block: &Block) -> Self::Bytes {
             self.0.load(block)
+        }
+        #[inline(always)]
+        fn bytes(self, bytes: Self::Bytes) -> Block {
+            self.0.bytes(bytes)
         }
         #[inline(always)]
         fn splat(self, byte: u8) -> Self::Bytes {

@@ -42,6 +42,7 @@ mod rounding;
 mod scales;
 mod segments;
 mod ternary;
+mod tiles;
 mod trim;
 mod units;
 

@@ -13,6 +13,7 @@ mod column;
 mod few;
 mod floats;
 mod panel;
+mod tiled;
 
 use std::ops::Range;
 
@@ -28,6 +29,7 @@ use column::Column;
 use few::{FEW, Few};
 use floats::Floats;
 use panel::Panel;
+use tiled::Tiled;
 
 /// One of several products of the same activations.
 #[derive(Debug)]
@@ -107,6 +109,7 @@ impl Task<'_> {
     fn run(&self, cpu: Cpu, groups: Range<usize>) {
         with_layout!(self.w.packing(), L => match (self.x.rounding(), self.x.rows(), self.segments) {
             (Rounding::None, ..) => cpu.run(Floats::new(self, groups)),
+            _ if tiled::pays(cpu, self) => cpu.run_tiled(Tiled::<L>::new(self, groups)),
             (Rounding::Token, 1, 0 | 1) => cpu.run(Column::<L>::new(self, groups)),
             (Rounding::Token, 2..=FEW, 0 | 1) => cpu.run(Few::<L>::new(self, groups)),
             (Rounding::Token, _, 0 | 1) => cpu.run(Panel::<L>::new(self, groups)),

@@ -46,6 +46,17 @@ impl Isa for Avx2 {
         unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
     }
     #[inline(always)]
+    fn bytes(self, bytes: Self::Bytes) -> Block {
+        let mut block = [0; 64];
+        let at = block.as_mut_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 by `self`; both halves lie inside the 64 bytes, unaligned stores are allowed.
+        unsafe {
+            _mm256_storeu_si256(at, bytes[0]);
+            _mm256_storeu_si256(at.add(1), bytes[1]);
+        }
+        block
+    }
+    #[inline(always)]
     fn splat(self, byte: u8) -> Self::Bytes {
         // SAFETY: AVX2 by `self`.
         unsafe { [_mm256_set1_epi8(byte as i8); 2] }

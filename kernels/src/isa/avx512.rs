@@ -81,6 +81,13 @@ impl Isa for Avx512 {
         unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
     }
     #[inline(always)]
+    fn bytes(self, bytes: __m512i) -> Block {
+        let mut block = [0; 64];
+        // SAFETY: AVX-512F by `self`; `block` is the 64 bytes written, an unaligned store is allowed.
+        unsafe { _mm512_storeu_si512(block.as_mut_ptr().cast(), bytes) };
+        block
+    }
+    #[inline(always)]
     fn splat(self, byte: u8) -> __m512i {
         // SAFETY: AVX-512F by `self`.
         unsafe { _mm512_set1_epi8(byte as i8) }

@@ -49,6 +49,15 @@ impl Isa for Neon {
         unsafe { [vld1q_u8(at), vld1q_u8(at.add(16)), vld1q_u8(at.add(32)), vld1q_u8(at.add(48))] }
     }
     #[inline(always)]
+    fn bytes(self, bytes: Self::Bytes) -> Block {
+        let mut block = [0; 64];
+        for (bytes, quarter) in bytes.into_iter().zip(block.as_chunks_mut::<16>().0) {
+            // SAFETY: NEON by `self`; the quarter is the 16 bytes written, an unaligned store is allowed.
+            unsafe { vst1q_u8(quarter.as_mut_ptr(), bytes) };
+        }
+        block
+    }
+    #[inline(always)]
     fn splat(self, byte: u8) -> Self::Bytes {
         // SAFETY: NEON by `self`.
         unsafe { [vdupq_n_u8(byte); 4] }

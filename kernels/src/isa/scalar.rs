@@ -22,6 +22,10 @@ impl Isa for Scalar {
         *block
     }
     #[inline(always)]
+    fn bytes(self, bytes: Block) -> Block {
+        bytes
+    }
+    #[inline(always)]
     fn splat(self, byte: u8) -> Block {
         [byte; 64]
     }

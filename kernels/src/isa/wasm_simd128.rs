@@ -49,6 +49,15 @@ impl Isa for WasmSimd128 {
         bytes
     }
     #[inline(always)]
+    fn bytes(self, bytes: Self::Bytes) -> Block {
+        let mut block = [0; 64];
+        for (bytes, quarter) in bytes.into_iter().zip(block.as_chunks_mut::<16>().0) {
+            // SAFETY: the quarter is the 16 bytes written, an unaligned store is allowed.
+            unsafe { v128_store(quarter.as_mut_ptr().cast(), bytes) };
+        }
+        block
+    }
+    #[inline(always)]
     fn splat(self, byte: u8) -> Self::Bytes {
         [u8x16_splat(byte); 4]
     }
