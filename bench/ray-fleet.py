@@ -96,6 +96,12 @@ def requests(per_second, seconds, seed):
     return simulated, trace
 
 
+def seen_in(replicas, name):
+    """Where what a check saw lies, for `again`."""
+    os.makedirs("target/fleet", exist_ok=True)
+    return f"target/fleet/seen-{replicas}-{name.replace(' ', '-')}.json"
+
+
 def main():
     from tern import fleet
 
@@ -148,10 +154,10 @@ def main():
         plan, trace = (each[:most] for each in requests(per_second, seconds, 7))
         if what == "check":
             seen = asyncio.run(drive(trace, replicas))
-            with open(f"seen-{replicas}-{name.replace(' ', '-')}.json", "w") as file:
+            with open(seen_in(replicas, name), "w") as file:
                 json.dump(seen, file)
         else:
-            with open(f"seen-{replicas}-{name.replace(' ', '-')}.json") as file:
+            with open(seen_in(replicas, name)) as file:
                 seen = json.load(file)
         # What other programs took is not there.
         machines = simulated(plan, replicas, costs, cores - seen[3])

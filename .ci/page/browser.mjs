@@ -44,7 +44,7 @@ export const accessible = async (page, name) => {
   assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(" ")}`), [], name);
 };
 
-export const shot = (page, name) => page.screenshot({ path: path.join(shots, `${name}.png`) });
+export const shot = async (page, name) => page.screenshot({ path: path.join(shots, `${name}.png`) });
 export const idle = (page) => page.waitForFunction(() => document.getElementById("send").textContent === "Send");
 export const send = async (page, text) => {
   await page.fill("#text", text);
