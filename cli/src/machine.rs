@@ -115,6 +115,11 @@ fn instructions() -> Vec<&'static str> {
         see("avx512bw", std::arch::is_x86_feature_detected!("avx512bw"));
         see("avx512vbmi", std::arch::is_x86_feature_detected!("avx512vbmi"));
         see("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni"));
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let told =
+            |name| field(&cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == name));
+        see("amx-tile", told("amx_tile"));
+        see("amx-int8", told("amx_int8"));
     }
     #[cfg(target_arch = "aarch64")]
     {

@@ -13,7 +13,7 @@ fn this_machine_is_well_and_every_kernel_was_checked() {
     let names: Vec<_> =
         json["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
     for kernel in json["machine"]["kernels"].as_array().unwrap() {
-        for what in ["i2 products", "t5 products", "floats", "model"] {
+        for what in ["i2 products", "t5 products", "floats", "model", "int8 peak"] {
             let name = format!("{} {what}", kernel.as_str().unwrap());
             assert!(names.contains(&&*name), "{name} is missing: {names:?}");
             assert!(text.contains(&name), "{text}");

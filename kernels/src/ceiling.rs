@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::activations::Activations;
 use crate::buffer::Buffer;
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::{Cpu, Kernel, TileKernel};
 use crate::isa::{Block, Isa};
+use crate::matmul::LEAST_TILED;
 use crate::packing::{Packing, ROWS};
 use crate::pool::Pool;
 use crate::scales::Scales;
 use crate::ternary::Ternary;
+use crate::tiles::{FOUR, SIDE, Tiles};
 
 /// Independent places at which a thread reads at once: the hardware follows several streams better than one.
 const STREAMS: usize = 4;
@@ -104,15 +106,39 @@ fn rate(pool: &Pool, job: impl Fn(usize) + Sync) -> f64 {
     }
 }
 
-/// Multiply-adds a second of the instruction set's `dot` on all threads, with sums in registers: the best of some shapes of
+/// Multiply-adds a second of the instruction set's products of bytes on all threads, with sums in registers, as products of
+/// `rows` rows of activations use them: those of tiles where these take tiles, else of its `dot`, the best of some shapes of
 /// tile, with operands from the nearest cache and with operands that stay in registers.
-pub fn dot_peak(cpu: Cpu, pool: &Pool) -> f64 {
+pub fn dot_peak(cpu: Cpu, pool: &Pool, rows: usize) -> f64 {
+    if cpu.has_tiles(rows >= LEAST_TILED) {
+        let products = rate(pool, |rounds| cpu.run_tiled(TilePeak { rounds })) * (HELD * FOUR) as f64;
+        return products * pool.threads() as f64;
+    }
     let of = |tile: (usize, usize), held: bool| {
         let products = STEPS * tile.0 * tile.1 * size_of::<Block>();
         rate(pool, |rounds| cpu.run(Peak { rounds, tile, held })) * products as f64
     };
     let all = TILES.iter().flat_map(|&tile| [of(tile, false), of(tile, true)]);
     all.fold(0.0, f64::max) * pool.threads() as f64
+}
+
+/// Times four products in a round.
+const HELD: usize = 64;
+
+/// Products of tiles that stay in registers.
+struct TilePeak {
+    rounds: usize,
+}
+
+impl TileKernel for TilePeak {
+    fn height(&self) -> usize {
+        SIDE
+    }
+
+    #[inline(always)]
+    fn run<I: Isa, T: Tiles>(self, _: I, mut tiles: T) {
+        tiles.repeat(&[[1; 64]; SIDE], HELD * self.rounds);
+    }
 }
 
 /// Row groups and tokens of the tiles tried: sets differ in registers and in the delay of a product.
@@ -244,6 +270,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_peak_of_tiles_is_that_of_sets_that_take_them() {
+        let pool = Pool::new(2);
+        for cpu in Cpu::with_tiles() {
+            // An emulated product takes microseconds.
+            let peak = dot_peak(cpu, &pool, LEAST_TILED);
+            assert!(peak > 1e5 && peak < 1e16, "{}: {peak} products/s", cpu.name());
+        }
+    }
+
+    #[test]
     fn every_probe_measures_something_on_every_set() {
         let pool = Pool::new(2);
         let region = Region::new(8 << 20, &pool);
@@ -251,7 +287,7 @@ mod tests {
         for cpu in Cpu::available() {
             let read = region.read(cpu, &pool);
             assert!(read > 1e6 && read < 1e14, "{}: {read} bytes/s", cpu.name());
-            let peak = dot_peak(cpu, &pool);
+            let peak = dot_peak(cpu, &pool, 1);
             assert!(peak > 1e6 && peak < 1e16, "{}: {peak} products/s", cpu.name());
             for packing in Packing::ALL {
                 for tokens in [1, 3] {

@@ -40,6 +40,9 @@ const SHAPES: [(usize, usize); 9] =
 /// Rows of activations at a time: every tile width and its rest.
 const BATCHES: [usize; 4] = [1, 2, 5, 9];
 
+/// As many as go by tiles where a set has them, with a rest; of random numbers only, since the definition takes its time.
+const MANY: usize = 35;
+
 /// What fills a matrix and its activations.
 #[derive(Clone, Copy)]
 enum Fill {
@@ -96,7 +99,8 @@ fn products(cpu: Cpu, packing: Packing, pool: &Pool) -> Result<String, String> {
                         return Err(format!("{shape}: row {row} does not unpack to what was packed"));
                     }
                 }
-                for batch in BATCHES {
+                let many = matches!(fill, Fill::Random).then_some(MANY);
+                for batch in BATCHES.into_iter().chain(many) {
                     let x: Vec<f32> = match fill {
                         Fill::Largest(_, x) => vec![x; batch * cols],
                         _ => random.floats(batch * cols),

@@ -23,6 +23,12 @@ pub(crate) trait TileKernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu(Set);
 
+/// There is one in tests, and none elsewhere.
+#[cfg(test)]
+type InTests = ();
+#[cfg(all(not(test), not(all(target_arch = "x86_64", target_os = "linux"))))]
+type InTests = std::convert::Infallible;
+
 /// The one list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
@@ -58,9 +64,11 @@ enum Set {
     /// Dot products of bytes of WebAssembly, chosen when compiling likewise.
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
     WasmRelaxed(isa::WasmRelaxed),
-    /// The scalar set beside tiles in plain Rust, for tests of what is written for tiles.
-    #[cfg(test)]
-    Software(isa::Scalar),
+    /// The scalar set beside tiles in plain Rust, for tests of what is written for tiles. Where no CPU has any, that is compiled
+    /// for this one, of which there are none but in tests.
+    #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
+    #[cfg_attr(not(test), allow(dead_code))]
+    Software(isa::Scalar, InTests),
     /// The scalar set beside matrix units, emulated where there are none.
     #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     ScalarAmx(isa::Scalar, isa::Amx),
@@ -132,8 +140,8 @@ impl Cpu {
             Set::WasmSimd128(_) => isa::WasmSimd128::NAME,
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Set::WasmRelaxed(_) => isa::WasmRelaxed::NAME,
-            #[cfg(test)]
-            Set::Software(_) => "software tiles",
+            #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
+            Set::Software(..) => "software tiles",
             #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
             Set::ScalarAmx(..) => "scalar with amx",
         }
@@ -159,8 +167,8 @@ impl Cpu {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Set::Amx(..) => quicker,
-            #[cfg(test)]
-            Set::Software(_) => true,
+            #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
+            Set::Software(..) => quicker || cfg!(test),
             #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
             Set::ScalarAmx(..) => true,
             _ => false,
@@ -184,8 +192,8 @@ impl Cpu {
         match self.0 {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Set::Amx(isa, amx) => isa.frame(Within(kernel, amx.configure(height))),
-            #[cfg(test)]
-            Set::Software(isa) => Within(kernel, crate::tiles::Software::new(height)).run(isa),
+            #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
+            Set::Software(isa, _) => Within(kernel, crate::tiles::Software::new(height)).run(isa),
             #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
             Set::ScalarAmx(isa, amx) => Within(kernel, amx.configure(height)).run(isa),
             _ => panic!("{} has no tiles", self.name()),
@@ -217,10 +225,10 @@ impl Cpu {
             Set::WasmSimd128(isa) => isa.frame(kernel),
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Set::WasmRelaxed(isa) => isa.frame(kernel),
-            #[cfg(test)]
-            Set::Software(isa) => kernel.run(isa),
+            #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
+            Set::Software(isa, _) => Cpu(Set::Scalar(isa)).run(kernel),
             #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-            Set::ScalarAmx(isa, _) => kernel.run(isa),
+            Set::ScalarAmx(isa, _) => Cpu(Set::Scalar(isa)).run(kernel),
         }
     }
 
@@ -229,7 +237,7 @@ impl Cpu {
     #[cfg(test)]
     pub(crate) fn with_tiles() -> Vec<Cpu> {
         vec![
-            Cpu(Set::Software(isa::Scalar)),
+            Cpu(Set::Software(isa::Scalar, ())),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Cpu(Set::ScalarAmx(isa::Scalar, isa::Amx::or_emulated())),
         ]

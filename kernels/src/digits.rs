@@ -10,12 +10,19 @@
 //! Digits      tiles of 6 rows:      [depth / 4] [6 rows] [high, low] [4]   signed bytes
 //! ByteMatrix  panels of 32 columns: [depth / 4] [32 columns]         [4]   bytes, value + 128
 //! ```
+//!
+//! Matrix units (`tiles.rs`) want the digits of a row as two rows that lie by themselves, and whole tiles of depth:
+//!
+//! ```text
+//! Digits      [rows] [high, low] [depth, filled up with zeros to a multiple of 64]   signed bytes
+//! ```
 
 use crate::activations::Activations;
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::{Cpu, Kernel, TileKernel};
 use crate::isa::{Block, Isa};
 use crate::pool::{Disjoint, Pool};
 use crate::rounding::round;
+use crate::tiles::{self, SIDE, Sums, Tiles};
 
 /// Rows of a tile: 6 rows by 2 digits by 2 vectors of columns are 24 running sums.
 pub(crate) const ROWS: usize = 6;
@@ -33,8 +40,15 @@ const MAX_DEPTH: usize = 1 << 16;
 pub struct Digits {
     rows: usize,
     depth: usize,
+    /// Whether they lie as matrix units want them.
+    tiled: bool,
     tiles: Vec<u8>, // as many as the largest matrix so far needed
     meta: Vec<Row>,
+}
+
+/// Whether so many rows lie as matrix units want them: as many as make a tile.
+fn is_tiled(cpu: Cpu, rows: usize) -> bool {
+    cpu.has_tiles(2 * rows >= SIDE)
 }
 
 /// What belongs to a row.
@@ -46,27 +60,34 @@ struct Row {
 }
 
 impl Digits {
-    /// Bytes of the tiles and what belongs to rows, for so many of them.
-    fn shape(&mut self, rows: usize, depth: usize) -> (&mut [u8], Disjoint<'_, Row>) {
+    /// Bytes of the tiles and what belongs to rows, for so many of them; and the bytes of a tile.
+    fn shape(&mut self, cpu: Cpu, rows: usize, depth: usize) -> (&mut [u8], Disjoint<'_, Row>, usize) {
         assert!(depth <= MAX_DEPTH, "{depth} steps of depth: expected at most {MAX_DEPTH}");
+        self.tiled = is_tiled(cpu, rows);
         (self.rows, self.depth) = (rows, depth);
         // Old bytes need no clearing: quads are written whole, and rows that fill up the last tile go nowhere.
-        let bytes = rows.div_ceil(ROWS) * depth.div_ceil(4) * STEP;
+        let len = self.quads() * STEP;
+        let bytes = rows.div_ceil(ROWS) * len;
         if self.tiles.len() < bytes {
             self.tiles.resize(bytes, 0);
         }
         if self.meta.len() < rows.next_multiple_of(ROWS) {
             self.meta.resize(rows.next_multiple_of(ROWS), Row::default());
         }
-        (&mut self.tiles[..bytes], Disjoint::new(&mut self.meta))
+        (&mut self.tiles[..bytes], Disjoint::new(&mut self.meta), len)
+    }
+
+    /// Quads of depth that each row has.
+    fn quads(&self) -> usize {
+        self.depth.div_ceil(4).next_multiple_of(if self.tiled { SIDE } else { 1 })
     }
 
     /// The rows of `x`, `depth` numbers each.
     pub fn set_rows(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], depth: usize) {
         assert!(depth > 0 && x.len().is_multiple_of(depth), "{} values are no rows of {depth}", x.len());
         let rows = x.len() / depth;
-        let len = depth.div_ceil(4) * STEP;
-        let (tiles, meta) = self.shape(rows, depth);
+        let tiled = is_tiled(cpu, rows);
+        let (tiles, meta, len) = self.shape(cpu, rows, depth);
         pool.for_chunks(tiles, len, |tile, out| {
             // SAFETY: a tile has its own six rows and belongs to one thread.
             let meta = unsafe { meta.slice(tile * ROWS..(tile + 1) * ROWS) };
@@ -74,7 +95,7 @@ impl Digits {
                 let x = &x[(tile * ROWS + m) * depth..][..depth];
                 meta[m] = cpu.vectorised(
                     #[inline(always)]
-                    || set_row(x, m, out),
+                    || set_row(x, m, out, tiled),
                 );
             }
         });
@@ -83,8 +104,8 @@ impl Digits {
     /// The columns of `x` as rows: `x` is `(depth, cols)`, and row `t` of it counts `factor(t)` times.
     pub fn set_columns(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], cols: usize, factors: &[f32]) {
         assert!(cols > 0 && x.len() == cols * factors.len(), "{} values are no rows of {cols}", x.len());
-        let len = factors.len().div_ceil(4) * STEP;
-        let (tiles, meta) = self.shape(cols, factors.len());
+        let tiled = is_tiled(cpu, cols);
+        let (tiles, meta, len) = self.shape(cpu, cols, factors.len());
         pool.for_chunks(tiles, STRIP * len, |strip, out| {
             let first = strip * STRIP * ROWS;
             let tiles = out.len() / len;
@@ -93,21 +114,22 @@ impl Digits {
             let width = (tiles * ROWS).min(cols - first);
             cpu.vectorised(
                 #[inline(always)]
-                || set_strip(x, cols, first, width, factors, out, meta),
+                || set_strip(x, (cols, first, width), factors, out, (len / STEP, tiled), meta),
             );
         });
     }
 }
 
-/// One row into its place `m` in a tile.
+/// One row into its place `m` in a tile, or among the rows that a tile would have.
 #[inline(always)]
-fn set_row(x: &[f32], m: usize, out: &mut [u8]) -> Row {
+fn set_row(x: &[f32], m: usize, out: &mut [u8], tiled: bool) -> Row {
     // As integers the magnitudes of floats are in the floats' order, and their largest is found in vectors.
     let top = x.iter().fold(0u32, |top, x| top.max(x.to_bits() & 0x7fff_ffff));
     let top = f32::from_bits(top);
     let scale = if top > 0.0 { TOP / top } else { 0.0 };
     let (mut high_sum, mut low_sum) = (0, 0);
-    for (x, out) in x.chunks(SPAN).zip(out.chunks_mut(SPAN / 4 * STEP)) {
+    let row = out.len() / (2 * ROWS);
+    for (nth, x) in x.chunks(SPAN).enumerate() {
         let mut values = [0f32; SPAN];
         match <&[f32; SPAN]>::try_from(x) {
             Ok(x) => values = *x,
@@ -121,8 +143,14 @@ fn set_row(x: &[f32], m: usize, out: &mut [u8]) -> Row {
             low_sum += l;
             (high[i], low[i]) = (h as u8, l as u8);
         }
+        if tiled {
+            // A span is a tile wide, so rows of tiles are whole spans.
+            out[2 * m * row + nth * SPAN..][..SPAN].copy_from_slice(&high);
+            out[(2 * m + 1) * row + nth * SPAN..][..SPAN].copy_from_slice(&low);
+            continue;
+        }
         let quads = high.as_chunks::<4>().0.iter().zip(low.as_chunks::<4>().0);
-        for ((high, low), out) in quads.zip(out.chunks_exact_mut(STEP)) {
+        for ((high, low), out) in quads.zip(out[nth * SPAN / 4 * STEP..].chunks_exact_mut(STEP)) {
             out[8 * m..8 * m + 4].copy_from_slice(high);
             out[8 * m + 4..8 * m + 8].copy_from_slice(low);
         }
@@ -145,15 +173,14 @@ fn digits(x: f32, scale: f32) -> (i32, i32) {
 const STRIP: usize = 8;
 const WIDE: usize = STRIP * ROWS;
 
-/// `width` columns of `x` from `first` on as rows of the tiles in `out`.
+/// `width` columns of `x` from `first` on as rows of the tiles in `out`, which have `quads` quads each.
 #[inline(always)]
 fn set_strip(
     x: &[f32],
-    cols: usize,
-    first: usize,
-    width: usize,
+    (cols, first, width): (usize, usize, usize),
     factors: &[f32],
     out: &mut [u8],
+    (quads, tiled): (usize, bool),
     meta: &mut [Row],
 ) {
     let mut top = [0u32; WIDE];
@@ -176,11 +203,10 @@ fn set_strip(
         scale[c] = if top[c] > 0.0 { TOP / top[c] } else { 0.0 };
     }
     let (mut high_sums, mut low_sums) = ([0i32; WIDE], [0i32; WIDE]);
-    let quads = factors.len().div_ceil(4);
     for quad in 0..quads {
         // Four steps of depth, a byte of the lane each.
         let (mut high, mut low) = ([0u32; WIDE], [0u32; WIDE]);
-        for j in 0..4.min(factors.len() - 4 * quad) {
+        for j in 0..4.min(factors.len().saturating_sub(4 * quad)) {
             let t = 4 * quad + j;
             let from = &x[t * cols + first..][..width];
             // Of a known length in the common case: a copy of registers, not a call.
@@ -201,6 +227,15 @@ fn set_strip(
                 low[c] |= (l as u32 & 255) << (8 * j);
             }
         }
+        if tiled {
+            let rows = out.chunks_exact_mut(8 * quads).zip(high.iter().zip(&low));
+            for (rows, (high, low)) in rows {
+                let (high_row, low_row) = rows.split_at_mut(4 * quads);
+                high_row[4 * quad..4 * quad + 4].copy_from_slice(&high.to_le_bytes());
+                low_row[4 * quad..4 * quad + 4].copy_from_slice(&low.to_le_bytes());
+            }
+            continue;
+        }
         for (tile, out) in out.chunks_exact_mut(quads * STEP).enumerate() {
             let (pairs, _) = out[quad * STEP..][..STEP].as_chunks_mut::<8>();
             for m in 0..ROWS {
@@ -219,6 +254,8 @@ fn set_strip(
 pub struct ByteMatrix {
     depth: usize,
     cols: usize,
+    /// Quads of depth in a panel: whole tiles for matrix units, whose digits are zeros beyond the depth.
+    quads: usize,
     panels: Vec<u8>,
 }
 
@@ -233,7 +270,8 @@ impl ByteMatrix {
         row: impl Fn(usize) -> &'a [i8] + Sync,
     ) {
         (self.depth, self.cols) = (depth, cols);
-        let len = depth.div_ceil(4) * COLS * 4;
+        self.quads = depth.div_ceil(4).next_multiple_of(if cpu.has_tiles(true) { SIDE } else { 1 });
+        let len = self.quads * COLS * 4;
         self.panels.resize(cols.div_ceil(COLS) * len, 0);
         // Two panels are a cache line of each row.
         pool.for_chunks(&mut self.panels, 2 * len, |pair, out| {
@@ -323,42 +361,79 @@ impl Kernel for Piece<'_, '_> {
     fn run<I: Isa>(self, isa: I) {
         let Piece { a, b, .. } = self;
         let quads = a.depth.div_ceil(4);
-        let (panel, _) = b.panels[self.panel * quads * COLS * 4..][..quads * COLS * 4].as_chunks();
-        let first = self.panel * COLS;
-        let width = COLS.min(b.cols - first);
+        let (panel, _) = b.panels[self.panel * b.quads * COLS * 4..][..quads * COLS * 4].as_chunks();
         for tile in self.tiles.0..self.tiles.1 {
             let (steps, _) = a.tiles[tile * quads * STEP..][..quads * STEP].as_chunks::<STEP>();
             let sums = tile_sums(isa, panel, steps);
-            for m in 0..ROWS {
-                let row = tile * ROWS + m;
-                if row >= a.rows {
-                    break;
-                }
-                let meta = a.meta[row];
-                let factor = meta.step * self.factor;
-                let (high_off, low_off) =
-                    (I::OFFSET8.wrapping_mul(meta.high), I::OFFSET8.wrapping_mul(meta.low));
-                let mut values = [[0f32; 16]; 2];
-                for half in 0..2 {
-                    let (high, low) = (isa.store(sums[m][0][half]), isa.store(sums[m][1][half]));
-                    for i in 0..16 {
-                        let (high, low) = (high[i].wrapping_sub(high_off), low[i].wrapping_sub(low_off));
-                        values[half][i] = (high as f32 * 128.0 + low as f32) * factor;
+            for m in 0..ROWS.min(a.rows - tile * ROWS) {
+                let mut stored = [[[0; 16]; 2]; 2];
+                for digit in 0..2 {
+                    for half in 0..2 {
+                        stored[digit][half] = isa.store(sums[m][digit][half]);
                     }
                 }
-                let at = row * b.cols + first;
-                // SAFETY: this piece of rows and columns is one thread's alone.
-                let out = unsafe { self.out.slice(at..at + width) };
-                let values = values.as_flattened();
-                if self.add {
-                    out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
-                } else if let Ok(out) = <&mut [f32; COLS]>::try_from(&mut *out) {
-                    // Of a known length: registers, not a call.
-                    out.copy_from_slice(values);
-                } else {
-                    out.copy_from_slice(&values[..width]);
-                }
+                self.write(tile * ROWS + m, stored, I::OFFSET8);
             }
+        }
+    }
+}
+
+impl TileKernel for Piece<'_, '_> {
+    fn height(&self) -> usize {
+        SIDE.min(2 * self.a.rows)
+    }
+
+    #[inline(always)]
+    fn run<I: Isa, T: Tiles>(self, _: I, mut tiles: T) {
+        let Piece { a, b, .. } = self;
+        let panel = &b.panels[self.panel * b.quads * COLS * 4..][..b.quads * COLS * 4];
+        let (lines, _) = panel.as_chunks::<64>().0.as_chunks::<2>();
+        let (stride, count) = (4 * b.quads, 2 * a.rows);
+        let mut sums = [[Sums::ZERO; 2]; tiles::TILES];
+        let nth = self.tiles.0..self.tiles.1;
+        tiles::product(&mut tiles, tiles::signed(&a.tiles), (stride, count), nth.clone(), lines, &mut sums);
+        for (nth, [left, right]) in nth.zip(&sums) {
+            let tiles::Rows { first, again } = tiles::Rows::of(nth, count);
+            // All of these are even.
+            let mut row = again;
+            while row < tiles.height() {
+                let stored = [row, row + 1].map(|row| [left.0[row], right.0[row]]);
+                // The bytes are 128 more than the values.
+                self.write((first + row) / 2, stored, 128);
+                row += 2;
+            }
+        }
+    }
+}
+
+impl Piece<'_, '_> {
+    /// A row's products by the sums of its digits, high and low, with bytes that were larger by `offset`.
+    #[inline(always)]
+    fn write(&self, row: usize, [highs, lows]: [[[i32; 16]; 2]; 2], offset: i32) {
+        let meta = self.a.meta[row];
+        let factor = meta.step * self.factor;
+        let (high_off, low_off) = (offset.wrapping_mul(meta.high), offset.wrapping_mul(meta.low));
+        let mut values = [[0f32; 16]; 2];
+        for half in 0..2 {
+            for i in 0..16 {
+                let (high, low) =
+                    (highs[half][i].wrapping_sub(high_off), lows[half][i].wrapping_sub(low_off));
+                values[half][i] = (high as f32 * 128.0 + low as f32) * factor;
+            }
+        }
+        let first = self.panel * COLS;
+        let width = COLS.min(self.b.cols - first);
+        let at = row * self.b.cols + first;
+        // SAFETY: this piece of rows and columns is one thread's alone.
+        let out = unsafe { self.out.slice(at..at + width) };
+        let values = values.as_flattened();
+        if self.add {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+        } else if let Ok(out) = <&mut [f32; COLS]>::try_from(&mut *out) {
+            // Of a known length: registers, not a call.
+            out.copy_from_slice(values);
+        } else {
+            out.copy_from_slice(&values[..width]);
         }
     }
 }
@@ -375,12 +450,18 @@ pub fn digit_product(
 ) {
     assert_eq!(a.depth, b.depth, "depth of a product");
     assert_eq!(out.len(), a.rows * b.cols, "outputs of the product");
-    let (tiles, panels) = (a.rows.div_ceil(ROWS), b.cols.div_ceil(COLS));
+    assert!(!a.tiled || a.quads() == b.quads, "digits as matrix units want them, bytes as others do");
+    let (tiles, together) = match a.tiled {
+        true => ((2 * a.rows).div_ceil(SIDE), tiles::TILES),
+        false => (a.rows.div_ceil(ROWS), TILES),
+    };
+    let panels = b.cols.div_ceil(COLS);
     let out = Disjoint::new(out);
-    pool.for_each(tiles.div_ceil(TILES) * panels, |index| {
-        let first = index / panels * TILES;
-        let tiles = (first, (first + TILES).min(tiles));
-        cpu.run(Piece { a, b, factor, add, out: &out, tiles, panel: index % panels });
+    pool.for_each(tiles.div_ceil(together) * panels, |index| {
+        let first = index / panels * together;
+        let tiles = (first, (first + together).min(tiles));
+        let piece = Piece { a, b, factor, add, out: &out, tiles, panel: index % panels };
+        if a.tiled { cpu.run_tiled(piece) } else { cpu.run(piece) }
     });
 }
 
@@ -394,14 +475,14 @@ mod tests {
 
     #[test]
     fn every_shape_and_set_equals_the_plain_sum_and_each_other() {
-        for (m, n, k) in [(1, 1, 1), (6, 32, 4), (7, 33, 5), (49, 64, 130), (100, 31, 9)] {
+        for (m, n, k) in [(1, 1, 1), (6, 32, 4), (7, 33, 5), (9, 40, 700), (49, 64, 130), (100, 31, 9)] {
             let x: Vec<f32> = (0..m * k).map(value).collect();
             let bytes: Vec<i8> = (0..k * n).map(|i| (i * 37 % 255) as u8 as i8).collect();
             let factors: Vec<f32> = (0..k).map(|t| 0.25 + t as f32 / 8.0).collect();
             // The same operand by columns: element (t, row) = x[row][t] / factor.
             let flipped: Vec<f32> = (0..k * m).map(|i| x[i % m * k + i / m] / factors[i / m]).collect();
             let mut all = Vec::new();
-            for cpu in Cpu::available() {
+            for cpu in Cpu::available().into_iter().chain(Cpu::with_tiles()) {
                 for threads in [1, 3] {
                     let pool = Pool::new(threads);
                     let (mut a, mut b) = (Digits::default(), ByteMatrix::default());

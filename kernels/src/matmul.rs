@@ -5,9 +5,10 @@
 //! sum of the activations off at the end: `Σ x·trit = Σ x·(trit+1) − Σ x`. With |code| ≤ 127 nothing overflows in `MAX_COLS`
 //! columns.
 //!
-//! Three kernels: `column` streams a matrix past one token, at the memory's speed; `few` does so past up to eight; `panel`
+//! Four kernels: `column` streams a matrix past one token, at the memory's speed; `few` does so past up to eight; `panel`
 //! unpacks a piece of the matrix once into cache and takes any number of tokens past it, at the speed of the dot-product
-//! instructions. `column` and `panel` have a second form for rows with several scales (`segmented`).
+//! instructions; `tiled` does that on matrix units, where the set has them. `column` and `panel` have a second form for rows with
+//! several scales (`segmented`).
 
 mod column;
 mod few;
@@ -30,6 +31,8 @@ use few::{FEW, Few};
 use floats::Floats;
 use panel::Panel;
 use tiled::Tiled;
+
+pub(crate) use tiled::LEAST as LEAST_TILED;
 
 /// One of several products of the same activations.
 #[derive(Debug)]

@@ -14,6 +14,8 @@
 //! Eight registers hold four tiles of sums, two of inputs and two of the matrix: 32 inputs by 32 rows of the matrix, in which
 //! four loads go with four products.
 
+use std::ops::Range;
+
 use crate::isa::Block;
 
 /// Rows of a tile, lanes of 32 bits in each of them, and quads of columns that one product takes.
@@ -30,6 +32,54 @@ pub(crate) struct Sums(pub(crate) [[i32; SIDE]; SIDE]);
 impl Sums {
     /// All zero.
     pub(crate) const ZERO: Self = Self([[0; SIDE]; SIDE]);
+}
+
+/// Some of the rows of inputs as a tile: its first row, and how many of its rows the tile before has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub(crate) first: usize,
+    pub(crate) again: usize,
+}
+
+impl Rows {
+    /// Rows `16 nth..` of so many. The last 16 are a tile whatever their number, so some may be computed twice, to the same
+    /// result: no tile reaches beyond the last row.
+    #[inline(always)]
+    pub(crate) fn of(nth: usize, count: usize) -> Self {
+        let first = (SIDE * nth).min(count.saturating_sub(SIDE));
+        Self { first, again: SIDE * nth - first }
+    }
+}
+
+/// Tiles of inputs that pass some lines before the next do: 128 rows, whose sums stay near.
+pub(crate) const TILES: usize = 8;
+/// Most lines that tiles of inputs pass together, 640 columns: beside as many of the inputs they stay in the first cache.
+pub(crate) const LINES: usize = 160;
+
+/// `sums[..][half] = inputs · lines[..][half]` for tiles `nth` of `count` rows of inputs, at most `TILES` of them. As many
+/// columns as there are lines are read of each row.
+#[inline(always)]
+pub(crate) fn product<T: Tiles>(
+    tiles: &mut T,
+    inputs: &[i8],
+    (stride, count): (usize, usize),
+    nth: Range<usize>,
+    lines: &[Line],
+    sums: &mut [[Sums; 2]; TILES],
+) {
+    for (pass, lines) in lines.chunks(LINES).enumerate() {
+        let rows = |nth: usize| &inputs[Rows::of(nth, count).first * stride + 4 * LINES * pass..];
+        let mut at = nth.clone();
+        let (pairs, last) = sums[..nth.len()].as_chunks_mut::<2>();
+        for sums in pairs {
+            tiles.multiply([rows(at.start), rows(at.start + 1)], stride, lines, sums, pass == 0);
+            at.start += 2;
+        }
+        if let Ok(sums) = last.try_into() {
+            let sums: &mut [[Sums; 2]; 1] = sums;
+            tiles.multiply([rows(at.start)], stride, lines, sums, pass == 0);
+        }
+    }
 }
 
 /// Registers for tiles of inputs of some height, which a job configured and gives back when it drops them.
@@ -51,6 +101,18 @@ pub(crate) trait Tiles {
         sums: &mut [[Sums; 2]; N],
         fresh: bool,
     );
+
+    /// So many times four products of what the registers hold then, for measuring.
+    fn repeat(&mut self, inputs: &[Block; SIDE], times: usize);
+}
+
+/// Multiply-adds of the four products of [`Tiles::repeat`] with whole tiles.
+pub(crate) const FOUR: usize = 4 * SIDE * SIDE * 64;
+
+/// Signed bytes that were kept as plain ones.
+pub(crate) fn signed(bytes: &[u8]) -> &[i8] {
+    // SAFETY: both are single bytes, of which every value is valid; the length is the slice's own.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
 }
 
 /// Asserts what [`Tiles::multiply`] demands: that all bytes it reads lie inside the slices.
@@ -65,13 +127,11 @@ pub(crate) fn check<const N: usize>(height: usize, inputs: [&[i8]; N], stride: u
 }
 
 /// Tiles in plain Rust: the definition, which hardware must equal.
-#[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
 #[derive(Debug)]
 pub(crate) struct Software {
     height: usize,
 }
 
-#[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
 impl Software {
     /// For inputs of this many rows, 1..=16.
     pub(crate) fn new(height: usize) -> Self {
@@ -80,7 +140,6 @@ impl Software {
     }
 }
 
-#[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
 impl Tiles for Software {
     fn height(&self) -> usize {
         self.height
@@ -112,5 +171,16 @@ impl Tiles for Software {
                 }
             }
         }
+    }
+
+    fn repeat(&mut self, inputs: &[Block; SIDE], times: usize) {
+        let bytes = inputs.as_flattened();
+        let lines = inputs.map(|line| [line; 2]);
+        let mut sums = [[Sums::ZERO; 2]; 2];
+        for _ in 0..times {
+            let signed: [i8; 64 * SIDE] = std::array::from_fn(|i| std::hint::black_box(bytes)[i] as i8);
+            self.multiply([&signed; 2], 64, &lines, &mut sums, false);
+        }
+        std::hint::black_box(sums);
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 
 use clap::Args;
 use serde_json::json;
+use tern_kernels::ceiling::dot_peak;
 use tern_kernels::check::{self, Check};
 use tern_kernels::{Cpu, Pool, default_threads};
 
@@ -13,11 +14,15 @@ use crate::terminal;
 
 const EXAMPLES: &str = "\
 Every instruction set of this CPU is compared bit for bit with the plain one, on odd shapes and extreme values, and \
-a small model must write its known answers with each of them. Exit code 0 means that all checks passed.
+a small model must write its known answers with each of them; what its int8 products reach at most stands beside that. \
+Exit code 0 means that all checks passed.
 
 Examples:
   tern doctor
   tern doctor --json";
+
+/// Rows of a prompt, of which an instruction set takes tiles where it has them.
+const MANY: usize = 512;
 
 /// Show what this machine is and check that it computes right
 #[derive(Args)]
@@ -53,6 +58,9 @@ impl Doctor {
             }
             let name = format!("{} model", cpu.name());
             done(Check { name, result: answers::known(cpu, cpu == Cpu::best()) })?;
+            let peak = dot_peak(cpu, &pool, MANY) / 1e9;
+            let told = format!("{peak:.0} GMAC/s on {} threads", pool.threads());
+            done(Check { name: format!("{} int8 peak", cpu.name()), result: Ok(told) })?;
         }
 
         let wrong = checks.iter().filter(|check| check.result.is_err()).count();

@@ -8,13 +8,20 @@
 //! inputs   tiles of 6 hidden states: [stride / 4] [6 states] [high, low] [4]   signed bytes
 //! panel    32 rows of the head:      [stride / 4] [32 rows]              [4]   bytes, code + 128
 //! ```
+//!
+//! Matrix units (`tiles.rs`) want the digits of a state as two rows that lie by themselves, and whole tiles of columns:
+//!
+//! ```text
+//! inputs   [states] [high, low] [stride, filled up with zeros to a multiple of 64]   signed bytes
+//! ```
 
 use super::OutputHead;
 use super::input::HeadInput;
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::{Cpu, Kernel, TileKernel};
 use crate::digits::{COLS as ROWS, ROWS as STATES, STEP, tile_sums};
 use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool, Shares};
+use crate::tiles::{self, Rows, SIDE, Sums, TILES, Tiles};
 
 /// Bytes of a panel for four columns.
 const QUAD: usize = ROWS * 4;
@@ -58,8 +65,9 @@ impl Whole {
         x: &HeadInput,
         out: &mut [f32],
     ) {
-        let quads = head.stride / 4;
-        self.digits(cpu, pool, x, quads);
+        let tiled = cpu.has_tiles(true);
+        let quads = (head.stride / 4).next_multiple_of(if tiled { SIDE } else { 1 });
+        self.digits(cpu, pool, x, quads, tiled);
         let out = Disjoint::new(out);
         let shares = Shares::new(head.rows.div_ceil(ROWS), pool.threads());
         pool.run(|_| {
@@ -70,13 +78,14 @@ impl Whole {
                     #[inline(always)]
                     || lay_out(head, first, &mut panel),
                 );
-                cpu.run(Panel { head, x, inputs: self, panel: &panel, first, out: &out });
+                let panel = Panel { head, x, inputs: self, panel: &panel, first, out: &out };
+                if tiled { cpu.run_tiled(panel) } else { cpu.run(panel) }
             }
         });
     }
 
     /// Splits the codes into digits. States that fill up the last tile are zeros.
-    fn digits(&mut self, cpu: Cpu, pool: &Pool, x: &HeadInput, quads: usize) {
+    fn digits(&mut self, cpu: Cpu, pool: &Pool, x: &HeadInput, quads: usize, tiled: bool) {
         let tiles = x.rows().div_ceil(STATES);
         self.tiles.clear();
         self.tiles.resize(tiles * quads * STEP, 0);
@@ -90,11 +99,34 @@ impl Whole {
                 let codes = x.codes(tile * STATES + m);
                 cpu.vectorised(
                     #[inline(always)]
-                    || sums[m] = split(codes, m, out),
+                    || sums[m] = if tiled { split_rows(codes, m, out) } else { split(codes, m, out) },
                 );
             }
         });
     }
+}
+
+/// The digits of a code, |code| <= 127 * 256, so that the upper one is an i8 too.
+#[inline(always)]
+fn digits(code: i16) -> (i32, i32) {
+    let code = i32::from(code);
+    let high = (code + 128) >> 8;
+    (high, code - (high << 8))
+}
+
+/// One state's codes into its two rows among those of a tile's states; gives the sums of the digits.
+#[inline(always)]
+fn split_rows(codes: &[i16], m: usize, tile: &mut [u8]) -> [i32; 2] {
+    let row = tile.len() / (2 * STATES);
+    let (highs, lows) = tile[2 * m * row..][..2 * row].split_at_mut(row);
+    let mut sums = [0; 2];
+    for ((&code, to_high), to_low) in codes.iter().zip(highs).zip(lows) {
+        let (high, low) = digits(code);
+        sums[0] += high;
+        sums[1] += low;
+        (*to_high, *to_low) = (high as u8, low as u8);
+    }
+    sums
 }
 
 /// One state's codes into its place `m` of a tile; gives the sums of the digits.
@@ -103,10 +135,7 @@ fn split(codes: &[i16], m: usize, tile: &mut [u8]) -> [i32; 2] {
     let mut sums = [0; 2];
     for (codes, step) in codes.as_chunks::<4>().0.iter().zip(tile.as_chunks_mut::<STEP>().0) {
         for j in 0..4 {
-            let code = i32::from(codes[j]);
-            // |code| <= 127 * 256, so the upper digit is an i8 too.
-            let high = (code + 128) >> 8;
-            let low = code - (high << 8);
+            let (high, low) = digits(codes[j]);
             sums[0] += high;
             sums[1] += low;
             (step[8 * m + j], step[8 * m + 4 + j]) = (high as u8, low as u8);
@@ -171,39 +200,125 @@ impl Kernel for Panel<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Panel { head, x, inputs, first, .. } = self;
         let (panel, _) = self.panel.as_chunks::<QUAD>();
-        let count = ROWS.min(head.rows - first);
-        let mut scales = [0f32; ROWS];
-        scales[..count].copy_from_slice(&head.scales[first..first + count]);
-        for (tile, steps) in inputs.tiles.chunks_exact(panel.len() * STEP).enumerate() {
+        let scales = self.scales();
+        for (tile, steps) in self.inputs.tiles.chunks_exact(panel.len() * STEP).enumerate() {
             let (steps, _) = steps.as_chunks::<STEP>();
             let sums = tile_sums(isa, panel, steps);
-            for m in 0..STATES {
-                let state = tile * STATES + m;
-                if state >= x.rows() {
-                    break;
-                }
-                let [high_off, low_off] = inputs.sums[state].map(|sum| I::OFFSET8.wrapping_mul(sum));
-                let x = x.row(state);
-                let mut logits = [[0f32; 16]; 2];
-                for half in 0..2 {
-                    let (high, low) = (isa.store(sums[m][0][half]), isa.store(sums[m][1][half]));
-                    for i in 0..16 {
-                        let (high, low) = (high[i].wrapping_sub(high_off), low[i].wrapping_sub(low_off));
-                        // Below 2^53, so exact.
-                        let sum = f64::from(high) * 256.0 + f64::from(low);
-                        logits[half][i] = (sum * x.unit(scales[16 * half + i])) as f32;
+            for m in 0..STATES.min(self.x.rows() - tile * STATES) {
+                let mut stored = [[[0; 16]; 2]; 2];
+                for digit in 0..2 {
+                    for half in 0..2 {
+                        stored[digit][half] = isa.store(sums[m][digit][half]);
                     }
                 }
-                let at = state * head.rows + first;
-                // SAFETY: each panel belongs to one thread, so no other writes these rows of any state.
-                let out = unsafe { self.out.slice(at..at + count) };
-                if let Ok(out) = <&mut [f32; ROWS]>::try_from(&mut *out) {
-                    out.copy_from_slice(logits.as_flattened());
-                } else {
-                    out.copy_from_slice(&logits.as_flattened()[..count]);
+                self.write(tile * STATES + m, &scales, stored, I::OFFSET8);
+            }
+        }
+    }
+}
+
+impl TileKernel for Panel<'_> {
+    fn height(&self) -> usize {
+        SIDE.min(2 * self.x.rows())
+    }
+
+    #[inline(always)]
+    fn run<I: Isa, T: Tiles>(self, _: I, mut tiles: T) {
+        let (lines, _) = self.panel.as_chunks::<64>().0.as_chunks::<2>();
+        let (inputs, scales) = (tiles::signed(&self.inputs.tiles), self.scales());
+        let (stride, count) = (4 * lines.len(), 2 * self.x.rows());
+        let mut sums = [[Sums::ZERO; 2]; TILES];
+        let mut start = 0;
+        while start < count.div_ceil(SIDE) {
+            let end = (start + TILES).min(count.div_ceil(SIDE));
+            tiles::product(&mut tiles, inputs, (stride, count), start..end, lines, &mut sums);
+            for (nth, [left, right]) in (start..end).zip(&sums) {
+                let Rows { first, again } = Rows::of(nth, count);
+                // All of these are even.
+                let mut row = again;
+                while row < tiles.height() {
+                    let stored = [row, row + 1].map(|row| [left.0[row], right.0[row]]);
+                    // The bytes are 128 more than the codes.
+                    self.write((first + row) / 2, &scales, stored, 128);
+                    row += 2;
                 }
+            }
+            start = end;
+        }
+    }
+}
+
+impl Panel<'_> {
+    /// The scales of its rows; past the last row zeros.
+    #[inline(always)]
+    fn scales(&self) -> [f32; ROWS] {
+        let count = ROWS.min(self.head.rows - self.first);
+        let mut scales = [0f32; ROWS];
+        scales[..count].copy_from_slice(&self.head.scales[self.first..self.first + count]);
+        scales
+    }
+
+    /// The logits of a state by the sums of its digits, high and low, with codes that were larger by `offset`.
+    #[inline(always)]
+    fn write(&self, state: usize, scales: &[f32; ROWS], [highs, lows]: [[[i32; 16]; 2]; 2], offset: i32) {
+        let [high_off, low_off] = self.inputs.sums[state].map(|sum| offset.wrapping_mul(sum));
+        let x = self.x.row(state);
+        let mut logits = [[0f32; 16]; 2];
+        for half in 0..2 {
+            for i in 0..16 {
+                let (high, low) =
+                    (highs[half][i].wrapping_sub(high_off), lows[half][i].wrapping_sub(low_off));
+                // Below 2^53, so exact.
+                let sum = f64::from(high) * 256.0 + f64::from(low);
+                logits[half][i] = (sum * x.unit(scales[16 * half + i])) as f32;
+            }
+        }
+        let count = ROWS.min(self.head.rows - self.first);
+        let at = state * self.head.rows + self.first;
+        // SAFETY: each panel belongs to one thread, so no other writes these rows of any state.
+        let out = unsafe { self.out.slice(at..at + count) };
+        if let Ok(out) = <&mut [f32; ROWS]>::try_from(&mut *out) {
+            out.copy_from_slice(logits.as_flattened());
+        } else {
+            out.copy_from_slice(&logits.as_flattened()[..count]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::{HeadScratch, Wanted};
+
+    #[test]
+    fn tiles_give_the_logits_of_the_other_sets() {
+        let pool = Pool::new(2);
+        for (rows, cols, states) in [(32, 64, 12), (70, 33, 13), (33, 700, 24), (100, 1300, 70), (5, 100, 31)]
+        {
+            let value = |i: usize| ((i * 7919 % 10007) as f32 / 5000.0 - 1.0) * [1.0, 0.1, 30.0][i % 3];
+            let head = OutputHead::build(Cpu::best(), &pool, rows, cols, |row, out| {
+                out.iter_mut().enumerate().for_each(|(col, out)| *out = value(row * cols + col));
+                Ok::<(), ()>(())
+            });
+            let (head, mut x) = (head.unwrap(), HeadInput::default());
+            let values: Vec<f32> = (0..states * cols).map(|i| value(3 * i + 1)).collect();
+            x.quantise(Cpu::best(), &values, cols).unwrap();
+            let logits = |cpu: Cpu| {
+                let mut out = vec![f32::NAN; states * rows];
+                head.product(
+                    cpu,
+                    &pool,
+                    &x,
+                    Wanted::of(&vec![0; states]),
+                    &mut HeadScratch::default(),
+                    &mut out,
+                );
+                out
+            };
+            let expected = logits(Cpu::available()[0]);
+            for cpu in Cpu::with_tiles() {
+                assert!(logits(cpu) == expected, "{}: {states} states, {rows} rows of {cols}", cpu.name());
             }
         }
     }

@@ -17,19 +17,17 @@ use crate::activations::Rounding;
 use crate::cpu::{Cpu, TileKernel};
 use crate::isa::Isa;
 use crate::packing::{Layout, ROWS};
-use crate::tiles::{Line, SIDE, Sums, Tiles};
+use crate::tiles::{LINES, Line, Rows, SIDE, Sums, TILES, Tiles};
 
 /// Fewest tokens that go by tiles. Measured on a Xeon (Sapphire Rapids) with a prototype: 750 billion multiply-adds a second with
 /// 32 tokens, unpacking and scales included, where the dot product's peak is 478. A tile of 16 tokens takes no longer than
 /// two, so 16 reach at least 375, where panels have 235; fewer would leave tiles empty. Not measured with this code.
-const LEAST: usize = 16;
+pub(crate) const LEAST: usize = 16;
 /// Fewest columns under one scale, on the average, that go by tiles: one step of them.
 const SHORTEST: usize = 4 * SIDE;
 
-/// Most quads of columns in a panel: whole blocks of every packing, and whole tiles.
-const QUADS: usize = 160;
-/// Tiles of tokens that pass a panel before the next.
-const TILES: usize = 8;
+/// Most quads of columns in a panel: whole blocks of every packing.
+const QUADS: usize = LINES;
 
 /// Whether this is the way for a product.
 pub(super) fn pays(cpu: Cpu, task: &Task<'_>) -> bool {
@@ -78,13 +76,6 @@ impl Piece {
         let whole = self.quads.len() / SIDE * SIDE;
         (whole, (self.quads.start + whole).min(all - SIDE))
     }
-}
-
-/// Tokens `16 nth..` as a tile: its first token, and how many of its rows the tile before has.
-#[derive(Clone, Copy)]
-struct Rows {
-    first: usize,
-    again: usize,
 }
 
 impl<L: Layout> TileKernel for Tiled<'_, L> {
@@ -154,7 +145,7 @@ impl<L: Layout> Tiled<'_, L> {
             }
         }
         for at in 0..if several { block.len() } else { 0 } {
-            let Rows { first, again } = self.tile(tiles, block.start + at);
+            let Rows { first, again } = Rows::of(block.start + at, self.task.x.rows());
             for row in again..tiles.height() {
                 let step = self.task.x.last_step(first + row);
                 for (i, g) in pair.clone().enumerate() {
@@ -172,12 +163,6 @@ impl<L: Layout> Tiled<'_, L> {
     #[inline(always)]
     fn several(&self) -> bool {
         self.task.segments > 1 || self.task.x.rounding() == Rounding::Group
-    }
-
-    #[inline(always)]
-    fn tile<T: Tiles>(&self, tiles: &T, nth: usize) -> Rows {
-        let first = (SIDE * nth).min(self.task.x.rows() - tiles.height());
-        Rows { first, again: SIDE * nth - first }
     }
 
     /// The codes of one or two row groups in the quads of a piece, which may begin and end inside blocks.
@@ -229,7 +214,7 @@ impl<L: Layout> Tiled<'_, L> {
         room: &mut Room,
     ) -> usize {
         let x = self.task.x;
-        let rows: [Rows; N] = std::array::from_fn(|n| self.tile(tiles, block + at + n));
+        let rows: [Rows; N] = std::array::from_fn(|n| Rows::of(block + at + n, x.rows()));
         let (whole, rest) = piece.tiles(x.stride() / 4);
         let Range { start, end } = piece.quads;
         let Room { panel, sums, totals } = room;

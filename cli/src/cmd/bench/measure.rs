@@ -28,7 +28,7 @@ const REGION: u64 = 1 << 30;
 pub(super) struct Ceilings {
     /// Bytes a second that all threads together read.
     pub(super) read: f64,
-    /// Multiply-adds a second of the instruction set's dot product.
+    /// Multiply-adds a second of the instruction set's products of bytes, those of tiles where the test takes them.
     pub(super) dots: f64,
     /// Multiply-adds a second of the ternary kernels over data in cache, with as many rows as the test has.
     pub(super) cached: f64,
@@ -231,7 +231,7 @@ impl Bench {
         let cached = self.cached.iter().find(|(rows, _)| *rows == test.rows());
         Ceilings {
             read: self.region.read(cpu, pool),
-            dots: dot_peak(cpu, pool),
+            dots: dot_peak(cpu, pool, test.rows()),
             cached: cached.expect("one for the rows of every test").1.products(cpu, pool),
         }
     }
