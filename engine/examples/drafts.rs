@@ -1,11 +1,21 @@
 //! What guessing ahead saves: `drafts MODEL|story DRAFT|- TEMPERATURE TOKENS ROUNDS [PROMPT...]` writes each text with and
-//! without guesses, in turns, and prints tokens a step, tokens a second and their ratio, the median of the rounds.
+//! without guesses, in turns, and prints tokens a step, tokens a second and their ratio, the median of the rounds. A PROMPT that is
+//! `given:PROMPT_FILE:ANSWER_FILE` is continued by that answer, whatever the model would choose; the files hold text, or ids
+//! between spaces where the model has no tokenizer.
 
 use std::error::Error;
+use std::fs::read_to_string;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tern::{Drafted, Drafts, Generation, Model, Options, Sampling, Specials};
+
+fn encode(model: &Model, text: &str) -> Result<Vec<u32>, Box<dyn Error>> {
+    match model.tokenizer() {
+        Ok(tokenizer) => Ok(tokenizer.encode(text, tokenizer.adds_bos(), Specials::Text)?),
+        Err(_) => Ok(text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?),
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,16 +35,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (tokens, rounds): (usize, usize) = (tokens.parse()?, rounds.parse()?);
     let temperature: f32 = temperature.parse()?;
     for (seed, prompt) in prompts.iter().enumerate() {
-        let ids = match model.tokenizer() {
-            Ok(tokenizer) => tokenizer.encode(prompt, tokenizer.adds_bos(), Specials::Text)?,
-            Err(_) => prompt.bytes().map(u32::from).collect(),
+        let given = prompt.strip_prefix("given:").and_then(|files| files.split_once(':'));
+        let (ids, answer) = match given {
+            Some((prompt, answer)) => {
+                (encode(&model, &read_to_string(prompt)?)?, encode(&model, &read_to_string(answer)?)?)
+            }
+            None => (encode(&model, prompt)?, Vec::new()),
         };
+        let tokens = if answer.is_empty() { tokens } else { answer.len() };
         let write = |drafts: Drafts| -> Result<(Vec<u32>, f64, Drafted), Box<dyn Error>> {
             let sampling = Sampling { seed: seed as u64, temperature, ..Sampling::default() };
             let mut generation = Generation::new(&model, ids.len() + tokens, sampling)?.with_drafts(drafts);
             if let Some(draft) = draft.clone().filter(|_| drafts.tokens > 0) {
                 generation = generation.with_draft_model(draft)?;
             }
+            let mut generation = generation.with_answer(answer.clone());
             generation.prompt(&ids)?;
             let (start, mut said) = (Instant::now(), Vec::new());
             while said.len() < tokens {

@@ -344,3 +344,18 @@ fn every_instruction_set_packing_and_number_of_threads_writes_the_same() {
         }
     }
 }
+
+#[test]
+fn a_dictated_text_is_written_as_it_is_with_guesses_and_without() {
+    let model = model(KvFormat::F16);
+    let (prompt, answer) = (&prompts(&model)[1], prompts(&model)[3][..90].to_vec());
+    for drafts in [Drafts::NONE, Drafts::default(), ALWAYS] {
+        let generation = Generation::new(&model, 512, Sampling::greedy()).unwrap();
+        let mut generation = generation.with_drafts(drafts).with_answer(answer.clone());
+        generation.prompt(prompt).unwrap();
+        for id in &answer {
+            assert_eq!(generation.next().unwrap().map(|token| token.id), Some(*id));
+        }
+        assert!(drafts != ALWAYS || generation.drafted().accepted > 30);
+    }
+}

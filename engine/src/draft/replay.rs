@@ -47,17 +47,9 @@ fn gain(steps: &[f64; 16], prompt: &str, answer: &str) -> f64 {
     answer.len() as f64 / cost
 }
 
-const TEXT: &str = "The harbour of Vesterby was built in 1872 by the engineer Maria Holm, who had drawn the lighthouse of \
-    Skagen before. Its stone pier is four hundred metres long. In the winter of 1911 a storm broke the outer end, and the \
-    fishermen of Vesterby rebuilt it within two summers, because the herring fleet had no other harbour on that coast. Today \
-    the stone pier belongs to the town, and ferries to the islands leave from it twice a day.";
-const SUMMARY: &str = "The harbour of Vesterby, built in 1872 by the engineer Maria Holm, has a stone pier four hundred metres long. \
-    After a storm broke the outer end in the winter of 1911, the fishermen of Vesterby rebuilt it within two summers. Today the \
-    stone pier belongs to the town, and ferries to the islands leave from it.";
-const STORY: &str = "There was once a fox who could not sleep. He counted leaves until the moon went down, and then he counted owls, \
-    but there was only one and she would not sit still. So he walked to the river and asked the frogs how they did it. They \
-    laughed and told him to sing. He sang badly, a slow song about warm bread, and a badger came out to complain, yawned in the \
-    middle of his complaint, and lay down where he stood. By morning half the wood was asleep on the bank.";
+const TEXT: &str = include_str!("../../../testdata/texts/harbour.txt");
+const SUMMARY: &str = include_str!("../../../testdata/texts/harbour-summary.txt");
+const STORY: &str = include_str!("../../../testdata/texts/fox.txt");
 
 #[test]
 fn edits_and_summaries_of_a_given_text_are_quicker_and_free_stories_are_not_slower() {
