@@ -306,7 +306,7 @@ impl Kernel for Quantise<'_> {
     type Output = Row;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> Row {
+    fn run<I: Isa>(self, isa: I) -> Row {
         let Self { x, norm, intake: Intake { rounding, block }, room, codes, steps, floats } = self;
         let in_two_passes = block == 1 && !matches!(rounding, Rounding::Int4 | Rounding::TopHalf);
         match norm {
@@ -325,7 +325,7 @@ impl Kernel for Quantise<'_> {
                 room.extend_from_slice(x);
             }
         }
-        transform(room, block);
+        transform(isa, room, block);
         match rounding {
             Rounding::Int4 => absmean(room, codes),
             Rounding::TopHalf => top_half(room, codes),

@@ -1,12 +1,13 @@
 //! Attention: queries against the keys and values of the positions they see, for any number of tokens of any number of
 //! sequences at once.
 //!
-//! Work is cut into tiles of at most 16 queries that share a key-value head, and where there are few tiles (decode) into
+//! Work is cut into tiles of at most 32 queries that share a key-value head, and where there are few tiles (decode) into
 //! chunks of 256 positions too. A query's arithmetic is the same however it is cut: a chunk is summed by itself, and
 //! chunks are joined in order (`softmax.rs`). `cache.rs` draws the layouts that make all of it run side by side.
 
 mod cache;
 mod chunks;
+mod dots;
 mod floats;
 mod format;
 mod grouped;
@@ -42,7 +43,7 @@ use crate::pool::{Disjoint, Pool};
 /// Widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 512;
 /// Most queries of a tile.
-const COLUMNS: usize = 16;
+const COLUMNS: usize = 32;
 /// Rows up to which the calling thread prepares them alone: waking the others would take longer.
 const ALONE: usize = 2;
 
@@ -281,13 +282,13 @@ impl Kernel for Prepare<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn run<I: Isa>(self, isa: I) {
         rotate(self.pairing, self.angles, self.q);
         for q in self.q.iter_mut() {
             *q *= self.scale;
         }
         if self.keys.is_rotated() {
-            even_out(self.q);
+            even_out(isa, self.q);
         }
         if let Some(rounded) = self.rounded {
             *rounded = int8::round(self.q, self.codes, self.keys.query_parts());
@@ -313,7 +314,7 @@ impl Kernel for Append<'_> {
     type Output = Result<(), Unstorable>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) -> Result<(), Unstorable> {
+    fn run<I: Isa>(self, isa: I) -> Result<(), Unstorable> {
         let Heads { kv, dim, pairing, .. } = self.heads;
         let (mut key, mut value) = ([0f32; MAX_HEAD_DIM], [0f32; MAX_HEAD_DIM]);
         let (key, value) = (&mut key[..dim], &mut value[..dim]);
@@ -323,11 +324,11 @@ impl Kernel for Append<'_> {
             key.copy_from_slice(&self.k[first..][..dim]);
             rotate(pairing, &self.angles[row * dim..][..dim], key);
             if keys.is_rotated() {
-                even_out(key);
+                even_out(isa, key);
             }
             value.copy_from_slice(&self.v[first..][..dim]);
             if values.is_rotated() {
-                even_out(value);
+                even_out(isa, value);
             }
             let position = self.places[row].position;
             self.writer.write(self.part, position - self.chunk * CHUNK, position == 0, key, value)?;
@@ -405,7 +406,7 @@ impl<S: AsRef<Cache>> Work<'_, S> {
                 let end = unsafe { self.partial.slice(at[c] + dim..at[c] + dim + 2) };
                 end.copy_from_slice(&[top, total]);
             } else {
-                finish(tile.out(c), total, self.values);
+                finish(isa, tile.out(c), total, self.values);
             }
         }
     }
@@ -422,7 +423,7 @@ impl Kernel for Join<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn run<I: Isa>(self, isa: I) {
         let dim = self.out.len();
         let mut sum = Sum::EMPTY;
         self.out.fill(0.0);
@@ -433,17 +434,17 @@ impl Kernel for Join<'_> {
                 *out = *out * mine + value * theirs;
             }
         }
-        finish(self.out, sum.total, self.values);
+        finish(isa, self.out, sum.total, self.values);
     }
 }
 
 /// The mean of a weighted sum, rotated back.
 #[inline(always)]
-fn finish(out: &mut [f32], total: f32, values: Kept) {
+fn finish<I: Isa>(isa: I, out: &mut [f32], total: f32, values: Kept) {
     for out in out.iter_mut() {
         *out /= total;
     }
     if values.is_rotated() {
-        even_out(out);
+        even_out(isa, out);
     }
 }

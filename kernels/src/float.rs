@@ -2,9 +2,9 @@
 //! contracted to a fused multiply-add, so that each instruction set gives the same bits.
 
 use crate::cpu::{Cpu, Kernel};
+use crate::exponential::exp;
 use crate::half::{bf16_to_f32, f16_to_f32};
 use crate::isa::Isa;
-use crate::rounding::{round, round_float};
 
 const LANES: usize = 16;
 
@@ -35,26 +35,6 @@ pub(crate) fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
         lanes[i] += a * b;
     }
     sum(lanes)
-}
-
-/// e^x, within 2 units of the last place; 0 below -87.3, and largest at 88.7.
-#[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    let x = if x > 88.7 { 88.7 } else { x };
-    // x = n ln2 + r, |r| <= ln2 / 2; ln2 in two parts so that n * (first part) is exact.
-    let n = round_float(x * std::f32::consts::LOG2_E);
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    // Taylor to degree 7: the remainder is below 2^-27 on that interval.
-    let mut p = 1.0 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p * r + c;
-    }
-    // 2^n in two factors, so that the largest and smallest results stay in range.
-    let power = round(x * std::f32::consts::LOG2_E);
-    let half = power >> 1;
-    let scale = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    let value = p * scale(half) * scale(power.wrapping_sub(half));
-    if x < -87.3 { 0.0 } else { value }
 }
 
 /// The largest magnitude; infinite where a value is not finite.
@@ -294,19 +274,6 @@ pub fn gate(cpu: Cpu, activation: Activation, gate: &mut [f32], up: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exp_is_close_to_the_true_value_everywhere() {
-        let mut worst = 0f64;
-        for i in -87_000..88_000 {
-            let x = i as f32 / 1000.0;
-            let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
-            worst = worst.max(((got - want) / want).abs());
-        }
-        assert!(worst < 2e-7, "{worst}");
-        assert_eq!((exp(0.0), exp(-1e9), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
-        assert!(exp(1e9).is_finite() && exp(f32::NAN).is_nan());
-    }
 
     #[test]
     fn gelu_is_the_formula_with_tanh() {

@@ -28,15 +28,15 @@ impl Kernel for Transform<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        transform(self.x, self.block);
+    fn run<I: Isa>(self, isa: I) {
+        transform(isa, self.x, self.block);
     }
 }
 
 /// Sums and differences of neighbours first, then of pairs, and so on; the factor comes last. Each number is one sum of one
 /// order, whatever the instruction set.
 #[inline(always)]
-pub(crate) fn transform(x: &mut [f32], block: usize) {
+pub(crate) fn transform<I: Isa>(isa: I, x: &mut [f32], block: usize) {
     if block < 2 {
         return;
     }
@@ -47,7 +47,7 @@ pub(crate) fn transform(x: &mut [f32], block: usize) {
             if half < 16 && block >= 16 {
                 // Within a register, where loops of 1, 2, 4 and 8 would be slow.
                 for x in x.as_chunks_mut::<16>().0 {
-                    short(x);
+                    *x = isa.butterflies(x);
                 }
                 half = 16;
                 continue;
@@ -61,17 +61,5 @@ pub(crate) fn transform(x: &mut [f32], block: usize) {
             half *= 2;
         }
         x.iter_mut().for_each(|x| *x *= factor);
-    }
-}
-
-/// The sums and differences of 16 numbers.
-#[inline(always)]
-fn short(x: &mut [f32; 16]) {
-    for half in [1, 2, 4, 8] {
-        let old = *x;
-        for i in 0..16 {
-            let other = old[i ^ half];
-            x[i] = if i & half == 0 { old[i] + other } else { other - old[i] };
-        }
     }
 }

@@ -44,6 +44,7 @@ pub(crate) use wasm_relaxed::WasmRelaxed;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use wasm_simd128::WasmSimd128;
 
+use crate::exponential::exp;
 use crate::half::f16_to_f32;
 
 // No closures around vectors in here and in the kernels (`map`, `from_fn`): a closure is a function of its own, compiled
@@ -176,6 +177,55 @@ pub(crate) trait Isa: Copy + Send + Sync {
             *sum += x * factor;
         }
         sums
+    }
+
+    /// `e^(x - top)` of each number, by [`crate::exponential::exp`].
+    #[inline(always)]
+    fn exps(self, x: &mut [[f32; 16]], top: f32) {
+        for x in x.as_flattened_mut() {
+            *x = exp(*x - top);
+        }
+    }
+    /// The Hadamard transform of 16 numbers without its factor: sums and differences of neighbours, of pairs, of fours, of eights.
+    #[inline(always)]
+    fn butterflies(self, x: &[f32; 16]) -> [f32; 16] {
+        let mut x = *x;
+        for half in [1, 2, 4, 8] {
+            let old = x;
+            for i in 0..16 {
+                let other = old[i ^ half];
+                x[i] = if i & half == 0 { old[i] + other } else { other - old[i] };
+            }
+        }
+        x
+    }
+    /// `128 * high + low`, wrapping around.
+    #[inline(always)]
+    fn whole(self, high: Self::Sums, low: Self::Sums) -> [i32; 16] {
+        let (high, low) = (self.store(high), self.store(low));
+        let mut whole = [0; 16];
+        for i in 0..16 {
+            whole[i] = (high[i] << 7).wrapping_add(low[i]);
+        }
+        whole
+    }
+    /// `(sums - minus) * (scales * factor)`, each step rounded.
+    #[inline(always)]
+    fn scaled_sums(self, sums: [i32; 16], minus: i32, scales: &[f32; 16], factor: f32) -> [f32; 16] {
+        let mut out = [0f32; 16];
+        for i in 0..16 {
+            out[i] = sums[i].wrapping_sub(minus) as f32 * (scales[i] * factor);
+        }
+        out
+    }
+    /// `x * a + y * b`, each product rounded before the addition.
+    #[inline(always)]
+    fn mixed(self, x: &[f32; 16], a: f32, y: &[f32; 16], b: f32) -> [f32; 16] {
+        let mut out = [0f32; 16];
+        for i in 0..16 {
+            out[i] = x[i] * a + y[i] * b;
+        }
+        out
     }
 
     /// What the running sums of all planes count together: that of plane `p` counts `counts[p]` times, and is divided exactly.

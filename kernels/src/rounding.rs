@@ -2,7 +2,7 @@
 
 /// 1.5 * 2^23. Where a number below 2^22 in magnitude is added to it, the sum has no bits below one, so the addition rounds,
 /// and the low bits of the mantissa are the whole number in two's complement.
-const SHIFT: f32 = 12_582_912.0;
+pub(crate) const SHIFT: f32 = 12_582_912.0;
 
 /// `x` as a whole number, for |x| < 2^22.
 #[inline(always)]

@@ -73,7 +73,7 @@ impl Tile<'_> {
             for c in first..self.columns {
                 let (mine, theirs) = factors[c];
                 for i in 0..count {
-                    self.add(c, d + i, &sums[c - first][i], mine, theirs);
+                    self.add(isa, c, d + i, &sums[c - first][i], mine, theirs);
                 }
             }
             d += count;
@@ -189,7 +189,7 @@ impl Tile<'_> {
         for j in 0..C {
             let (mine, theirs) = factors[c + j];
             for i in 0..D {
-                self.add(c + j, d + i, &sums[i][j], mine, theirs);
+                self.add(isa, c + j, d + i, &sums[i][j], mine, theirs);
             }
         }
     }

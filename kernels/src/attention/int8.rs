@@ -12,6 +12,7 @@
 use super::cache::Part;
 use super::format::{CHUNK, GROUP, LANES};
 use super::softmax::{LEVELS, level, parts, quantise};
+use super::stored::{F32, Stored};
 use super::tile::{Factors, Query, Tile};
 use super::write::TINY;
 use crate::isa::{Block, Isa};
@@ -66,7 +67,7 @@ impl Tile<'_> {
     pub(super) fn int8_keys<I: Isa>(&mut self, isa: I, part: Part<'_>, groups: usize, first: usize) {
         let quads = self.dim.div_ceil(4);
         let keys: &[Block] = &part.keys.as_chunks().0[..groups * quads];
-        let scales: &[[[u8; 4]; LANES]] = part.key_scales.as_chunks::<4>().0.as_chunks::<LANES>().0;
+        let scales = F32::cut(part.key_scales);
         let mut g = 0;
         while g < groups {
             let wide = I::PANEL.0 >= 4 && groups - g >= 4;
@@ -100,9 +101,8 @@ impl Tile<'_> {
     ) {
         let mut steps: Steps = [(0.0, 0); super::COLUMNS];
         let mut scales = [[0f32; LANES]; CHUNK / LANES];
-        let bytes = part.value_scales.as_chunks::<4>().0;
-        for (scale, bytes) in scales.as_flattened_mut().iter_mut().zip(&bytes[..groups * LANES]) {
-            *scale = f32::from_le_bytes(*bytes);
+        for (scales, bytes) in scales.iter_mut().zip(&F32::cut(part.value_scales)[..groups]) {
+            *scales = F32::read(isa, bytes);
         }
         for c in first..self.columns {
             let [high, low] = &mut self.buffers.codes[c];
@@ -139,7 +139,7 @@ impl Tile<'_> {
         &mut self,
         isa: I,
         keys: &[Block],
-        scales: &[[[u8; 4]; LANES]],
+        scales: &[<F32 as Stored>::Bytes],
         g: usize,
         c: usize,
         ahead: Option<&[u8]>,
@@ -168,16 +168,16 @@ impl Tile<'_> {
                 }
             }
         }
+        let mut factors = [[0f32; LANES]; G];
+        for i in 0..G {
+            factors[i] = F32::read(isa, &scales[i]);
+        }
         for j in 0..C {
             let Query { step, sums: of_query } = self.queries.rounded[self.query[c + j]];
             let offset = of_query.iter().fold(0i32, |sum, n| sum.wrapping_add(*n)).wrapping_mul(I::OFFSET8);
             for i in 0..G {
-                let (high, low) = (isa.store(sums[i][j][0]), isa.store(sums[i][j][1]));
-                let scores = &mut self.buffers.scores[c + j][g + i];
-                for lane in 0..LANES {
-                    let n = (high[lane] << 7).wrapping_add(low[lane]).wrapping_sub(offset);
-                    scores[lane] = n as f32 * (f32::from_le_bytes(scales[i][lane]) * step);
-                }
+                let n = isa.whole(sums[i][j][0], sums[i][j][1]);
+                self.buffers.scores[c + j][g + i] = isa.scaled_sums(n, offset, &factors[i], step);
             }
         }
     }
@@ -225,13 +225,9 @@ impl Tile<'_> {
             let (step, offset) = steps[c + j];
             let (mine, theirs) = factors[c + j];
             for i in 0..D {
-                let (high, low) = (isa.store(sums[i][j][0]), isa.store(sums[i][j][1]));
-                let mut values = [0f32; LANES];
-                for lane in 0..LANES {
-                    let n = (high[lane] << 7).wrapping_add(low[lane]).wrapping_sub(offset);
-                    values[lane] = n as f32 * step;
-                }
-                self.add(c + j, d + i, &values, mine, theirs);
+                let n = isa.whole(sums[i][j][0], sums[i][j][1]);
+                let values = isa.scaled_sums(n, offset, &[1.0; LANES], step);
+                self.add(isa, c + j, d + i, &values, mine, theirs);
             }
         }
     }

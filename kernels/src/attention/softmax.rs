@@ -4,7 +4,7 @@
 
 use super::format::{CHUNK, LANES};
 use super::write::TINY;
-use crate::float::exp;
+use crate::exponential::exp;
 use crate::isa::Isa;
 use crate::rounding::round;
 
@@ -56,11 +56,9 @@ pub(super) fn weigh<I: Isa>(isa: I, scores: &mut [[f32; LANES]]) -> Sum {
         }
     }
     let top = largest(tops);
+    isa.exps(scores, top);
     let mut totals = [0f32; LANES];
-    for scores in scores.iter_mut() {
-        for i in 0..LANES {
-            scores[i] = exp(scores[i] - top);
-        }
+    for scores in scores.iter() {
         // The product with 1 changes nothing: this is an addition of whole registers, whatever the compiler would choose.
         totals = isa.add_scaled(totals, scores, 1.0);
     }

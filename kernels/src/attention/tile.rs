@@ -79,7 +79,7 @@ impl Buffers {
     }
 }
 
-/// At most 16 queries, their positions ascending.
+/// Some queries, at most [`COLUMNS`], their positions ascending.
 pub(super) struct Tile<'a> {
     pub(super) dim: usize,
     pub(super) columns: usize,
@@ -127,14 +127,18 @@ impl<'a> Tile<'a> {
 
     /// `out = out * mine + values * theirs` for elements `16 * d..` of a column.
     #[inline(always)]
-    pub(super) fn add(&mut self, c: usize, d: usize, values: &[f32; LANES], mine: f32, theirs: f32) {
+    pub(super) fn add<I: Isa>(
+        &mut self,
+        isa: I,
+        c: usize,
+        d: usize,
+        values: &[f32; LANES],
+        mine: f32,
+        theirs: f32,
+    ) {
         let out = &mut self.out(c)[d * LANES..];
         match out.first_chunk_mut::<LANES>() {
-            Some(out) => {
-                for i in 0..LANES {
-                    out[i] = out[i] * mine + values[i] * theirs;
-                }
-            }
+            Some(out) => *out = isa.mixed(out, mine, values, theirs),
             None => {
                 for (out, value) in out.iter_mut().zip(values) {
                     *out = *out * mine + value * theirs;

@@ -5,7 +5,7 @@ use super::packed::{Packed, Q3, Q4, Q8};
 use crate::float::magnitude;
 use crate::hadamard::{hadamard_block, transform};
 use crate::half::{f16_to_f32, f32_to_f16};
-use crate::isa::Block;
+use crate::isa::{Block, Isa, Scalar};
 use crate::rounding::{round, round_float};
 
 /// A key or value that the cache cannot hold.
@@ -176,7 +176,7 @@ impl Kept {
     pub fn round_trip(self, first: bool, row: &mut [f32]) -> Result<(), Unstorable> {
         assert!(row.len() <= super::MAX_HEAD_DIM && row.len().is_multiple_of(2), "a head of {}", row.len());
         if self.is_rotated() {
-            even_out(row);
+            even_out(Scalar, row);
         }
         self.check(row)?;
         match self {
@@ -193,7 +193,7 @@ impl Kept {
             Kept::Q4 | Kept::Q3 => there_and_back::<Q8>(row),
         }
         if self.is_rotated() {
-            even_out(row);
+            even_out(Scalar, row);
         }
         Ok(())
     }
@@ -221,8 +221,8 @@ impl Kept {
 /// own inverse and keeps every product of two vectors, so attention over rotated keys and values, with queries rotated and
 /// outputs rotated back, is the same attention; but no element stands out any more.
 #[inline(always)]
-pub(super) fn even_out(head: &mut [f32]) {
-    transform(head, hadamard_block(head.len(), head.len()));
+pub(super) fn even_out<I: Isa>(isa: I, head: &mut [f32]) {
+    transform(isa, head, hadamard_block(head.len(), head.len()));
 }
 
 /// Below it a row counts as zeros: its reciprocal times 127 must stay finite.

@@ -5,6 +5,8 @@ use std::arch::x86_64::*;
 
 use super::{Block, Isa, Strided, divisor_of};
 use crate::cpu::Kernel;
+use crate::exponential::{EXP_LEAST, EXP_MOST, EXP_TAYLOR, LN2_HIGH, LN2_LOW};
+use crate::rounding::SHIFT;
 
 /// Proof that the CPU has AVX-512 F, BW, VNNI and VBMI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +198,63 @@ impl Isa for Avx512 {
         sums
     }
 
+    /// Four vectors together: the steps of one wait for each other.
+    #[inline(always)]
+    fn exps(self, x: &mut [[f32; 16]], top: f32) {
+        let (fours, ones) = x.as_chunks_mut::<4>();
+        for four in fours {
+            self.exps_of(four, top);
+        }
+        for one in ones {
+            self.exps_of(std::array::from_mut(one), top);
+        }
+    }
+    #[inline(always)]
+    fn butterflies(self, x: &[f32; 16]) -> [f32; 16] {
+        let mut out = [0f32; 16];
+        // SAFETY: AVX-512F by `self`; both arrays are the 64 bytes of a register.
+        unsafe {
+            let mut x = _mm512_loadu_ps(x.as_ptr());
+            let other = _mm512_permute_ps::<0b10_11_00_01>(x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0xaaaa, other, x);
+            let other = _mm512_permute_ps::<0b01_00_11_10>(x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0xcccc, other, x);
+            let other = _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0xf0f0, other, x);
+            let other = _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x);
+            x = _mm512_mask_sub_ps(_mm512_add_ps(x, other), 0xff00, other, x);
+            _mm512_storeu_ps(out.as_mut_ptr(), x);
+        }
+        out
+    }
+    #[inline(always)]
+    fn whole(self, high: __m512i, low: __m512i) -> [i32; 16] {
+        // SAFETY: AVX-512F by `self`.
+        self.store(unsafe { _mm512_add_epi32(_mm512_slli_epi32::<7>(high), low) })
+    }
+    #[inline(always)]
+    fn scaled_sums(self, sums: [i32; 16], minus: i32, scales: &[f32; 16], factor: f32) -> [f32; 16] {
+        let mut out = [0f32; 16];
+        // SAFETY: AVX-512F by `self`; all arrays are the 64 bytes of a register.
+        unsafe {
+            let sums = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), _mm512_set1_epi32(minus));
+            let scales = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr()), _mm512_set1_ps(factor));
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales));
+        }
+        out
+    }
+    #[inline(always)]
+    fn mixed(self, x: &[f32; 16], a: f32, y: &[f32; 16], b: f32) -> [f32; 16] {
+        let mut out = [0f32; 16];
+        // SAFETY: AVX-512F by `self`; all arrays are the 64 bytes of a register.
+        unsafe {
+            let x = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), _mm512_set1_ps(a));
+            let y = _mm512_mul_ps(_mm512_loadu_ps(y.as_ptr()), _mm512_set1_ps(b));
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(x, y));
+        }
+        out
+    }
+
     #[inline(always)]
     fn fold(self, parts: [__m512i; 5], counts: &[i32]) -> [i32; 16] {
         let mut total = self.sums();
@@ -353,6 +412,44 @@ impl Isa for Avx512 {
 }
 
 impl Avx512 {
+    /// `e^(x - top)`, every step as in [`crate::exponential::exp`].
+    #[inline(always)]
+    fn exps_of<const N: usize>(self, x: &mut [[f32; 16]; N], top: f32) {
+        // SAFETY: AVX-512F by `self`; every load and store is of the 64 bytes of a row.
+        unsafe {
+            let set = |value: f32| _mm512_set1_ps(value);
+            let (top, shift, log2_e) = (set(top), set(SHIFT), set(std::f32::consts::LOG2_E));
+            let (mut r, mut whole, mut low) = ([top; N], [_mm512_setzero_si512(); N], [0u16; N]);
+            for i in 0..N {
+                let x = _mm512_sub_ps(_mm512_loadu_ps(x[i].as_ptr()), top);
+                // Of a NaN the second operand is kept, which is the NaN.
+                let x = _mm512_min_ps(set(EXP_MOST), x);
+                low[i] = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, set(EXP_LEAST));
+                let shifted = _mm512_add_ps(_mm512_mul_ps(x, log2_e), shift);
+                whole[i] = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(shift));
+                let n = _mm512_sub_ps(shifted, shift);
+                let first = _mm512_sub_ps(x, _mm512_mul_ps(n, set(LN2_HIGH)));
+                r[i] = _mm512_sub_ps(first, _mm512_mul_ps(n, set(LN2_LOW)));
+            }
+            let mut p = [set(EXP_TAYLOR[0]); N];
+            for coefficient in &EXP_TAYLOR[1..] {
+                for i in 0..N {
+                    p[i] = _mm512_add_ps(_mm512_mul_ps(p[i], r[i]), set(*coefficient));
+                }
+            }
+            let bias = _mm512_set1_epi32(127);
+            for i in 0..N {
+                let half = _mm512_srai_epi32::<1>(whole[i]);
+                let rest = _mm512_sub_epi32(whole[i], half);
+                let half = _mm512_slli_epi32::<23>(_mm512_add_epi32(half, bias));
+                let rest = _mm512_slli_epi32::<23>(_mm512_add_epi32(rest, bias));
+                let value = _mm512_mul_ps(p[i], _mm512_castsi512_ps(half));
+                let value = _mm512_maskz_mul_ps(!low[i], value, _mm512_castsi512_ps(rest));
+                _mm512_storeu_ps(x[i].as_mut_ptr(), value);
+            }
+        }
+    }
+
     /// The byte of `table` that the low six bits of each byte name.
     #[inline(always)]
     fn look_up(self, table: &Block, at: __m512i) -> __m512i {
