@@ -16,7 +16,6 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn look() -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let meminfo = read("/proc/meminfo");
         let bytes = |key| field(&meminfo, key)?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024);
         let huge = read("/sys/kernel/mm/transparent_hugepage/enabled");
@@ -90,6 +89,11 @@ fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 30))
 }
 
+/// What the system tells in a file, or nothing.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
 /// The value of the first `key : value` line.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
@@ -115,7 +119,7 @@ fn instructions() -> Vec<&'static str> {
         see("avx512bw", std::arch::is_x86_feature_detected!("avx512bw"));
         see("avx512vbmi", std::arch::is_x86_feature_detected!("avx512vbmi"));
         see("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni"));
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
         let told =
             |name| field(&cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == name));
         see("amx-tile", told("amx_tile"));

@@ -20,7 +20,7 @@ fn main() {
     let formats = args.get(4).unwrap_or(&all);
     let what = args.get(5).map_or("both", String::as_str);
     let cpu = match args.get(6) {
-        Some(name) => Cpu::available().into_iter().find(|cpu| cpu.name() == name).expect("a set of this CPU"),
+        Some(name) => Cpu::by_name(name).expect("a set of this CPU"),
         None => Cpu::best(),
     };
     let pool = Pool::new(threads);

@@ -61,10 +61,9 @@ struct Row {
 
 impl Digits {
     /// Bytes of the tiles and what belongs to rows, for so many of them; and the bytes of a tile.
-    fn shape(&mut self, cpu: Cpu, rows: usize, depth: usize) -> (&mut [u8], Disjoint<'_, Row>, usize) {
+    fn shape(&mut self, tiled: bool, rows: usize, depth: usize) -> (&mut [u8], Disjoint<'_, Row>, usize) {
         assert!(depth <= MAX_DEPTH, "{depth} steps of depth: expected at most {MAX_DEPTH}");
-        self.tiled = is_tiled(cpu, rows);
-        (self.rows, self.depth) = (rows, depth);
+        (self.tiled, self.rows, self.depth) = (tiled, rows, depth);
         // Old bytes need no clearing: quads are written whole, and rows that fill up the last tile go nowhere.
         let len = self.quads() * STEP;
         let bytes = rows.div_ceil(ROWS) * len;
@@ -87,7 +86,7 @@ impl Digits {
         assert!(depth > 0 && x.len().is_multiple_of(depth), "{} values are no rows of {depth}", x.len());
         let rows = x.len() / depth;
         let tiled = is_tiled(cpu, rows);
-        let (tiles, meta, len) = self.shape(cpu, rows, depth);
+        let (tiles, meta, len) = self.shape(tiled, rows, depth);
         pool.for_chunks(tiles, len, |tile, out| {
             // SAFETY: a tile has its own six rows and belongs to one thread.
             let meta = unsafe { meta.slice(tile * ROWS..(tile + 1) * ROWS) };
@@ -105,7 +104,7 @@ impl Digits {
     pub fn set_columns(&mut self, cpu: Cpu, pool: &Pool, x: &[f32], cols: usize, factors: &[f32]) {
         assert!(cols > 0 && x.len() == cols * factors.len(), "{} values are no rows of {cols}", x.len());
         let tiled = is_tiled(cpu, cols);
-        let (tiles, meta, len) = self.shape(cpu, cols, factors.len());
+        let (tiles, meta, len) = self.shape(tiled, cols, factors.len());
         pool.for_chunks(tiles, STRIP * len, |strip, out| {
             let first = strip * STRIP * ROWS;
             let tiles = out.len() / len;
@@ -341,6 +340,18 @@ pub(crate) fn tile_sums<I: Isa>(
     sums
 }
 
+/// The sums of a row's digits, out of registers.
+#[inline(always)]
+pub(crate) fn stored<I: Isa>(isa: I, sums: [[I::Sums; 2]; 2]) -> [[[i32; 16]; 2]; 2] {
+    let mut stored = [[[0; 16]; 2]; 2];
+    for digit in 0..2 {
+        for half in 0..2 {
+            stored[digit][half] = isa.store(sums[digit][half]);
+        }
+    }
+    stored
+}
+
 /// Tiles below each other that make a piece of work.
 const TILES: usize = 16;
 
@@ -366,13 +377,7 @@ impl Kernel for Piece<'_, '_> {
             let (steps, _) = a.tiles[tile * quads * STEP..][..quads * STEP].as_chunks::<STEP>();
             let sums = tile_sums(isa, panel, steps);
             for m in 0..ROWS.min(a.rows - tile * ROWS) {
-                let mut stored = [[[0; 16]; 2]; 2];
-                for digit in 0..2 {
-                    for half in 0..2 {
-                        stored[digit][half] = isa.store(sums[m][digit][half]);
-                    }
-                }
-                self.write(tile * ROWS + m, stored, I::OFFSET8);
+                self.write(tile * ROWS + m, stored(isa, sums[m]), I::OFFSET8);
             }
         }
     }

@@ -162,4 +162,39 @@ impl Task<'_> {
         // SAFETY: outputs of different row groups do not overlap, and the caller alone has this group.
         unsafe { self.out.slice(at..at + rows) }
     }
+
+    /// Writes those outputs where rows have one sum: without the activations' own, scaled.
+    ///
+    /// # Safety
+    /// As for [`Task::outputs`].
+    #[inline(always)]
+    unsafe fn write(&self, g: usize, t: usize, sums: &[i32; ROWS], scales: &[f32; ROWS]) {
+        let (step, sum) = (self.x.step(t), self.x.sum(t));
+        // SAFETY: what the caller promises; the slice ends here.
+        let out = unsafe { self.outputs(g, t) };
+        // Of a known length in the common case.
+        if let Ok(out) = <&mut [f32; ROWS]>::try_from(&mut *out) {
+            for row in 0..ROWS {
+                out[row] = ((sums[row] - sum) as f32 * scales[row]) * step;
+            }
+        } else {
+            for (row, out) in out.iter_mut().enumerate() {
+                *out = ((sums[row] - sum) as f32 * scales[row]) * step;
+            }
+        }
+    }
+
+    /// Writes those outputs where sums were scaled and added up by segments.
+    ///
+    /// # Safety
+    /// As for [`Task::outputs`].
+    #[inline(always)]
+    unsafe fn write_totals(&self, g: usize, t: usize, totals: &[f32; ROWS]) {
+        let step = self.x.last_step(t);
+        // SAFETY: what the caller promises; the slice ends here.
+        let out = unsafe { self.outputs(g, t) };
+        for (out, total) in out.iter_mut().zip(totals) {
+            *out = total * step;
+        }
+    }
 }

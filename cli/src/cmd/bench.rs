@@ -37,8 +37,8 @@ A terminal gets a table of 80 columns: the speed, how far it moved, and how much
 pipe gets all columns in Markdown, as -o md does.
 
 Ceilings: the memory's reading speed over the bytes that a token needs; the int8 products of the instruction set, those of \
-tiles where it has them and the test has 16 rows; the ternary kernels over data in cache. A text is held against the lower of memory and kernels, a prompt against \
-the int8 products, counted on the ternary products alone.
+tiles where it has them and the test has 16 rows; the ternary kernels over data in cache. A text is held against the lower \
+of memory and kernels, a prompt against the int8 products, counted on the ternary products alone.
 
 Examples:
   tern bench model.gguf

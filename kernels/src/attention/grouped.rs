@@ -2,7 +2,8 @@
 //!
 //! Queries are rounded to 8 bits against keys of 4 and 3 (the keys' own error is some ten times theirs), to 14 against keys of
 //! 8; weights times scales to 14, as over int8. What is packed is unpacked into the first cache once for all queries of a tile, or,
-//! where there are only as many as are summed together, on its way into their products. The key and the value of a text's first token, which many heads look at most, are floats of 8 bits.
+//! where there are only as many as are summed together, on its way into their products. The key and the value of a text's first
+//! token, which many heads look at most, are floats of 8 bits.
 //!
 //! ```text
 //! |sum over a group of a key|        <= 128 * 8191 * 255 <= 2.7e8, or 128 * 127 * 15

@@ -18,7 +18,7 @@
 use super::OutputHead;
 use super::input::HeadInput;
 use crate::cpu::{Cpu, Kernel, TileKernel};
-use crate::digits::{COLS as ROWS, ROWS as STATES, STEP, tile_sums};
+use crate::digits::{COLS as ROWS, ROWS as STATES, STEP, stored, tile_sums};
 use crate::isa::Isa;
 use crate::pool::{Disjoint, Pool, Shares};
 use crate::tiles::{self, Rows, SIDE, Sums, TILES, Tiles};
@@ -206,13 +206,7 @@ impl Kernel for Panel<'_> {
             let (steps, _) = steps.as_chunks::<STEP>();
             let sums = tile_sums(isa, panel, steps);
             for m in 0..STATES.min(self.x.rows() - tile * STATES) {
-                let mut stored = [[[0; 16]; 2]; 2];
-                for digit in 0..2 {
-                    for half in 0..2 {
-                        stored[digit][half] = isa.store(sums[m][digit][half]);
-                    }
-                }
-                self.write(tile * STATES + m, &scales, stored, I::OFFSET8);
+                self.write(tile * STATES + m, &scales, stored(isa, sums[m]), I::OFFSET8);
             }
         }
     }

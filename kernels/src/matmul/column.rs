@@ -225,12 +225,7 @@ impl<L: Layout> Column<'_, L> {
 
     #[inline(always)]
     fn finish<I: Isa>(&self, isa: I, g: usize, sums: [i32; ROWS]) {
-        let (step, sum) = (self.task.x.step(0), self.task.x.sum(0));
-        let scales = self.task.w.lanes().at(isa, g);
-        // SAFETY: `g` is one of the groups that were given to this thread, and the slice ends here.
-        let out = unsafe { self.task.outputs(g, 0) };
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = ((sums[row] - sum) as f32 * scales[row]) * step;
-        }
+        // SAFETY: `g` is one of the groups that were given to this thread.
+        unsafe { self.task.write(g, 0, &sums, &self.task.w.lanes().at(isa, g)) };
     }
 }

@@ -90,12 +90,8 @@ impl<L: Layout> Few<'_, L> {
             let scales = self.task.w.lanes().at(isa, g + i);
             for t in 0..tokens {
                 let total = isa.fold(sums[i][t], &L::masked::<I>()[..L::PLANES]);
-                let (step, sum) = (self.task.x.step(t), self.task.x.sum(t));
-                // SAFETY: `g + i` is one of the groups that were given to this thread, and the slice ends here.
-                let out = unsafe { self.task.outputs(g + i, t) };
-                for (row, out) in out.iter_mut().enumerate() {
-                    *out = ((total[row] - sum) as f32 * scales[row]) * step;
-                }
+                // SAFETY: `g + i` is one of the groups that were given to this thread.
+                unsafe { self.task.write(g + i, t, &total, &scales) };
             }
         }
         G

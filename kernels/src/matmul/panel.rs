@@ -79,9 +79,9 @@ impl<L: Layout> Panel<'_, L> {
             for sums in &mut room.sums[..count] {
                 *sums = [isa.sums(); G];
             }
-            let mut scales = [0.0; ROWS * UNIT];
-            for (i, scales) in scales.as_chunks_mut().0[..G].iter_mut().enumerate() {
-                *scales = self.task.w.lanes().at(isa, g + i);
+            let mut scales = [[0.0; ROWS]; G];
+            for i in 0..G {
+                scales[i] = self.task.w.lanes().at(isa, g + i);
             }
             self.whole(isa, g, first, count, &scales, room);
             first += count;
@@ -96,7 +96,7 @@ impl<L: Layout> Panel<'_, L> {
         g: usize,
         first: usize,
         count: usize,
-        scales: &[f32; ROWS * UNIT],
+        scales: &[[f32; ROWS]; G],
         room: &mut Room<I, G>,
     ) {
         let quads = self.task.w.cols().div_ceil(4 * L::PLANES) * L::PLANES;
@@ -108,20 +108,9 @@ impl<L: Layout> Panel<'_, L> {
             start = end;
         }
         for t in 0..count {
-            let (step, sum) = (self.task.x.step(first + t), self.task.x.sum(first + t));
             for i in 0..G {
-                let sums = isa.store(room.sums[t][i]);
-                // SAFETY: `g + i` is one of the groups that were given to this thread, and the slice ends here.
-                let out = unsafe { self.task.outputs(g + i, first + t) };
-                if let Ok(out) = <&mut [f32; ROWS]>::try_from(&mut *out) {
-                    for row in 0..ROWS {
-                        out[row] = ((sums[row] - sum) as f32 * scales[i * ROWS + row]) * step;
-                    }
-                } else {
-                    for (row, out) in out.iter_mut().enumerate() {
-                        *out = ((sums[row] - sum) as f32 * scales[i * ROWS + row]) * step;
-                    }
-                }
+                // SAFETY: `g + i` is one of the groups that were given to this thread.
+                unsafe { self.task.write(g + i, first + t, &isa.store(room.sums[t][i]), &scales[i]) };
             }
         }
     }

@@ -147,13 +147,9 @@ impl<L: Layout> Tiled<'_, L> {
         for at in 0..if several { block.len() } else { 0 } {
             let Rows { first, again } = Rows::of(block.start + at, self.task.x.rows());
             for row in again..tiles.height() {
-                let step = self.task.x.last_step(first + row);
                 for (i, g) in pair.clone().enumerate() {
-                    // SAFETY: `g` is one of the groups that were given to this thread, and the slice ends here.
-                    let out = unsafe { self.task.outputs(g, first + row) };
-                    for (out, total) in out.iter_mut().zip(room.totals[at][i][row]) {
-                        *out = total * step;
-                    }
+                    // SAFETY: `g` is one of the groups that were given to this thread.
+                    unsafe { self.task.write_totals(g, first + row, &room.totals[at][i][row]) };
                 }
             }
         }
@@ -247,18 +243,8 @@ impl<L: Layout> Tiled<'_, L> {
                         *totals = isa.add_sums(*totals, sums, minus, scales, x.factor(token, piece.inputs));
                         continue;
                     }
-                    let (step, minus) = (x.step(token), x.sum(token));
-                    // SAFETY: `g` is one of the groups that were given to this thread, and the slice ends here.
-                    let out = unsafe { self.task.outputs(g, token) };
-                    if let Ok(out) = <&mut [f32; ROWS]>::try_from(&mut *out) {
-                        for i in 0..ROWS {
-                            out[i] = ((sums[i] - minus) as f32 * scales[i]) * step;
-                        }
-                    } else {
-                        for (i, out) in out.iter_mut().enumerate() {
-                            *out = ((sums[i] - minus) as f32 * scales[i]) * step;
-                        }
-                    }
+                    // SAFETY: `g` is one of the groups that were given to this thread.
+                    unsafe { self.task.write(g, token, &sums, scales) };
                 }
             }
         }

@@ -113,14 +113,10 @@ impl<L: Layout> Segmented<'_, L> {
                 }
             }
         }
-        let step = task.x.last_step(0);
         for n in 0..N {
             for w in 0..W {
-                // SAFETY: this is one of the groups that were given to this thread, and the slice ends here.
-                let out = unsafe { task.outputs(g + n * W + w, 0) };
-                for (out, total) in out.iter_mut().zip(totals[n][w]) {
-                    *out = total * step;
-                }
+                // SAFETY: this is one of the groups that were given to this thread.
+                unsafe { task.write_totals(g + n * W + w, 0, &totals[n][w]) };
             }
         }
         G

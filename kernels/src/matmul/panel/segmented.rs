@@ -108,13 +108,9 @@ impl<L: Layout> Segmented<'_, L> {
                 }
             }
             for t in 0..count {
-                let step = self.task.x.last_step(first + t);
                 for i in 0..G {
-                    // SAFETY: `g + i` is one of the groups that were given to this thread, and the slice ends here.
-                    let out = unsafe { self.task.outputs(g + i, first + t) };
-                    for (out, total) in out.iter_mut().zip(room.totals[t][i]) {
-                        *out = total * step;
-                    }
+                    // SAFETY: `g + i` is one of the groups that were given to this thread.
+                    unsafe { self.task.write_totals(g + i, first + t, &room.totals[t][i]) };
                 }
             }
             first += count;
