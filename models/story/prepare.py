@@ -2,6 +2,7 @@
 
 stories.jsonl    TinyStories, deduplicated, without those held out
 held-out.jsonl   every thirtieth story by the hash of its beginning: never trained on
+as-they-lie.jsonl the same stories, with their lines as their authors broke them
 chat.jsonl       requests for stories answered with training stories, and small talk written for this model
 *.jsonl.zst      the other sources, as they are
 """
@@ -86,14 +87,17 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     stories = (DATA / "tinystories/tinystories-train.txt").read_text().split("<|endoftext|>")
     stories += [record["text"] for record in lines("more-stories/tinystories-more.jsonl.zst")]
-    seen, train, held_out = set(), [], []
-    for story in map(join, stories):
+    seen, train, held_out, as_they_lie = set(), [], [], []
+    for text in stories:
+        story = join(text)
         start = re.sub(r"\W+", " ", story[:160].lower())
         if len(story) < 100 or start in seen:
             continue
         seen.add(start)
         digest = int.from_bytes(hashlib.sha1(start.encode()).digest()[:8], "big")
         (held_out if digest % 30 == 0 else train).append(story)
+        if digest % 30 == 0:
+            as_they_lie.append(text.strip())
 
     rng = random.Random(1)
     chats = []
@@ -125,6 +129,7 @@ def main():
 
     write("stories.jsonl", [{"text": story} for story in train])
     write("held-out.jsonl", [{"text": story} for story in held_out])
+    write("as-they-lie.jsonl", [{"text": story} for story in as_they_lie])
     write("chat.jsonl", [{"messages": [{"role": r, "content": c} for r, c in chat]} for chat in chats])
     print(f"{len(train)} stories ({sum(map(len, train))} characters), {len(held_out)} held out, {len(chats)} chats")
 
