@@ -2,10 +2,10 @@
 //! 128 values, or floats as they are, for families that were trained with float activations. BitNet a4.8 and v2 round to four
 //! bits, leave out the smaller half, and transform rows before: `quantisers.rs`.
 
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::Cpu;
 use crate::float::rms;
 use crate::hadamard::transform;
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::pool::{Disjoint, Pool};
 use crate::scales::MAX_COLS;
 use crate::segments::Segments;

@@ -36,8 +36,8 @@ use self::rotation::rotate;
 use self::softmax::Sum;
 use self::tile::{Buffers, Queries, Query, Tile};
 use self::write::{Writer, even_out};
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::Isa;
+use crate::cpu::Cpu;
+use crate::isa::{Isa, Kernel};
 use crate::pool::{Disjoint, Pool};
 
 /// Widest head that attention takes.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::activations::Activations;
 use crate::buffer::Buffer;
-use crate::cpu::{Cpu, Kernel, TileKernel};
-use crate::isa::{Block, Isa};
+use crate::cpu::{Cpu, TileKernel};
+use crate::isa::{Block, Isa, Kernel};
 use crate::matmul::LEAST_TILED;
 use crate::packing::{Packing, ROWS};
 use crate::pool::Pool;

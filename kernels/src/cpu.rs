@@ -1,15 +1,7 @@
 //! The instruction sets of this machine: the one list of them, and the one `match` that enters a kernel.
 
-use crate::isa::{self, Isa};
+use crate::isa::{self, Isa, Kernel};
 use crate::tiles::Tiles;
-
-/// A piece of work written once for every instruction set.
-pub(crate) trait Kernel {
-    /// What it returns.
-    type Output;
-    /// The work; `#[inline(always)]`, so that it is compiled inside the frame of `I`.
-    fn run<I: Isa>(self, isa: I) -> Self::Output;
-}
 
 /// A piece of work for an instruction set that has tiles.
 pub(crate) trait TileKernel {
@@ -204,7 +196,7 @@ impl Cpu {
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            Set::Scalar(isa) => kernel.run(isa),
+            Set::Scalar(isa) => isa.frame(kernel),
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(isa) => isa.frame(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -226,9 +218,9 @@ impl Cpu {
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Set::WasmRelaxed(isa) => isa.frame(kernel),
             #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
-            Set::Software(isa, _) => Cpu(Set::Scalar(isa)).run(kernel),
+            Set::Software(isa, _) => isa.frame(kernel),
             #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-            Set::ScalarAmx(isa, _) => Cpu(Set::Scalar(isa)).run(kernel),
+            Set::ScalarAmx(isa, _) => isa.frame(kernel),
         }
     }
 

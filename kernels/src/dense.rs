@@ -6,8 +6,8 @@
 
 use std::cell::Cell;
 
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::{Isa, Strided};
+use crate::cpu::Cpu;
+use crate::isa::{Isa, Kernel, Strided};
 use crate::pool::{Disjoint, Pool};
 
 /// A matrix of floats where it lies: element `(i, j)` is `data[i * row_stride + j * col_stride]`. Every element lies inside of

@@ -18,8 +18,8 @@
 //! ```
 
 use crate::activations::Activations;
-use crate::cpu::{Cpu, Kernel, TileKernel};
-use crate::isa::{Block, Isa};
+use crate::cpu::{Cpu, TileKernel};
+use crate::isa::{Block, Isa, Kernel};
 use crate::pool::{Disjoint, Pool};
 use crate::rounding::round;
 use crate::tiles::{self, SIDE, Sums, Tiles};

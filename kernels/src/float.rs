@@ -1,10 +1,10 @@
 //! The float arithmetic around the products. Every reduction runs over 16 lanes in one fixed order and nothing is
 //! contracted to a fused multiply-add, so that each instruction set gives the same bits.
 
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::Cpu;
 use crate::exponential::exp;
 use crate::half::{bf16_to_f32, f16_to_f32};
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 
 const LANES: usize = 16;
 

@@ -3,8 +3,8 @@
 //!
 //! It spreads what stands out over its block, so that four bits are enough for what had outliers (BitNet v2).
 
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::Isa;
+use crate::cpu::Cpu;
+use crate::isa::{Isa, Kernel};
 use crate::pool::Pool;
 
 /// The largest power of two that divides `width` and is at most `most`: the length of a row's blocks.

@@ -20,9 +20,9 @@ use std::sync::Mutex;
 
 use crate::buffer::Buffer;
 use crate::bytes::Bytes;
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::Cpu;
 use crate::float::magnitude;
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::packing::ROWS;
 use crate::pool::{Disjoint, Pool, Shares};
 use crate::rounding::round;

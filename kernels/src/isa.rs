@@ -71,6 +71,14 @@ impl Strided<'_> {
     }
 }
 
+/// A piece of work written once for every instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+    /// The work; `#[inline(always)]`, so that it is compiled inside the frame of `I`.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
 /// The instructions of one set. Implementors are proofs: they exist only if the CPU has the instructions.
 pub(crate) trait Isa: Copy + Send + Sync {
     /// Printed everywhere: logs, tables, `--cpu`.
@@ -94,6 +102,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     type Sums: Copy;
     /// 16 running sums, good for `DOTS` steps.
     type Part: Copy;
+
+    /// Runs a kernel in a function of its own that is compiled for these instructions, and not inlined: kernels that enter others'
+    /// frames keep functions small, since compilers take many times as long over one that has all of it.
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output;
 
     /// A block from memory.
     fn load(self, block: &Block) -> Self::Bytes;
@@ -472,7 +484,7 @@ use extend;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Cpu, Kernel};
+    use crate::cpu::Cpu;
 
     struct Dot8<'a>(&'a Block, [i8; 4]);
 

@@ -19,8 +19,8 @@ mod t5;
 pub(crate) use i2::I2;
 pub(crate) use t5::T5;
 
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::{Block, Isa};
+use crate::cpu::Cpu;
+use crate::isa::{Block, Isa, Kernel};
 
 /// Rows of a group.
 pub(crate) const ROWS: usize = 16;

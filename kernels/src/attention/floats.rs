@@ -1,9 +1,10 @@
 //! Attention over an f32 or f16 cache: every sum runs in one order, over the elements of a head for a score and over the
 //! positions of a chunk for a value, 16 of them side by side.
 
+use super::COLUMNS;
 use super::cache::Part;
 use super::format::LANES;
-use super::products::{key_products, value_products};
+use super::products::{Sums, WIDE, key_products, value_products};
 use super::stored::Stored;
 use super::tile::{Buffers, Factors, Floats, QUERIES, Tile};
 use crate::isa::Isa;
@@ -65,11 +66,13 @@ impl Tile<'_> {
         let wide = self.dim.div_ceil(LANES);
         let values = &S::cut(part.values)[..groups * LANES * wide];
         let mut d = 0;
+        let mut sums: Sums = [[[0.0; LANES]; WIDE]; COLUMNS];
+        let sums = &mut sums[..self.columns - first];
         while many && d < wide {
             let Buffers { scores, floats, .. } = &mut *self.buffers;
             let floats = floats.get_or_insert_with(Floats::boxed);
-            let (sums, count) =
-                value_products::<I, S>(isa, values, wide, d, &scores[first..self.columns], floats);
+            let scores = &scores[first..self.columns];
+            let count = value_products::<I, S>(isa, values, wide, d, scores, sums, floats);
             for c in first..self.columns {
                 let (mine, theirs) = factors[c];
                 for i in 0..count {

@@ -185,7 +185,8 @@ impl Running for Small {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Cpu, Kernel};
+    use crate::cpu::Cpu;
+    use crate::isa::Kernel;
 
     fn codes<P: Packed>() -> Vec<Block> {
         let levels = 2 * P::LEVELS as usize;

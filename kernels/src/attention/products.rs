@@ -11,7 +11,7 @@ use crate::isa::{Isa, Strided};
 
 /// Vectors of 16 side by side: each is loaded for two queries, and each number of a query is broadcast for eight of them. Four by four
 /// takes fewer loads and more time, 1.15 times on Zen 4.
-const WIDE: usize = 8;
+pub(super) const WIDE: usize = 8;
 
 /// For each query `WIDE` vectors of sums.
 pub(super) type Sums = [[[f32; LANES]; WIDE]; COLUMNS];
@@ -72,7 +72,7 @@ fn keys_of<I: Isa, S: Stored, const G: usize>(
     }
 }
 
-/// The weighted values of 64 elements (or 16, see the number that is returned) from `16 * d` on; `scores` are the weights.
+/// The weighted values of some elements from `16 * d` on, as many times 16 as is returned; `scores` are the weights.
 #[inline(always)]
 pub(super) fn value_products<I: Isa, S: Stored>(
     isa: I,
@@ -80,22 +80,22 @@ pub(super) fn value_products<I: Isa, S: Stored>(
     wide: usize,
     d: usize,
     scores: &[Lanes],
+    sums: &mut [[[f32; LANES]; WIDE]],
     floats: &mut Floats,
-) -> (Sums, usize) {
-    let mut sums = [[[0f32; LANES]; WIDE]; COLUMNS];
+) -> usize {
     let count = match wide - d {
         WIDE.. => WIDE,
         4.. => 4,
         _ => 1,
     };
     if count == WIDE {
-        values_of::<I, S, WIDE>(isa, values, wide, d, scores, &mut sums[..scores.len()], floats);
+        values_of::<I, S, WIDE>(isa, values, wide, d, scores, sums, floats);
     } else if count == 4 {
-        values_of::<I, S, 4>(isa, values, wide, d, scores, &mut sums[..scores.len()], floats);
+        values_of::<I, S, 4>(isa, values, wide, d, scores, sums, floats);
     } else {
-        values_of::<I, S, 1>(isa, values, wide, d, scores, &mut sums[..scores.len()], floats);
+        values_of::<I, S, 1>(isa, values, wide, d, scores, sums, floats);
     }
-    (sums, count)
+    count
 }
 
 #[inline(always)]

@@ -2,9 +2,9 @@
 
 use super::chance::{ACTIVATION_DITHER, Dither, PAD, guess};
 use crate::activations::NotFinite;
-use crate::cpu::{Cpu, Kernel};
+use crate::cpu::Cpu;
 use crate::float::magnitude;
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::rounding::round;
 
 /// Largest code: 127 * 256, so that the upper byte stays an i8 after dithering.

@@ -4,8 +4,8 @@
 use super::chance::{Dither, PAD, WEIGHT_DITHER, guess};
 use super::{MOST_COLS, OutputHead, screen, screened};
 use crate::bytes::Bytes;
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::Isa;
+use crate::cpu::Cpu;
+use crate::isa::{Isa, Kernel};
 use crate::packing::ROWS;
 use crate::pool::Pool;
 

@@ -13,8 +13,7 @@
 use std::ops::Range;
 
 use super::input::HeadInput;
-use crate::cpu::Kernel;
-use crate::isa::{Block, Isa};
+use crate::isa::{Block, Isa, Kernel};
 use crate::packing::ROWS;
 use crate::pool::Disjoint;
 

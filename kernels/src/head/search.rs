@@ -7,8 +7,8 @@ use super::chance::{CELL, Reach, UPPER};
 use super::input::{HeadInput, Row};
 use super::screen::Scan;
 use super::whole::Whole;
-use crate::cpu::{Cpu, Kernel};
-use crate::isa::Isa;
+use crate::cpu::Cpu;
+use crate::isa::{Isa, Kernel};
 use crate::packing::ROWS;
 use crate::pool::{Disjoint, Pool, Shares};
 

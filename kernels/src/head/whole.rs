@@ -17,9 +17,9 @@
 
 use super::OutputHead;
 use super::input::HeadInput;
-use crate::cpu::{Cpu, Kernel, TileKernel};
+use crate::cpu::{Cpu, TileKernel};
 use crate::digits::{COLS as ROWS, ROWS as STATES, STEP, stored, tile_sums};
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::pool::{Disjoint, Pool, Shares};
 use crate::tiles::{self, Rows, SIDE, Sums, TILES, Tiles};
 

@@ -3,8 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Isa};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel};
 
 /// Proof that the CPU has AVX2 and F16C (every CPU with AVX2 so far does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +13,6 @@ impl Avx2 {
     /// The proof, if the CPU has both.
     pub(crate) fn new() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")).then_some(Self(()))
-    }
-
-    /// Runs `kernel` compiled for AVX2.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,f16c")]
-        fn inner<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` was made by `new`, which saw that the CPU has AVX2.
-        unsafe { inner(self, kernel) }
     }
 }
 
@@ -38,6 +26,17 @@ impl Isa for Avx2 {
     type Bytes = [__m256i; 2];
     type Sums = [__m256i; 2];
     type Part = [__m256i; 2];
+
+    #[inline]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,f16c")]
+        #[inline(never)]
+        fn inner<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has AVX2.
+        unsafe { inner(self, kernel) }
+    }
 
     #[inline(always)]
     fn load(self, block: &Block) -> Self::Bytes {

@@ -3,8 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Isa, Strided, divisor_of};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel, Strided, divisor_of};
 use crate::exponential::{EXP_LEAST, EXP_MOST, EXP_TAYLOR, LN2_HIGH, LN2_LOW};
 use crate::rounding::SHIFT;
 
@@ -21,17 +20,6 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx512vbmi");
         has.then_some(Self(()))
-    }
-
-    /// Runs `kernel` compiled for these instructions.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
-        fn inner<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` was made by `new`, which saw that the CPU has every feature enabled here.
-        unsafe { inner(self, kernel) }
     }
 }
 
@@ -76,6 +64,17 @@ impl Isa for Avx512 {
     type Bytes = __m512i;
     type Sums = __m512i;
     type Part = __m512i;
+
+    #[inline]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
+        #[inline(never)]
+        fn inner<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has every feature enabled here.
+        unsafe { inner(self, kernel) }
+    }
 
     #[inline(always)]
     fn load(self, block: &Block) -> __m512i {

@@ -3,8 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Block, Isa, extend};
-use crate::cpu::Kernel;
+use super::{Avx2, Block, Isa, Kernel, extend};
 
 /// Proof that the CPU has AVX2 and 256-bit VNNI, in the encoding of AVX-512 (`EVEX`) or of AVX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +26,6 @@ impl<const EVEX: bool> Vnni<EVEX> {
         };
         Avx2::new().filter(|_| has).map(Self)
     }
-
-    /// Runs `kernel` compiled for these instructions.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,f16c,avxvnni")]
-        fn vex<K: Kernel>(isa: AvxVnni, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        #[target_feature(enable = "avx2,f16c,avx512f,avx512vl,avx512vnni")]
-        fn evex<K: Kernel>(isa: Avx512Vl, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` was made by `new`, which saw that the CPU has the features of its encoding.
-        unsafe { if EVEX { evex(Vnni(self.0), kernel) } else { vex(Vnni(self.0), kernel) } }
-    }
 }
 
 impl<const EVEX: bool> Isa for Vnni<EVEX> {
@@ -53,6 +37,22 @@ impl<const EVEX: bool> Isa for Vnni<EVEX> {
     const SCALED: bool = true;
     const OFFSET8: i32 = 128;
     extend!(Avx2);
+
+    #[inline]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,f16c,avxvnni")]
+        #[inline(never)]
+        fn vex<K: Kernel>(isa: AvxVnni, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        #[target_feature(enable = "avx2,f16c,avx512f,avx512vl,avx512vnni")]
+        #[inline(never)]
+        fn evex<K: Kernel>(isa: Avx512Vl, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has the features of its encoding.
+        unsafe { if EVEX { evex(Vnni(self.0), kernel) } else { vex(Vnni(self.0), kernel) } }
+    }
 
     #[inline(always)]
     fn dot(self, part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part {

@@ -5,8 +5,7 @@
 use std::arch::aarch64::*;
 use std::arch::is_aarch64_feature_detected;
 
-use super::{Block, Isa, THREE_DIGITS};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel, THREE_DIGITS};
 
 /// Proof that the CPU has NEON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,17 +15,6 @@ impl Neon {
     /// The proof, if the CPU has it.
     pub(crate) fn new() -> Option<Self> {
         is_aarch64_feature_detected!("neon").then_some(Self(()))
-    }
-
-    /// Runs `kernel` compiled for NEON.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "neon")]
-        fn inner<K: Kernel>(isa: Neon, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` was made by `new`, which saw that the CPU has NEON.
-        unsafe { inner(self, kernel) }
     }
 }
 
@@ -41,6 +29,17 @@ impl Isa for Neon {
     type Sums = [int32x4_t; 4];
     /// Two registers for each of `Bytes`, a lane for each byte.
     type Part = [int16x8_t; 8];
+
+    #[inline]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon")]
+        #[inline(never)]
+        fn inner<K: Kernel>(isa: Neon, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has NEON.
+        unsafe { inner(self, kernel) }
+    }
 
     #[inline(always)]
     fn load(self, block: &Block) -> Self::Bytes {

@@ -3,8 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Block, Isa, Neon, extend};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel, Neon, extend};
 
 /// Proof that the CPU has NEON and dot products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +13,6 @@ impl NeonDotprod {
     /// The proof, if the CPU has it.
     pub(crate) fn new() -> Option<Self> {
         Neon::new().filter(|_| is_aarch64_feature_detected!("dotprod")).map(Self)
-    }
-
-    /// Runs `kernel` compiled for these instructions.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "neon,dotprod")]
-        fn inner<K: Kernel>(isa: NeonDotprod, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` was made by `new`, which saw that the CPU has every feature enabled here.
-        unsafe { inner(self, kernel) }
     }
 
     /// Adds to each 32-bit lane the products of its four signed bytes. The intrinsic is not stable yet.
@@ -48,6 +36,17 @@ impl Isa for NeonDotprod {
     const SCALED: bool = false;
     const OFFSET8: i32 = 0;
     extend!(Neon);
+
+    #[inline]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon,dotprod")]
+        #[inline(never)]
+        fn inner<K: Kernel>(isa: NeonDotprod, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has every feature enabled here.
+        unsafe { inner(self, kernel) }
+    }
 
     /// Codes are below 128: as signed bytes they are what they were.
     #[inline(always)]

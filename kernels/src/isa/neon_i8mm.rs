@@ -4,8 +4,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::{Block, Isa, Neon, extend};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel, Neon, extend};
 
 /// Proof that the CPU has NEON and the 8-bit matrix instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,17 +14,6 @@ impl NeonI8mm {
     /// The proof, if the CPU has it.
     pub(crate) fn new() -> Option<Self> {
         Neon::new().filter(|_| is_aarch64_feature_detected!("i8mm")).map(Self)
-    }
-
-    /// Runs `kernel` compiled for these instructions.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "neon,i8mm")]
-        fn inner<K: Kernel>(isa: NeonI8mm, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` was made by `new`, which saw that the CPU has every feature enabled here.
-        unsafe { inner(self, kernel) }
     }
 
     /// Adds to each 32-bit lane the products of its four bytes, unsigned with signed. The intrinsic is not stable yet.
@@ -49,6 +37,17 @@ impl Isa for NeonI8mm {
     const SCALED: bool = true;
     const OFFSET8: i32 = 128;
     extend!(Neon);
+
+    #[inline]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon,i8mm")]
+        #[inline(never)]
+        fn inner<K: Kernel>(isa: NeonI8mm, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` was made by `new`, which saw that the CPU has every feature enabled here.
+        unsafe { inner(self, kernel) }
+    }
 
     #[inline(always)]
     fn dot(self, mut part: Self::Part, codes: Self::Bytes, activations: [i8; 4]) -> Self::Part {

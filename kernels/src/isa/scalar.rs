@@ -1,6 +1,6 @@
 //! Plain Rust: what every other instruction set must equal, and what runs where there is none.
 
-use super::{Block, Isa};
+use super::{Block, Isa, Kernel};
 
 /// The scalar definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ impl Isa for Scalar {
     type Sums = [i32; 16];
     type Part = [i32; 16];
 
+    #[inline(never)]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
     #[inline(always)]
     fn load(self, block: &Block) -> Block {
         *block

@@ -8,8 +8,7 @@
 use std::arch::wasm32::*;
 use std::hint::black_box;
 
-use super::{Block, Isa, WasmSimd128, extend};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel, WasmSimd128, extend};
 
 /// Proof that this was compiled with `-C target-feature=+simd128,+relaxed-simd`, for an engine that adds right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +22,6 @@ impl WasmRelaxed {
         let right = i32x4_extract_lane::<3>(i32x4_relaxed_dot_i8x16_i7x16_add(a, b, sum)) == 1000 - 4 * 3 * 2;
         WasmSimd128::new().filter(|_| right).map(Self)
     }
-
-    /// Runs `kernel`; there is nothing to enable.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        kernel.run(self)
-    }
 }
 
 impl Isa for WasmRelaxed {
@@ -39,6 +32,11 @@ impl Isa for WasmRelaxed {
     const SCALED: bool = false;
     const OFFSET8: i32 = 128;
     extend!(WasmSimd128);
+
+    #[inline(never)]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
 
     /// Codes are below 128, so each engine gives the same.
     #[inline(always)]

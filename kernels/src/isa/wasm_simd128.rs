@@ -6,8 +6,7 @@
 
 use std::arch::wasm32::*;
 
-use super::{Block, Isa, THREE_DIGITS};
-use crate::cpu::Kernel;
+use super::{Block, Isa, Kernel, THREE_DIGITS};
 
 /// Proof that this was compiled with `-C target-feature=+simd128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +16,6 @@ impl WasmSimd128 {
     /// The proof.
     pub(crate) fn new() -> Option<Self> {
         Some(Self(()))
-    }
-
-    /// Runs `kernel`; there is nothing to enable.
-    #[inline]
-    pub(crate) fn frame<K: Kernel>(self, kernel: K) -> K::Output {
-        kernel.run(self)
     }
 }
 
@@ -37,6 +30,11 @@ impl Isa for WasmSimd128 {
     type Sums = [v128; 4];
     /// Two registers for each of `Bytes`, a lane for each byte.
     type Part = [v128; 8];
+
+    #[inline(never)]
+    fn frame<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
 
     #[inline(always)]
     fn load(self, block: &Block) -> Self::Bytes {

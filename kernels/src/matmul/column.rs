@@ -12,8 +12,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Task;
-use crate::cpu::Kernel;
-use crate::isa::{Block, Isa};
+use crate::isa::{Block, Isa, Kernel};
 use crate::packing::{Layout, ROWS};
 
 pub(super) struct Column<'a, L> {

@@ -11,8 +11,7 @@ use std::ops::Range;
 use super::Task;
 use super::column::ahead;
 use super::panel::Panel;
-use crate::cpu::Kernel;
-use crate::isa::{Block, Isa};
+use crate::isa::{Block, Isa, Kernel};
 use crate::packing::Layout;
 
 /// Most tokens that are few: beyond them a panel is quicker.

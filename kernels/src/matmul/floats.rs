@@ -4,9 +4,8 @@
 use std::ops::Range;
 
 use super::Task;
-use crate::cpu::Kernel;
 use crate::float::dot_lanes;
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::packing::ROWS;
 
 pub(super) struct Floats<'a> {

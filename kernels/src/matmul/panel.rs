@@ -13,8 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Task, UNIT};
-use crate::cpu::Kernel;
-use crate::isa::{Block, Isa};
+use crate::isa::{Block, Isa, Kernel};
 use crate::packing::{Layout, ROWS};
 
 /// Quads of columns in a panel: a multiple of the planes of every packing, and within every set's `DOTS`.

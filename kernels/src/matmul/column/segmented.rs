@@ -7,8 +7,7 @@ use std::ops::Range;
 
 use super::Column;
 use crate::activations::Activations;
-use crate::cpu::Kernel;
-use crate::isa::{Block, Isa};
+use crate::isa::{Block, Isa, Kernel};
 use crate::matmul::Task;
 use crate::packing::{Layout, ROWS};
 use crate::segments::{Segment, Segments};

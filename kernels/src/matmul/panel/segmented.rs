@@ -4,8 +4,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::cpu::Kernel;
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::matmul::{Task, UNIT};
 use crate::packing::{Layout, ROWS};
 
