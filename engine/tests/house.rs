@@ -10,7 +10,7 @@ const CRATES: [(&str, &[&str], &[&str]); 12] = [
     ("convert", &["tern", "tern-kernels"], &[]),
     ("eval", &["tern", "tern-kernels"], &["tern-convert"]),
     ("hub", &[], &[]),
-    ("train", &["tern", "tern-convert", "tern-kernels"], &[]),
+    ("train", &["tern", "tern-convert", "tern-eval", "tern-kernels"], &[]),
     ("serve", &["tern"], &["tern-convert"]),
     (
         "cli",

@@ -39,6 +39,10 @@ fn event(event: Event, every: u64, steps: u64) -> Option<String> {
         Event::Validation(found) => json!({
             "kind": "validation", "step": found.step, "loss": found.loss, "bits_per_char": found.bits_per_char,
         }),
+        Event::Evaluation(found) => json!({
+            "kind": "evaluation", "step": found.step, "task": found.task, "metric": found.metric, "value": found.value,
+            "error": found.error, "items": found.items,
+        }),
         Event::Sample { step, text } => json!({"kind": "sample", "step": step, "text": text}),
         Event::Saved(path) => json!({"kind": "saved", "path": path.to_string_lossy()}),
     };

@@ -32,8 +32,11 @@ pub struct State {
     pub params: usize,
     /// Seconds spent training.
     pub seconds: f64,
-    /// The least validation loss so far.
+    /// The best figure so far of those that early stopping watches: the least validation loss, or the most of a task.
     pub best: Option<f64>,
+    /// How many such figures have come since.
+    #[serde(default)]
+    pub since: u64,
 }
 
 /// The large part: parameters, moments.
@@ -160,7 +163,7 @@ mod tests {
 
     fn state(step: u64) -> State {
         let place = Place { epoch: 1, sequence: 2 };
-        State { step, tokens: 5, place, params: 3, seconds: 0.1, best: Some(1.0 / 3.0) }
+        State { step, tokens: 5, place, params: 3, seconds: 0.1, best: Some(1.0 / 3.0), since: 2 }
     }
 
     #[test]

@@ -67,6 +67,8 @@ keys! {
     quantise_steps: u64 = "0", "Steps at the beginning in which rounding grows from nothing to all of it, for a model that was one of floats";
     subln: bool = "false", "With `from`: put a norm of gain 1 before the output and down projections where that model has none";
     keep_layers: usize = "0", "With `from`: so many of its layers, spread evenly from the first to the last; 0 for all";
+    keep_heads: usize = "0", "With `from`: so many query heads of each layer, in whole groups with their key and value heads, the largest by their weights; 0 for all";
+    keep_hidden: usize = "0", "With `from`: so many feed-forward units of each layer, the largest by their weights; 0 for all";
     kl: f32 = "1.0", "How much the divergence from the teacher's logits counts beside the cross-entropy";
     temperature: f32 = "5.0", "What both sides' logits are divided by for that";
     relation: f32 = "0.0", "How much the divergence from the relations of the teacher's queries, keys and values counts";
@@ -100,11 +102,18 @@ keys! {
     keep: usize = "3", "Checkpoints that are kept";
     sample_every: u64 = "0", "Steps between samples of text, none if 0";
     prompt: String = "\"Once upon a time\"", "What samples continue";
+    eval_tasks: Vec<String> = "[]", "Tasks that are put to the model as it is trained, as `tern eval tasks` has them: names, or .json files";
+    eval_data: Option<PathBuf> = "", "Folder of the files with their items";
+    eval_every: u64 = "0", "Steps between such evaluations, none if 0";
+    eval_items: usize = "200", "So many items of each, the first";
+    patience: u64 = "0", "Early stopping: the run ends with its best when so many validations, or evaluations, in a row bring nothing better; never if 0";
+    stop_by: String = "\"loss\"", "What is looked at for that: loss (held out), or the name of one of `eval_tasks`";
     raw_prompt: bool = "true", "Say in the model that `tern run` continues texts instead of asking by the chat template";
 }
 
 /// Keys that name files or folders.
-const PATHS: [&str; 6] = ["out", "from", "teacher", "tokenizer", "train", "validation_files"];
+const PATHS: [&str; 8] =
+    ["out", "from", "teacher", "tokenizer", "train", "validation_files", "eval_data", "eval_tasks"];
 
 /// The file in a run's folder that holds its configuration.
 const KEPT: &str = "train.toml";
@@ -289,11 +298,29 @@ impl Run {
             return Err(Error::key("tokenizer", "missing; `tern train tokenizer` makes one"));
         }
         self.check_distillation()?;
+        self.check_evaluation()?;
         self.schedule()?;
         self.stages(Scheme::A8)?;
         self.activation()?;
         self.quantiser()?;
         self.lora()?;
+        Ok(())
+    }
+
+    fn check_evaluation(&self) -> Result<()> {
+        if self.eval_items == 0 {
+            return Err(Error::key("eval_items", "0: expected at least 1"));
+        }
+        if !self.eval_tasks.is_empty() && self.eval_every == 0 {
+            return Err(Error::key(
+                "eval_every",
+                "0: expected the steps between evaluations with `eval_tasks`",
+            ));
+        }
+        if !self.eval_tasks.is_empty() && !self.ternary && self.sub_norms && self.from.is_none() {
+            let what = "no file holds floats with sub-norms, so nothing can be asked; `sub_norms = false`";
+            return Err(Error::key("eval_tasks", what));
+        }
         Ok(())
     }
 
@@ -330,7 +357,12 @@ impl Run {
             let what = format!("{}: expected fewer than the {} steps", self.quantise_steps, self.steps);
             return Err(Error::key("quantise_steps", what));
         }
-        let alone = [("subln", self.subln), ("keep_layers", self.keep_layers > 0)];
+        let alone = [
+            ("subln", self.subln),
+            ("keep_layers", self.keep_layers > 0),
+            ("keep_heads", self.keep_heads > 0),
+            ("keep_hidden", self.keep_hidden > 0),
+        ];
         if let Some((key, _)) = alone.into_iter().find(|(_, given)| *given && self.from.is_none()) {
             return Err(Error::key(key, "changes the model of `from`, and none is given"));
         }
@@ -360,6 +392,24 @@ impl Run {
             if !sliding.layers.contains(&true) {
                 config.graph.sliding = None;
             }
+        }
+        if self.keep_heads > 0 {
+            let group = of.heads / of.kv_heads;
+            if self.keep_heads > of.heads || !self.keep_heads.is_multiple_of(group) {
+                let what = format!(
+                    "{}: expected a multiple of {group}, the query heads to a key head, up to {}",
+                    self.keep_heads, of.heads
+                );
+                return Err(Error::key("keep_heads", what));
+            }
+            (config.heads, config.kv_heads) = (self.keep_heads, self.keep_heads / group);
+        }
+        if self.keep_hidden > of.hidden {
+            let what = format!("{}: the model has {}", self.keep_hidden, of.hidden);
+            return Err(Error::key("keep_hidden", what));
+        }
+        if self.keep_hidden > 0 {
+            config.hidden = self.keep_hidden;
         }
         Ok((config, layers))
     }
@@ -401,6 +451,8 @@ impl Run {
             ("teacher", self.teacher.is_some()),
             ("quantise_steps", self.quantise_steps > 0),
             ("keep_layers", self.keep_layers > 0),
+            ("keep_heads", self.keep_heads > 0),
+            ("keep_hidden", self.keep_hidden > 0),
             ("subln", self.subln),
         ];
         if let Some((key, _)) = others.into_iter().find(|(_, given)| *given) {
@@ -532,7 +584,10 @@ fn each_path(table: &mut toml::Table, change: impl Fn(&Path) -> PathBuf) {
             Some(toml::Value::String(path)) => one(path),
             Some(toml::Value::Array(paths)) => {
                 paths.iter_mut().for_each(|path| {
-                    if let toml::Value::String(path) = path {
+                    // A name alone is a built-in task's.
+                    if let toml::Value::String(path) = path
+                        && (key != "eval_tasks" || path.ends_with(".json"))
+                    {
                         one(path)
                     }
                 });
@@ -566,7 +621,7 @@ fn flag(key: &str, text: &str) -> toml::Value {
     let is_list = key == "train" || default == "[]";
     if is_list && !text.starts_with('[') {
         let items = text.split(',').map(|item| match key {
-            "train" | "validation_files" => toml::Value::String(item.to_owned()),
+            "train" | "validation_files" | "eval_tasks" => toml::Value::String(item.to_owned()),
             _ => value(item).unwrap_or_else(|| toml::Value::String(item.to_owned())),
         });
         return toml::Value::Array(items.collect());
@@ -575,7 +630,7 @@ fn flag(key: &str, text: &str) -> toml::Value {
     if key == "separator" {
         return value(&format!("\"{}\"", text.replace('"', "\\\""))).unwrap_or_else(|| text.into());
     }
-    let is_text = ["out", "from", "lora", "teacher", "tokenizer", "activations"].contains(&key)
+    let is_text = ["out", "from", "lora", "teacher", "tokenizer", "activations", "eval_data"].contains(&key)
         || default.starts_with('"');
     match value(text).filter(|_| !is_text) {
         // `--rate 1` means 1.0.
@@ -597,6 +652,7 @@ pub fn template() -> String {
             "activations" => "# activations = \"a8\"".to_owned(),
             "teacher" => "# teacher = \"model/\"".to_owned(),
             "relation_layer" => "# relation_layer = 21".to_owned(),
+            "eval_data" => "# eval_data = \"eval/\"".to_owned(),
             "lora" => "# lora = \"rank=16,alpha=32,targets=q_proj+v_proj\"".to_owned(),
             _ => format!("{key} = {default}"),
         };

@@ -13,7 +13,7 @@ use tern_kernels::{Cpu, Pool};
 use crate::checkpoint;
 use crate::config::Run;
 use crate::error::{Error, Result};
-use crate::folder::checkpoints;
+use crate::folder::{best, checkpoints};
 use crate::lora::{Lora, short_name};
 use crate::ops::Machine;
 use crate::ops::lora::Pair;
@@ -92,13 +92,14 @@ pub fn masters(
     Ok(write_masters(out, config, Weights::Ternary, &layout.masters(&values), &more, files)?)
 }
 
-/// A run's model with the parameters of its latest checkpoint, and the step they are from.
+/// A run's model with the parameters of its best checkpoint where it looks for one, else its latest, and the step they are from.
 pub fn trained(run: &Run, note: &mut dyn FnMut(String)) -> Result<(Start, u64)> {
     let mut start = Start::of(run)?;
     let (mut m, mut v) = (start.params.clone(), start.params.clone());
     let dir = checkpoints(run);
     let mut found = None;
-    for (_, path) in checkpoint::list(&dir) {
+    let best = if run.patience > 0 { checkpoint::list(&best(run)) } else { Vec::new() };
+    for (_, path) in best.into_iter().chain(checkpoint::list(&dir)) {
         match checkpoint::read(&path, &mut [&mut start.params, &mut m, &mut v]) {
             Ok(state) => {
                 found = Some(state.step);
@@ -130,21 +131,11 @@ pub fn sample(
     files: &Files,
 ) -> Result<String> {
     const TOKENS: usize = 100;
-    let dir: PathBuf = run.out.join("sample-model");
-    model(on, run, config, layout, params, files, &dir)?;
-    let text = (|| {
-        let (model, adapter) = match (&run.lora, &run.from) {
-            (Some(_), Some(from)) => {
-                let model = Model::from_file(&open(from)?, &Options::default())?;
-                let adapter = Adapter::open(&dir, model.config())?;
-                (model, Some(Arc::new(adapter)))
-            }
-            _ => (Model::open(&dir, &Options { floats: !run.ternary, ..Options::default() })?, None),
-        };
+    opened(on, run, config, layout, params, files, |model, adapter| {
         let tokenizer = model.tokenizer()?;
         let ids = prompt_ids(tokenizer, &run.prompt)?;
         let sampling = Sampling { temperature: 0.7, seed: run.seed, ..Sampling::greedy() };
-        let mut generation = Generation::new(&model, (ids.len() + TOKENS).min(config.context), sampling)?;
+        let mut generation = Generation::new(model, (ids.len() + TOKENS).min(config.context), sampling)?;
         if let Some(adapter) = adapter {
             generation = generation.with_adapter(adapter);
         }
@@ -154,9 +145,31 @@ pub fn sample(
             out.push(token.id);
         }
         Ok(tokenizer.decode(&out, false))
+    })
+}
+
+/// The model with the present parameters in the engine, as it would be exported, for as long as `work` takes.
+pub(crate) fn opened<T>(
+    on: Machine,
+    run: &Run,
+    config: &tern::Config,
+    layout: &Layout,
+    params: &[f32],
+    files: &Files,
+    work: impl FnOnce(&Model, Option<Arc<Adapter>>) -> Result<T>,
+) -> Result<T> {
+    let dir: PathBuf = run.out.join("sample-model");
+    model(on, run, config, layout, params, files, &dir)?;
+    let done = (|| match (&run.lora, &run.from) {
+        (Some(_), Some(from)) => {
+            let model = Model::from_file(&open(from)?, &Options::default())?;
+            let adapter = Adapter::open(&dir, model.config())?;
+            work(&model, Some(Arc::new(adapter)))
+        }
+        _ => work(&Model::open(&dir, &Options { floats: !run.ternary, ..Options::default() })?, None),
     })();
     std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
-    text
+    done
 }
 
 /// Shares of -1, 0 and 1 among the weights of each layer; none where no matrix is trained.

@@ -17,6 +17,11 @@ pub fn finished_adapter(run: &Run) -> PathBuf {
     run.out.join("adapter")
 }
 
+/// Where a run keeps the best of its checkpoints, if it looks for one.
+pub(crate) fn best(run: &Run) -> PathBuf {
+    run.out.join("best")
+}
+
 /// Where a run keeps its checkpoints.
 pub fn checkpoints(run: &Run) -> PathBuf {
     run.out.join("checkpoints")

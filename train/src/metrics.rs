@@ -43,6 +43,27 @@ pub struct Validation {
     pub trits: Vec<[f64; 3]>,
 }
 
+/// What a task came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "plain fields")]
+pub struct Evaluation {
+    pub step: u64,
+    pub task: String,
+    pub metric: String,
+    /// The mean over items.
+    pub value: f64,
+    /// Its standard error.
+    pub error: f64,
+    pub items: u64,
+}
+
+impl std::fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { step, task, metric, value, error, items } = self;
+        write!(f, "step {step}: {task} {metric} {value:.4} ± {error:.4}, {items} items")
+    }
+}
+
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -50,6 +71,7 @@ pub struct Validation {
 pub enum Line {
     Step(Step),
     Validation(Validation),
+    Evaluation(Evaluation),
     Sample { step: u64, text: String },
 }
 
@@ -59,6 +81,7 @@ impl Line {
         match self {
             Line::Step(step) => step.step,
             Line::Validation(validation) => validation.step,
+            Line::Evaluation(evaluation) => evaluation.step,
             Line::Sample { step, .. } => *step,
         }
     }
@@ -115,6 +138,11 @@ impl Metrics {
     /// Writes a validation.
     pub fn validation(&mut self, validation: &Validation) -> Result<()> {
         self.line(&Line::Validation(validation.clone()))
+    }
+
+    /// Writes what a task came to.
+    pub fn evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
+        self.line(&Line::Evaluation(evaluation.clone()))
     }
 
     /// Writes a sample.

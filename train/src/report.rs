@@ -4,13 +4,15 @@ use std::fmt::Write;
 
 use crate::config::Run;
 use crate::error::Result;
-use crate::metrics::{self, Line, Step, Validation};
+use crate::metrics::{self, Evaluation, Line, Step, Validation};
 use crate::svg::{Svg, escaped};
 
 /// Width and height of a drawing, and its margins.
 const SIZE: (f64, f64) = (760.0, 260.0);
 const LEFT: f64 = 56.0;
 const BELOW: f64 = 28.0;
+/// Of curves whose number nobody knows beforehand.
+const COLOURS: [&str; 6] = ["#36c", "#c33", "#383", "#a50", "#808", "#077"];
 
 /// A curve: its colour, its name and its points.
 type Curve<'a> = (&'a str, &'a str, Vec<(f64, f64)>);
@@ -100,6 +102,29 @@ pub fn page(run: &Run, lines: &[Line]) -> String {
     html += "<h2>Loss</h2>\n";
     html +=
         &drawing("loss", &[("#36c", "training", curve(|step| step.loss)), ("#c33", "held out", held_out)]);
+    let tasks: Vec<&Evaluation> = lines
+        .iter()
+        .filter_map(|line| if let Line::Evaluation(found) = line { Some(found) } else { None })
+        .collect();
+    if let Some(last) = tasks.last() {
+        let mut curves: Vec<Curve> = Vec::new();
+        let _ = writeln!(html, "<h2>Tasks</h2>\n<table><tr><th>task<th>metric<th>value<th>±<th>items</tr>");
+        // Those of the last evaluation, and how each came there.
+        for (nth, found) in tasks.iter().filter(|found| found.step == last.step).enumerate() {
+            let of = tasks.iter().filter(|other| other.task == found.task);
+            let points = of.map(|other| (other.step as f64, other.value)).collect();
+            curves.push((COLOURS[nth % COLOURS.len()], &found.task, points));
+            let Evaluation { task, metric, value, error, items, .. } = found;
+            let _ = writeln!(
+                html,
+                "<tr><td>{}<td>{}<td>{value:.4}<td>{error:.4}<td>{items}</tr>",
+                escaped(task),
+                escaped(metric)
+            );
+        }
+        html += "</table>\n";
+        html += &drawing("tasks", &curves);
+    }
     html += "<h2>Learning rate</h2>\n";
     html += &drawing("learning rate", &[("#383", "rate", curve(|step| f64::from(step.rate)))]);
     html += "<h2>Gradient and speed</h2>\n";

@@ -10,19 +10,21 @@ use crate::checkpoint::{self, State};
 use crate::config::Run;
 use crate::corpus::{Corpus, Sequences, Size};
 use crate::error::{Error, Result};
+use crate::evals::Tasks;
 use crate::export;
 use crate::folder::{checkpoints, finished, finished_adapter};
 use crate::forecast::{self, Forecast};
 use crate::lock::Lock;
 use crate::machines::job::Job;
 use crate::machines::leader::Leader;
-use crate::metrics::{Metrics, Step, Validation};
+use crate::metrics::{Evaluation, Metrics, Step, Validation};
 use crate::network::{Batch, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
 use crate::ops::rope::Angles;
 use crate::optimiser::{AdamW, Rates, squares};
 use crate::params::Kind;
+use crate::patience::Patience;
 use crate::report;
 use crate::start::Start;
 use crate::step::{Adder, Task, targets};
@@ -51,6 +53,8 @@ pub enum Event {
     Step(Step),
     /// The held-out documents were read.
     Validation(Validation),
+    /// A task was put to the model.
+    Evaluation(Evaluation),
     /// A continuation of the prompt.
     Sample { step: u64, text: String },
     /// A checkpoint is on the disk.
@@ -83,6 +87,13 @@ pub fn lead(
         return Err(Error::key(key, "workers on other machines cannot help with it; leave `--listen` out"));
     }
     teacher::check(run)?;
+    let mut tasks = Tasks::open(run)?;
+    if let Some(name) = (run.stop_by != "loss").then_some(&run.stop_by).filter(|name| !tasks.has(name)) {
+        return Err(Error::key(
+            "stop_by",
+            format!("\"{name}\": expected loss, or the name of one of `eval_tasks`"),
+        ));
+    }
     let start = Start::of(run)?;
     let end_token = start.end()?;
     // From here on the folder is written to.
@@ -113,13 +124,21 @@ pub fn lead(
     let dir = checkpoints(run);
     let saved =
         checkpoint::latest(&dir, [&mut params, &mut m, &mut v], &mut |note| watch(Event::Note(note)))?;
-    let fresh =
-        State { step: 0, tokens: 0, place: Default::default(), params: layout.len, seconds: 0.0, best: None };
+    let fresh = State {
+        step: 0,
+        tokens: 0,
+        place: Default::default(),
+        params: layout.len,
+        seconds: 0.0,
+        best: None,
+        since: 0,
+    };
     let mut state = saved.unwrap_or(fresh);
     run.keep()?.into_iter().for_each(|change| watch(Event::Note(change)));
     let mut metrics = Metrics::open(&run.out, state.step)?;
     let mut events = Events::begin(&run.out.join("tensorboard"), state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
+    let patience = Patience::of(run, !held_out.tokens.is_empty(), state.step)?;
     let quantiser = run.quantiser()?;
     let angles = Angles::new(&config.rope, config.head_dim, run.length);
     let mut network = Network::new(&config, &layout, angles, quantiser, run.recompute);
@@ -150,7 +169,7 @@ pub fn lead(
         Ok::<_, Error>(path)
     };
 
-    while state.step < run.steps {
+    while state.step < run.steps && !patience.is_over(&state) {
         let begun = Instant::now();
         for batch in &mut batches {
             corpus.next(&mut state.place, run.sequences, run.length, batch)?;
@@ -214,7 +233,7 @@ pub fn lead(
         watch(Event::Step(step));
 
         let done = state.step == run.steps;
-        let due = |every: u64| every > 0 && state.step.is_multiple_of(every);
+        let due = |every: u64| every > 0 && step.step.is_multiple_of(every);
         if !held_out.tokens.is_empty() && (due(run.validate_every) || done) {
             // The model as it would be exported: rounded all of the way.
             network.set_share(1.0);
@@ -224,7 +243,9 @@ pub fn lead(
             let found = found.map_err(|e| diverged(&state, &dir, e))?;
             let bits = found.nats / std::f64::consts::LN_2 / chars.max(1) as f64;
             let loss = found.nats / found.targets.max(1) as f64;
-            state.best = Some(state.best.map_or(loss, |best| best.min(loss)));
+            if patience.task().is_none() {
+                patience.see(&mut state, loss, [&params, &m, &v])?;
+            }
             let trits = export::shares(on, quantiser, &layout, &params);
             let validation = Validation { step: state.step, loss, bits_per_char: bits, trits };
             metrics.validation(&validation)?;
@@ -236,23 +257,43 @@ pub fn lead(
             metrics.sample(state.step, &text)?;
             watch(Event::Sample { step: state.step, text });
         }
+        if !tasks.is_empty() && (due(run.eval_every) || done) {
+            let put = |model: &_, adapter| tasks.put(state.step, model, adapter);
+            for found in export::opened(on, run, &config, &layout, &params, &files, put)? {
+                metrics.evaluation(&found)?;
+                events.scalars(state.step, &[(&format!("tasks/{}", found.task), found.value)])?;
+                if patience.task() == Some(&found.task) {
+                    patience.see(&mut state, found.value, [&params, &m, &v])?;
+                }
+                watch(Event::Evaluation(found));
+            }
+        }
+        let over = patience.is_over(&state);
         let stopping = stop();
         let by_time =
             run.save_minutes > 0.0 && last_save.elapsed() > Duration::from_secs_f64(60.0 * run.save_minutes);
-        if due(run.save_every) || by_time || done || stopping {
+        if due(run.save_every) || by_time || done || over || stopping {
             if [&params, &m, &v].into_iter().any(|numbers| !squares(on, numbers).is_finite()) {
                 return Err(diverged(&state, &dir, Error::Diverged("a weight is not a number".into())));
             }
             metrics.sync()?;
             let path = save(&state, &params, &m, &v, watch)?;
             last_save = Instant::now();
-            if stopping && !done {
+            if stopping && !done && !over {
                 return Ok(End::Stopped(path));
             }
         }
     }
     if let Some(leader) = leader {
         leader.finish(&mut |note| watch(Event::Note(note)));
+    }
+    if patience.is_over(&state) && state.step < run.steps {
+        let what =
+            format!("step {}: nothing better came for {} looks, so the run ends", state.step, state.since);
+        watch(Event::Note(what));
+    }
+    if let Some(step) = patience.best([&mut params, &mut m, &mut v])? {
+        watch(Event::Note(format!("the best is the model of step {step}")));
     }
     let model = if run.lora.is_some() { finished_adapter(run) } else { finished(run) };
     export::model(on, run, &config, &layout, &params, &files, &model)?;

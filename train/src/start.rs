@@ -13,6 +13,7 @@ use tern_kernels::{Cpu, Pool, default_threads};
 use crate::config::Run;
 use crate::error::{Error, Result};
 use crate::lora::Base;
+use crate::narrow;
 use crate::ops::Machine;
 use crate::params::Layout;
 use crate::stages::Stages;
@@ -118,7 +119,12 @@ impl Start {
             });
         }
         let layout = Layout::new(&config, !masters.has_head());
-        let (params, rebuilt) = layout.read_layers(&masters, run.quantiser()?, &layers)?;
+        let wide = narrow::as_wide_as(&config, masters.config());
+        let from = Layout::new(&wide, !masters.has_head());
+        let (mut params, rebuilt) = from.read_layers(&masters, run.quantiser()?, &layers)?;
+        if from.len != layout.len {
+            params = narrow::take(&from, &params, &wide, &layout, &config);
+        }
         if rebuilt > 0 {
             notes.push(format!(
                 "{} holds trits and no masters: those of {rebuilt} matrices were made again, to the same trits and scales",

@@ -7,12 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{compare, convert_from, folder, numbers, run};
+use tern::file::OpenOptions;
 use tern::{Model, Options};
+use tern_convert::masters::Masters;
 use tern_convert::{ConvertOptions, Target};
 use tern_train::config::Run;
 use tern_train::forecast::Forecast;
 use tern_train::metrics::{self, Line, Step};
 use tern_train::run::{End, Event, train};
+use tern_train::start::Start;
 
 /// A float teacher of the folder's texts.
 fn teacher(dir: &Path) -> PathBuf {
@@ -151,6 +154,80 @@ fn fewer_layers_are_those_spread_over_the_teacher() {
     let found = compare(&small, &small.out.join("masters")).unwrap();
     assert!((found.engine - found.trainer).abs() < 1e-6, "{found:?}");
     assert_eq!(Model::open(&small.out.join("masters"), &Options::default()).unwrap().config().layers, 1);
+}
+
+#[test]
+fn a_narrower_student_keeps_the_units_and_heads_that_weigh_most() {
+    let dir = folder();
+    let more =
+        "ternary = false\nsub_norms = false\nactivation = \"silu\"\nsteps = 30\nheads = 4\nkv_heads = 2";
+    let wide = run(dir.path(), "wide", more);
+    let End::Done(teacher) = train(&wide, &|| false, &mut |_| {}).unwrap() else { panic!() };
+    // As it begins: rows and columns of the teacher's, found again by a plain search.
+    let keys = "keep_heads = 2\nkeep_hidden = 32\nkeep_layers = 1";
+    let narrow = student(dir.path(), "narrow", &teacher, &format!("{keys}\nrelation = 1.0\nsteps = 6"));
+    let Start { config, layout, params, .. } = Start::of(&narrow).unwrap();
+    assert_eq!((config.heads, config.kv_heads, config.hidden, config.layers), (2, 1, 32, 1));
+    let file = tern::file::open(&teacher, OpenOptions::default()).unwrap();
+    let masters = Masters::of(&file).unwrap();
+    let theirs = |name: &str, rows: usize, cols: usize| -> Vec<Vec<f32>> {
+        let mut out = vec![0f32; rows * cols];
+        masters.read(&format!("blk.1.{name}.weight"), rows, &mut out).unwrap();
+        out.chunks(cols).map(<[f32]>::to_vec).collect()
+    };
+    let ours = |name: &str| -> Vec<Vec<f32>> {
+        let slice = layout.slices.iter().find(|slice| slice.name == format!("blk.0.{name}.weight")).unwrap();
+        params[slice.range.clone()].chunks(slice.cols).map(<[f32]>::to_vec).collect()
+    };
+    let turned = |m: &[Vec<f32>]| -> Vec<Vec<f32>> {
+        (0..m[0].len()).map(|at| m.iter().map(|row| row[at]).collect()).collect()
+    };
+    let square = |row: &[f32]| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+    let (gate, up, down) =
+        (theirs("ffn_gate", 48, 32), theirs("ffn_up", 48, 32), turned(&theirs("ffn_down", 32, 48)));
+    let weight = |unit: usize| square(&gate[unit]) * square(&up[unit]) * square(&down[unit]);
+    let places: Vec<usize> =
+        ours("ffn_gate").iter().map(|row| gate.iter().position(|other| other == row).unwrap()).collect();
+    assert!(places.len() == 32 && places.is_sorted(), "{places:?}");
+    let least = places.iter().map(|unit| weight(*unit)).fold(f64::INFINITY, f64::min);
+    assert!((0..48).filter(|unit| !places.contains(unit)).all(|unit| weight(unit) <= least));
+    let chosen = |all: &[Vec<f32>]| places.iter().map(|unit| all[*unit].clone()).collect::<Vec<_>>();
+    assert!(ours("ffn_up") == chosen(&up) && turned(&ours("ffn_down")) == chosen(&down));
+    // One group of two heads, 16 wide each, of two.
+    let (q, k, v, o) = (
+        theirs("attn_q", 64, 32),
+        theirs("attn_k", 32, 32),
+        theirs("attn_v", 32, 32),
+        turned(&theirs("attn_output", 32, 64)),
+    );
+    let weight = |group: usize| {
+        let sum = |rows: &[Vec<f32>]| rows.iter().map(|row| square(row)).sum::<f64>();
+        sum(&v[16 * group..][..16]) * sum(&o[32 * group..][..32])
+    };
+    let group = usize::from(weight(1) > weight(0));
+    assert!(ours("attn_q") == q[32 * group..][..32] && turned(&ours("attn_output")) == o[32 * group..][..32]);
+    assert!(ours("attn_k") == k[16 * group..][..16] && ours("attn_v") == v[16 * group..][..16]);
+
+    // It learns, and runs as it was trained, in files too.
+    train(&narrow, &|| false, &mut |_| {}).unwrap();
+    let path = narrow.out.join("masters");
+    for path in [path.clone(), convert_from(&path, dir.path(), "n.gguf", &ConvertOptions::new(Target::T5))] {
+        let found = compare(&narrow, &path).unwrap();
+        assert!((found.engine - found.trainer).abs() < 1e-6 && found.others == 0, "{found:?}");
+        let model = Model::open(&path, &Options::default()).unwrap();
+        assert_eq!((model.config().heads, model.config().hidden), (2, 32));
+    }
+    for (more, wanted) in [
+        (
+            "keep_heads = 3",
+            "key `keep_heads`: 3: expected a multiple of 2, the query heads to a key head, up to 4",
+        ),
+        ("keep_heads = 6", "key `keep_heads`: 6: expected a multiple of 2"),
+        ("keep_hidden = 49", "key `keep_hidden`: 49: the model has 48"),
+    ] {
+        let error = train(&student(dir.path(), "x", &teacher, more), &|| false, &mut |_| {});
+        assert!(error.unwrap_err().to_string().contains(wanted), "{more}");
+    }
 }
 
 /// A float checkpoint of a family with the folder's tokenizer: its 48 tokens become as many as the tokenizer has.

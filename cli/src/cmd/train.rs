@@ -427,6 +427,7 @@ fn report(bar: &ProgressBar, event: Event, run: &Run) {
             bar.set_message(text);
         }
         Event::Validation(found) => line(held_out(&found)),
+        Event::Evaluation(found) => line(found.to_string()),
         Event::Sample { step, text } => line(format!("step {step}: {text}")),
         Event::Saved(_) => {}
     }

@@ -66,6 +66,7 @@ pub(crate) fn numbers(out: &Path) -> Vec<String> {
             s.rate.to_bits()
         ),
         Line::Validation(v) => format!("validation {} {:x}", v.step, v.loss.to_bits()),
+        Line::Evaluation(e) => format!("{} {} {:x}", e.task, e.step, e.value.to_bits()),
         Line::Sample { step, text } => format!("sample {step} {text}"),
     };
     metrics::read(out).unwrap().into_iter().map(line).collect()

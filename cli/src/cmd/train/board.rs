@@ -71,6 +71,7 @@ impl Board {
             match line {
                 metrics::Line::Step(step) => board.step(step),
                 metrics::Line::Validation(found) => board.tell(Event::Validation(found)),
+                metrics::Line::Evaluation(found) => board.tell(Event::Evaluation(found)),
                 metrics::Line::Sample { step, text } => board.tell(Event::Sample { step, text }),
             }
         }
@@ -109,6 +110,7 @@ impl Board {
                 self.held_out.push(found.step as f64, found.loss);
                 self.bits = Some(found.bits_per_char);
             }
+            Event::Evaluation(found) => self.note = found.to_string(),
             Event::Sample { step, text } => self.sample = Some((step, text)),
             Event::Saved(path) => self.note = format!("saved {}", path.display()),
         }

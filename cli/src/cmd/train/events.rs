@@ -25,6 +25,7 @@ pub(super) fn event(event: Event) -> Value {
         }),
         Event::Step(step) => measured(Line::Step(step)),
         Event::Validation(found) => measured(Line::Validation(found)),
+        Event::Evaluation(found) => measured(Line::Evaluation(found)),
         Event::Sample { step, text } => measured(Line::Sample { step, text }),
         Event::Saved(path) => json!({"kind": "saved", "path": path.to_string_lossy()}),
     }
