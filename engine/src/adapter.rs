@@ -159,6 +159,12 @@ impl Adapter {
         self.scale
     }
 
+    /// The same, which counts this much of what it did.
+    pub fn scaled(mut self, by: f32) -> Self {
+        self.scale *= by;
+        self
+    }
+
     /// Bytes that it holds.
     pub fn bytes(&self) -> u64 {
         let pairs = self.layers.iter().flatten().flatten();

@@ -57,7 +57,8 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (path, *, name, threads=None, context=None, parallel=16, kv=None, kv_memory=None, cpu=None, packing=None,
-        head=None, activations=None, zeros=None, pooling=None, copy=false, floats=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST, grammar_process=Vec::new()))]
+        head=None, activations=None, zeros=None, pooling=None, copy=false, floats=false, i2s_arm=false, draft=None, draft_tokens=Drafts::MOST,
+        adapters=Vec::new(), grammar_process=Vec::new()))]
     #[expect(clippy::too_many_arguments, reason = "keywords")]
     fn new(
         py: Python<'_>,
@@ -79,6 +80,7 @@ impl Engine {
         i2s_arm: bool,
         draft: Option<PathBuf>,
         draft_tokens: usize,
+        adapters: Vec<(String, PathBuf, f32)>,
         grammar_process: Vec<String>,
     ) -> PyResult<Self> {
         if context == Some(0) || !(1..=4096).contains(&parallel) {
@@ -115,6 +117,7 @@ impl Engine {
             request_time: LONG,
             drafts: Drafts { tokens: draft_tokens, always: false },
             draft: draft.map(|path| guesser(path, &options)),
+            adapters,
             try_grammars: start(grammar_process),
             ..tern_serve::Options::default()
         };

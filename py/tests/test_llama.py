@@ -95,7 +95,7 @@ def test_tokens(llama):
 
 
 @pytest.mark.parametrize("word, value", [
-    ("lora_path", "x"), ("rope_freq_base", 5e5), ("draft_model", object()), ("type_k", 3),
+    ("lora_base", "x"), ("rope_freq_base", 5e5), ("draft_model", object()), ("type_k", 3),
     ("n_ctx", -1), ("kv_overrides", {}), ("vocab_only", True),
 ])
 def test_what_would_change_the_answer_is_refused_by_name(word, value):

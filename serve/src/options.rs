@@ -36,9 +36,9 @@ pub struct Options {
     pub drafts: Drafts,
     /// A smaller model that guesses for the only model of the server: its name and how it is loaded.
     pub draft: Option<(String, Load)>,
-    /// Adapters of the only model of the server: their names and their folders. Clients ask for them by the model's name with
-    /// theirs, `model:name`.
-    pub adapters: Vec<(String, PathBuf)>,
+    /// Adapters of the only model of the server: their names, their folders, and what their products are multiplied by beside
+    /// their own scale. Clients ask for them by the model's name with theirs, `model:name`.
+    pub adapters: Vec<(String, PathBuf, f32)>,
     /// The settings of requests that do not say.
     pub sampling: Sampling,
     /// The seed of requests that do not say; a new one for each if `None`.

@@ -13,7 +13,7 @@ use tern_convert::adapter::{NewAdapter, write_adapter};
 use tern_serve::Options;
 
 /// An adapter of random numbers for the small model.
-fn adapter(dir: &Path, name: &str, seed: u64, strength: f32) -> (String, PathBuf) {
+fn adapter(dir: &Path, name: &str, seed: u64, strength: f32) -> (String, PathBuf, f32) {
     let config = page().unwrap().config().clone();
     let (rank, mut random) = (4, Random(seed));
     let mut numbers = |len: usize, size: f32| -> Vec<f32> {
@@ -30,7 +30,7 @@ fn adapter(dir: &Path, name: &str, seed: u64, strength: f32) -> (String, PathBuf
     let path = dir.join(name);
     let new = NewAdapter { base: "page".to_owned(), rank, alpha: 8.0, targets: vec!["q_proj"], pairs };
     write_adapter(&path, &new).unwrap();
-    (name.to_owned(), path)
+    (name.to_owned(), path, 1.0)
 }
 
 fn ask(model: &str, text: &str, seed: i64) -> Value {
@@ -103,7 +103,7 @@ fn adapters_are_listed_named_in_answers_and_unknown_ones_refused() {
 #[test]
 fn an_adapter_for_another_base_ends_the_server_before_it_serves() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/golden/adapters/bitnet");
-    let adapters = vec![("other".to_owned(), PathBuf::from(golden))];
+    let adapters = vec![("other".to_owned(), PathBuf::from(golden), 1.0)];
     let server = Server::loading(Options { adapters, ..options() }, page);
     let error = server.wait_by_itself().unwrap_err().to_string();
     assert!(error.contains("the adapter other") && error.contains("belongs to another base"), "{error}");

@@ -303,7 +303,7 @@ impl Serve {
             model_memory: room.model_memory,
             keep_alive: (room.keep_alive > 0).then(|| seconds(room.keep_alive)),
             drafts: self.drafts.drafts(),
-            adapters: self.adapter.clone(),
+            adapters: self.adapter.iter().map(|(name, dir)| (name.clone(), dir.clone(), 1.0)).collect(),
             sampling: self.sampling.sampling(),
             seed: self.sampling.seed(),
             breakers: self.sampling.breakers(),

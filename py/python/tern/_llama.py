@@ -27,8 +27,6 @@ NEUTRAL = {
     "yarn_beta_slow": (1.0,),
     "yarn_orig_ctx": (0,),
     "lora_base": (None,),
-    "lora_path": (None,),
-    "lora_scale": (1.0,),
     "chat_handler": (None,),
     "draft_model": (None,),
     "tokenizer": (None,),
@@ -55,6 +53,8 @@ class Llama:
         use_mmap: bool = True,
         type_k: Union[None, int, str] = None,
         type_v: Union[None, int, str] = None,
+        lora_path: Optional[Path] = None,
+        lora_scale: float = 1.0,
         **rest: Any,
     ) -> None:
         if rest.get("chat_format") is not None:
@@ -71,12 +71,17 @@ class Llama:
             if kind is not None and kind not in KINDS:
                 raise ValueError(f"type_k, type_v: expected f32, f16, q8_0, q4_0 (0, 1, 8, 2), int8, q8, q4 or q3, found {kind!r}")
         self.model_path = os.fspath(model_path)
-        self._options = dict(rest, n_ctx=n_ctx, n_threads=n_threads, seed=seed, use_mmap=use_mmap, type_k=type_k, type_v=type_v)
+        self._options = dict(
+            rest, n_ctx=n_ctx, n_threads=n_threads, seed=seed, use_mmap=use_mmap, type_k=type_k, type_v=type_v,
+            lora_path=lora_path, lora_scale=lora_scale,
+        )
         self._seed: Optional[int] = None if seed in (0xFFFFFFFF, -1) else seed
         self.model = Model(
             model_path, n_ctx=n_ctx or None, threads=n_threads, mmap=use_mmap,
             kv=":".join("f16" if kind is None else KINDS[kind] for kind in (type_k, type_v)), name=os.fspath(model_path),
+            adapters=None if lora_path is None else {"lora": (lora_path, lora_scale)},
         )
+        self._adapted = None if lora_path is None else self.model.adapted("lora")
 
     @classmethod
     def from_pretrained(
@@ -215,6 +220,7 @@ class Llama:
 
     def create_embedding(self, input: Union[str, Sequence[str]], model: Optional[str] = None) -> dict[str, Any]:
         """Vectors of texts, in OpenAI's shape."""
+        self._plain()
         texts = [input] if isinstance(input, str) else list(input)
         if self.model.pooling is not None:
             answer = self.model.request("/v1/embeddings", {"input": texts})
@@ -232,6 +238,7 @@ class Llama:
         """Vectors as lists: one for one text, a list of them for several. They have length 1."""
         if not normalize:
             raise ValueError("normalize=False is not supported: vectors have length 1 here")
+        self._plain()
         texts = [input] if isinstance(input, str) else list(input)
         pooling = None if self.model.pooling else "mean"
         vectors = self.model.embed(texts, pooling=pooling, truncate=truncate).tolist()
@@ -292,7 +299,12 @@ class Llama:
             logit_bias={str(token): bias for token, bias in logit_bias.items()} if logit_bias else None,
         )
 
+    def _plain(self) -> None:
+        if self._adapted is not None:
+            raise ValueError("lora_path: vectors are made by the model alone; open it without an adapter for them")
+
     def _answer(self, path: str, request: dict[str, Any], stream: bool, model: Optional[str]) -> Any:
+        request["model"] = self._adapted
         if stream:
             return self._named(self.model.stream(path, request), model)
         answer = self.model.request(path, request)

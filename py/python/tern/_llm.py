@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -61,6 +62,16 @@ class SamplingParams:
             n_probs=None if self.logprobs is None else max(self.logprobs, 1), logit_bias=bias,
             structured_outputs=self.structured_outputs, return_tokens=True,
         )
+
+
+@dataclass
+class LoRARequest:
+    """The adapter that answers, by the name that `adapters` gave it when the model was loaded; `lora_int_id` is vLLM's and says
+    nothing here."""
+
+    lora_name: str
+    lora_int_id: int = 1
+    lora_path: Path = ""
 
 
 @dataclass
@@ -220,7 +231,8 @@ def _numbers(model: Model, params: Any, count: int) -> list[SamplingParams]:
 #: vLLM's settings that place the work and change no answer.
 HARMLESS = frozenset(
     "tensor_parallel_size gpu_memory_utilization enforce_eager swap_space cpu_offload_gb disable_log_stats trust_remote_code"
-    " enable_prefix_caching max_num_batched_tokens disable_custom_all_reduce dtype tokenizer_mode".split()
+    " enable_prefix_caching max_num_batched_tokens disable_custom_all_reduce dtype tokenizer_mode enable_lora max_loras"
+    " max_cpu_loras max_lora_rank".split()
 )
 
 
@@ -241,7 +253,7 @@ def _guesses(config: Optional[Mapping[str, Any]]) -> dict[str, Any]:
 def _model(model: Union[Path, Model], max_model_len: Optional[int], max_num_seqs: int, rest: dict[str, Any]) -> Model:
     for word in [word for word in rest if word in HARMLESS]:
         rest.pop(word)
-    for word, neutral in (("tokenizer", None), ("quantization", None), ("enable_lora", False)):
+    for word, neutral in (("tokenizer", None), ("quantization", None)):
         if rest.pop(word, neutral) not in (neutral, None):
             raise ValueError(f"{word} is not supported")
     rest.update(_guesses(rest.pop("speculative_config", None)))
@@ -252,9 +264,20 @@ def _model(model: Union[Path, Model], max_model_len: Optional[int], max_num_seqs
     return Model(model, n_ctx=max_model_len, parallel=max_num_seqs, **rest)
 
 
+def _adapter(model: Model, request: Optional[LoRARequest]) -> Optional[str]:
+    """What a request names as its model."""
+    if request is None:
+        return None
+    adapted = model.adapted(request.lora_name)
+    path = model.adapters[request.lora_name][0]
+    if request.lora_path and os.path.realpath(request.lora_path) != os.path.realpath(path):
+        raise ValueError(f"lora_request: {request.lora_name} is {path}, which was loaded with the model, and not {os.fspath(request.lora_path)}")
+    return adapted
+
+
 class LLM:
     """A model that answers many prompts at a time. `model` is a path, a name, or a `Model`, whose settings (`threads`,
-    `kv`, `kv_memory`, ...) can be given here, too."""
+    `kv`, `adapters`, ...) can be given here, too."""
 
     def __init__(
         self,
@@ -287,15 +310,13 @@ class LLM:
         prompts: Union[Prompt, Sequence[Prompt]],
         sampling_params: Union[None, SamplingParams, Sequence[SamplingParams]] = None,
         use_tqdm: bool = True,
-        lora_request: None = None,
+        lora_request: Optional[LoRARequest] = None,
     ) -> list[RequestOutput]:
         """Answers prompts (texts, `{"prompt_token_ids": ids}`), in their order. An exception or Ctrl-C cancels all."""
-        if lora_request is not None:
-            raise ValueError("lora_request is not supported")
         one = isinstance(prompts, (str, Mapping)) or (len(prompts) > 0 and isinstance(prompts[0], int))
         each: Sequence[Any] = [prompts] if one else prompts  # type: ignore[assignment]
         texts = [_prompt(self.model, prompt) for prompt in each]
-        return self._run(texts, _numbers(self.model, sampling_params, len(texts)), use_tqdm)
+        return self._run(texts, _numbers(self.model, sampling_params, len(texts)), use_tqdm, lora_request)
 
     def chat(
         self,
@@ -306,6 +327,7 @@ class LLM:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Optional[Sequence[Any]] = None,
+        lora_request: Optional[LoRARequest] = None,
     ) -> list[RequestOutput]:
         """Answers one conversation or a list of them."""
         if chat_template is not None:
@@ -318,7 +340,7 @@ class LLM:
             )
             for talk in talks
         ]
-        return self._run(list(texts), _numbers(self.model, sampling_params, len(texts)), use_tqdm)
+        return self._run(list(texts), _numbers(self.model, sampling_params, len(texts)), use_tqdm, lora_request)
 
     def embed(self, prompts: Union[str, Sequence[str]], *, pooling: Optional[str] = None) -> list[EmbeddingRequestOutput]:
         """Vectors of texts. A model that writes needs `pooling`: mean, last or cls."""
@@ -344,9 +366,11 @@ class LLM:
         return [ScoringRequestOutput(str(next(self._count)), ScoringOutput(float(score))) for score in scores]
 
     def _run(
-        self, texts: Sequence[tuple[Optional[str], list[int]]], params: list[SamplingParams], bar: bool
+        self, texts: Sequence[tuple[Optional[str], list[int]]], params: list[SamplingParams], bar: bool,
+        lora: Optional[LoRARequest],
     ) -> list[RequestOutput]:
-        requests = [_request(ids, one, self._seed) for (_, ids), one in zip(texts, params)]
+        adapter = _adapter(self.model, lora)
+        requests = [_request(ids, one, self._seed, adapter) for (_, ids), one in zip(texts, params)]
         done: list[Any] = [None] * len(texts)
         shown = _Bar(len(texts), bar)
         try:
@@ -366,9 +390,9 @@ class LLM:
         return done
 
 
-def _request(ids: list[int], params: SamplingParams, seed: Optional[int]) -> dict[str, Any]:
+def _request(ids: list[int], params: SamplingParams, seed: Optional[int], adapter: Optional[str]) -> dict[str, Any]:
     request = params._request()
-    request["prompt"] = ids
+    request["prompt"], request["model"] = ids, adapter
     if request["seed"] is None:
         request["seed"] = seed
     if request["n"] == 1:
@@ -395,7 +419,8 @@ class AsyncLLM:
     close = shutdown
 
     async def generate(
-        self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None, request_id: str = ""
+        self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None, request_id: str = "",
+        lora_request: Optional[LoRARequest] = None,
     ) -> AsyncIterator[RequestOutput]:
         """Yields the answer as far as it is written, again and again; leaving the loop cancels it."""
         params = sampling_params or SamplingParams()
@@ -405,7 +430,7 @@ class AsyncLLM:
         def heard(status: int, piece: Optional[bytes]) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, (status, piece))
 
-        task = self.model.call("/completion", _request(ids, params, None), heard)
+        task = self.model.call("/completion", _request(ids, params, None, _adapter(self.model, lora_request)), heard)
         outputs = [CompletionOutput(index, "", [], None, None if params.logprobs is None else []) for index in range(params.n)]
         events, cached = Events(), None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping as _Mapping
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from tern import _tern
 
 Path = Union[str, "os.PathLike[str]"]
+#: Adapters by their names: a folder each, or with it what the adapter's products are multiplied by beside its own scale.
+Adapters = Mapping[str, Union[Path, "tuple[Path, float]"]]
 
 #: Runs the trial of grammars in a process of its own: only the Rust part is loaded there.
 _TRIAL = (
@@ -73,8 +76,9 @@ class Model:
     `path` is a file, a directory, a name of the Hub whose model was downloaded, or `"story"`, the built-in one.
     `n_ctx` is the most tokens of a text (default: what the model was made for and memory allows), `parallel` how many
     texts are written at the same time, `threads` how many compute (default: the cores). Up to `draft_tokens` are guessed in a step
-    where that saves time, from the text itself and by a smaller model, `draft`: no text depends on it. Calls may come from any
-    thread.
+    where that saves time, from the text itself and by a smaller model, `draft`: no text depends on it. `adapters` are LoRA
+    adapters in PEFT's layout by their names (a folder, or a folder and what it counts): a request whose `model` is
+    `adapted(NAME)` is answered with one. Calls may come from any thread.
     """
 
     def __init__(
@@ -97,22 +101,27 @@ class Model:
         i2s_arm: bool = False,
         draft: Optional[Path] = None,
         draft_tokens: int = 15,
+        adapters: Optional[Adapters] = None,
         name: Optional[str] = None,
     ) -> None:
         word = os.fspath(path)
+        self.adapters = _adapters(adapters or {})
         self._options = dict(
             path=word, n_ctx=n_ctx, threads=threads, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu,
             packing=packing, head=head, activations=activations, zeros=zeros, pooling=pooling, mmap=mmap, floats=floats,
-            i2s_arm=i2s_arm, draft=None if draft is None else os.fspath(draft), draft_tokens=draft_tokens, name=name,
+            i2s_arm=i2s_arm, draft=None if draft is None else os.fspath(draft), draft_tokens=draft_tokens,
+            adapters=self.adapters, name=name,
         )
         self.path = _tern.find(word)
         trial = [sys.executable, "-I", "-S", "-c", _TRIAL, _tern.__file__] if sys.executable else []
+        self.name = name or os.path.splitext(os.path.basename(word.rstrip("/")))[0] or "model"
         self._engine = _tern.Engine(
             self.path,
-            name=name or os.path.splitext(os.path.basename(word.rstrip("/")))[0] or "model",
+            name=self.name,
             threads=threads, context=n_ctx, parallel=parallel, kv=kv, kv_memory=kv_memory, cpu=cpu, packing=packing,
             head=head, activations=activations, zeros=zeros, pooling=pooling, copy=not mmap, floats=floats,
-            i2s_arm=i2s_arm, draft=None if draft is None else _tern.find(os.fspath(draft)), draft_tokens=draft_tokens, grammar_process=trial,
+            i2s_arm=i2s_arm, draft=None if draft is None else _tern.find(os.fspath(draft)), draft_tokens=draft_tokens,
+            adapters=[(name, path, scale) for name, (path, scale) in self.adapters.items()], grammar_process=trial,
         )
         sizes = self._engine.sizes()
         self.n_ctx, self.n_ctx_train, self.n_vocab, self.dim, self.n_layers, self.threads, self.family = sizes
@@ -132,6 +141,13 @@ class Model:
     def close(self) -> None:
         """Ends what runs and gives the memory back. Every later call is a RuntimeError."""
         self._engine.close()
+
+    def adapted(self, adapter: str) -> str:
+        """The `model` of a request that is answered with this adapter."""
+        if adapter not in self.adapters:
+            known = ", ".join(self.adapters) or "none"
+            raise ValueError(f"the adapter {adapter!r}: expected one of those that `adapters` named when the model was loaded ({known})")
+        return f"{self.name}:{adapter}"
 
     # Requests in the server's own words.
 
@@ -274,6 +290,18 @@ class Model:
         if isinstance(texts, str):
             raise TypeError("expected a list of texts, found one text")
         return self._engine.vectors(list(texts), pooling or self._options["pooling"], truncate)  # type: ignore[arg-type]
+
+
+def _adapters(given: Adapters) -> dict[str, tuple[str, float]]:
+    found = {}
+    for name, value in given.items():
+        path, scale = value if isinstance(value, tuple) else (value, 1.0)
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError(f"adapters: {name!r}: expected a name of letters, digits, `-`, `_` and `.`")
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not -1e6 < scale < 1e6:
+            raise ValueError(f"adapters: {name}: its scale {scale!r}: expected a number")
+        found[name] = (os.fspath(path), float(scale))
+    return found
 
 
 def _load(kind: type[Model], options: dict[str, Any]) -> Model:

@@ -31,6 +31,7 @@ class Engine:
         i2s_arm: bool = False,
         draft: Optional[str | PathLike[str]] = None,
         draft_tokens: int = ...,
+        adapters: Sequence[tuple[str, str | PathLike[str], float]] = ...,
         grammar_process: Sequence[str] = ...,
     ) -> Engine: ...
     def ask(self, path: str, body: bytes) -> tuple[int, bytes]: ...

@@ -109,10 +109,10 @@ fn draft_of(model: &Model, options: &Options) -> Result<Option<Arc<Model>>, Ende
 
 /// The adapters of this model.
 fn adapters_of(model: &Model, options: &Options) -> Result<Vec<(String, Arc<Adapter>)>, Ended> {
-    let open = |(name, dir): &(String, PathBuf)| {
+    let open = |(name, dir, scale): &(String, PathBuf, f32)| {
         let adapter = Adapter::open(dir, model.config());
         let wrong = |error| Ended::Settings(format!("the adapter {name}: {error}"));
-        Ok((name.clone(), Arc::new(adapter.map_err(wrong)?)))
+        Ok((name.clone(), Arc::new(adapter.map_err(wrong)?.scaled(*scale))))
     };
     options.adapters.iter().map(open).collect()
 }
