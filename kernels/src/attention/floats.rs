@@ -66,20 +66,22 @@ impl Tile<'_> {
         let wide = self.dim.div_ceil(LANES);
         let values = &S::cut(part.values)[..groups * LANES * wide];
         let mut d = 0;
-        let mut sums: Sums = [[[0.0; LANES]; WIDE]; COLUMNS];
-        let sums = &mut sums[..self.columns - first];
-        while many && d < wide {
-            let Buffers { scores, floats, .. } = &mut *self.buffers;
-            let floats = floats.get_or_insert_with(Floats::boxed);
-            let scores = &scores[first..self.columns];
-            let count = value_products::<I, S>(isa, values, wide, d, scores, sums, floats);
-            for c in first..self.columns {
-                let (mine, theirs) = factors[c];
-                for i in 0..count {
-                    self.add(isa, c, d + i, &sums[c - first][i], mine, theirs);
+        if many {
+            let mut sums: Sums = [[[0.0; LANES]; WIDE]; COLUMNS];
+            let sums = &mut sums[..self.columns - first];
+            while d < wide {
+                let Buffers { scores, floats, .. } = &mut *self.buffers;
+                let floats = floats.get_or_insert_with(Floats::boxed);
+                let scores = &scores[first..self.columns];
+                let count = value_products::<I, S>(isa, values, wide, d, scores, sums, floats);
+                for c in first..self.columns {
+                    let (mine, theirs) = factors[c];
+                    for i in 0..count {
+                        self.add(isa, c, d + i, &sums[c - first][i], mine, theirs);
+                    }
                 }
+                d += count;
             }
-            d += count;
         }
         while d < wide {
             let many = I::PANEL.0 >= 4 && wide - d >= 4;
