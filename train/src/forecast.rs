@@ -63,10 +63,24 @@ impl Forecast {
         Ok(forecast)
     }
 
+    /// The same with so many bytes more, of what stays as it is.
+    pub fn beside(mut self, bytes: usize) -> Self {
+        self.student += bytes as u64;
+        self
+    }
+
     /// Refuses a run that memory cannot hold.
     pub fn check(&self, free: Option<u64>) -> Result<()> {
         let gb = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         let all = self.student + self.teacher;
+        if let Some(free) = free.filter(|free| *free < all && self.teacher == 0) {
+            return Err(Error::Input(format!(
+                "the run needs {} of memory, and {} are free; fewer `sequences`, `recompute = true` or a smaller model need \
+                 less, and of a model that is there an adapter (`lora`) far less",
+                gb(all),
+                gb(free)
+            )));
+        }
         if let Some(free) = free.filter(|free| *free < all) {
             let what = format!(
                 "the run needs {} of memory ({} for the student, {} for the teacher), and {} are free; fewer `sequences`, \

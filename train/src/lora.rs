@@ -177,6 +177,12 @@ impl Base {
         Ok(Self { embedding: floats("token_embd.weight")?, head, matrices })
     }
 
+    /// About the bytes that one of this configuration takes.
+    pub(crate) fn size(config: &tern::Config, has_head: bool) -> usize {
+        let trits: usize = shapes(config).into_iter().map(|(outputs, inputs)| outputs * inputs).sum();
+        4 * config.vocab * config.dim * if has_head { 2 } else { 1 } + config.layers * trits / 4
+    }
+
     /// Bytes that it takes.
     pub fn bytes(&self) -> u64 {
         let floats = 4 * (self.embedding.len() + self.head.as_ref().map_or(0, Vec::len)) as u64;

@@ -12,6 +12,7 @@ use tern_kernels::{Cpu, Pool, default_threads};
 
 use crate::config::Run;
 use crate::error::{Error, Result};
+use crate::forecast::Forecast;
 use crate::lora::Base;
 use crate::narrow;
 use crate::ops::Machine;
@@ -52,9 +53,19 @@ pub struct Start {
 impl Start {
     /// From random numbers, or from another model.
     pub fn of(run: &Run) -> Result<Self> {
+        Self::checked(run, &|_| Ok(()))
+    }
+
+    /// The same, unless training it takes more memory than is free; that is known before the numbers are there.
+    pub fn to_train(run: &Run) -> Result<Self> {
+        let free = tern::free_memory();
+        Self::checked(run, &|forecast| forecast.check(free))
+    }
+
+    fn checked(run: &Run, fits: &dyn Fn(Forecast) -> Result<()>) -> Result<Self> {
         let mut start = match &run.from {
-            Some(from) => Self::from(run, from)?,
-            None => Self::fresh(run)?,
+            Some(from) => Self::from(run, from, fits)?,
+            None => Self::fresh(run, fits)?,
         };
         run.check_groups(&start.config)?;
         start.stages = run.check_stages(&start.config)?;
@@ -69,18 +80,19 @@ impl Start {
         Ok(start)
     }
 
-    fn fresh(run: &Run) -> Result<Self> {
+    fn fresh(run: &Run, fits: &dyn Fn(Forecast) -> Result<()>) -> Result<Self> {
         let path = run.tokenizer.as_ref().ok_or_else(|| Error::key("tokenizer", "missing"))?;
         let (tokenizer, files) = tokenizer(path)?;
         let config = run.model(tokenizer.size())?;
         let layout = Layout::new(&config, run.tied);
+        fits(Forecast::of(run, &config, &layout, None)?)?;
         let params = layout.initial(run.init_std, run.seed);
         let (stages, notes) = (Stages::default(), Vec::new());
         Ok(Self { config, stages, base: None, layout, params, tokenizer, files, notes })
     }
 
     /// The sizes and the tokenizer are the model's.
-    fn from(run: &Run, path: &Path) -> Result<Self> {
+    fn from(run: &Run, path: &Path, fits: &dyn Fn(Forecast) -> Result<()>) -> Result<Self> {
         let file = open(path)?;
         let masters = Masters::of(&file)?;
         let (config, layers) = run.student(masters.config())?;
@@ -104,6 +116,7 @@ impl Start {
         }
         if let Some(lora) = run.lora()? {
             let layout = Layout::adapter(&config, &lora);
+            fits(Forecast::of(run, &config, &layout, None)?.beside(Base::size(&config, masters.has_head())))?;
             let params = layout.beginning(&masters, run.seed)?;
             let pool = Pool::new(if run.threads == 0 { default_threads() } else { run.threads });
             let base = Some(Base::read(Machine { cpu: Cpu::best(), pool: &pool }, &masters)?);
@@ -119,6 +132,7 @@ impl Start {
             });
         }
         let layout = Layout::new(&config, !masters.has_head());
+        fits(Forecast::of(run, &config, &layout, None)?)?;
         let wide = narrow::as_wide_as(&config, masters.config());
         let from = Layout::new(&wide, !masters.has_head());
         let (mut params, rebuilt) = from.read_layers(&masters, run.quantiser()?, &layers)?;

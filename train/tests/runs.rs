@@ -274,6 +274,18 @@ fn a_corpus_that_is_made_anew_stays_whole_for_who_has_the_old_one_open() {
 }
 
 #[test]
+fn a_run_that_memory_cannot_hold_is_refused_before_it_takes_any() {
+    let dir = folder();
+    let large = "dim = 16384\nlayers = 80\nhidden = 53248\nheads = 128\nkv_heads = 8\nhead_dim = 128";
+    let run = run(dir.path(), "large", large);
+    if tern::free_memory().is_some() {
+        let error = train(&run, &|| false, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.starts_with("the run needs ") && error.contains(" of memory, and "), "{error}");
+        assert!(!run.out.exists(), "nothing was written");
+    }
+}
+
+#[test]
 fn only_the_assistant_is_learnt() {
     let dir = folder();
     let mut run = run(dir.path(), "z", "validation = 0.0");
