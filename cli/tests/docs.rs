@@ -46,7 +46,7 @@ const QUICKER: [(&str, &str); 12] = [
     ("tern train export", ""),
     // A line with a leader behind it.
     ("tern train worker", TINY),
-    ("tern train --from", "--steps 2 --sequences 1 --length 32 --threads 1 --validation 0.2"),
+    ("tern train --from", "--steps 2 --sequences 2 --length 32 --threads 1 --validation 0.2"),
     ("tern train ", TINY),
     ("tern run ", "-n 8"),
     ("tern bench ", "-p 16 -n 4 -r 1 --probe 1"),
@@ -138,6 +138,10 @@ fn folder() -> tempfile::TempDir {
         format!("{{\"messages\": [{}, {}]}}\n", turn("user", text(nth)), turn("assistant", text(nth + 7)))
     };
     fs::write(path("chats.jsonl"), (0..40).map(chat).collect::<String>()).unwrap();
+    let pair = |nth| {
+        format!("{{\"prompt\": \"The tern {nth}\", \"chosen\": \" flies.\", \"rejected\": \" swims.\"}}\n")
+    };
+    fs::write(path("pairs.jsonl"), (0..40).map(pair).collect::<String>()).unwrap();
     fs::copy(PAGE, path("model.gguf")).unwrap();
     fs::copy(testdata("golden/eval/wikitext-slice.txt"), path("wiki.test.raw")).unwrap();
     fs::create_dir(path("embedder")).unwrap();

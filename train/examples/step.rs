@@ -62,7 +62,7 @@ fn main() {
         network.prepare(on, &params).unwrap();
         let prepared = start.elapsed();
         let batch = Batch { tokens: &tokens[..rows], targets: &tokens[1..], starts: &starts };
-        let back = Gradients { values: &mut grads, factor: 1.0 / rows as f32, lesson: None };
+        let back = Gradients { values: &mut grads, factor: 1.0 / rows as f32, weights: None, lesson: None };
         network.run(on, &params, batch, &mut losses, Some(back)).expect("finite numbers");
         let ran = start.elapsed();
         let norm = squares(on, &grads).sqrt();

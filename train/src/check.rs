@@ -97,7 +97,7 @@ pub fn check(run: &Run, file: &File, model: &Model, note: &mut dyn FnMut(String)
         return Err(Error::key("validation", "no documents are held out, so there is nothing to compare on"));
     }
     let recorded = metrics::read(&run.out)?.into_iter().rev().find_map(|line| match line {
-        Line::Validation(found) if found.step == step => Some(found.loss),
+        Line::Validation(found) if found.step == step && run.dpo == 0.0 => Some(found.loss),
         _ => None,
     });
     let is_target = |target: &&u32| **target != NONE;

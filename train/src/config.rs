@@ -37,6 +37,7 @@ keys! {
     out: PathBuf = "", "Directory of the run: checkpoints, logs, the finished model";
     from: Option<PathBuf> = "", "Start from this model instead of random numbers: a run, a model file or directory, or `story`";
     teacher: Option<PathBuf> = "", "Learn from this float model too: a file or directory whose vocabulary is the same; `tern train distil` sets it";
+    dpo: f32 = "0.0", "With `from`: learn from pairs, JSON lines with `prompt`, `chosen` and `rejected`, by DPO with this beta; 0.1 is common, 0 for none";
     lora: Option<String> = "", "Train a LoRA adapter beside the weights of `from`, which stay as they are: rank=16,alpha=32,targets=q_proj+v_proj";
     train: Vec<PathBuf> = "", "Files to train on: .txt, .jsonl, and .zst or .gz of them";
     repeats: Vec<f64> = "[]", "How often an epoch sees each of these files, 1.0 if not given; 0.5 is every other document";
@@ -298,6 +299,7 @@ impl Run {
             return Err(Error::key("tokenizer", "missing; `tern train tokenizer` makes one"));
         }
         self.check_distillation()?;
+        self.check_pairs()?;
         self.check_evaluation()?;
         self.schedule()?;
         self.stages(Scheme::A8)?;
@@ -305,6 +307,33 @@ impl Run {
         self.quantiser()?;
         self.lora()?;
         Ok(())
+    }
+
+    fn check_pairs(&self) -> Result<()> {
+        if !(self.dpo >= 0.0 && self.dpo.is_finite()) {
+            return Err(Error::key("dpo", format!("{}: expected a number of at least 0", self.dpo)));
+        }
+        if self.dpo == 0.0 {
+            return Ok(());
+        }
+        if self.from.is_none() {
+            return Err(Error::key("from", "missing with `dpo`: it names a model that answers already"));
+        }
+        if !self.sequences.is_multiple_of(2) {
+            let what = format!("{}: expected an even number with `dpo`, two for each pair", self.sequences);
+            return Err(Error::key("sequences", what));
+        }
+        let others = [
+            ("teacher", self.teacher.is_some()),
+            ("quantise_steps", self.quantise_steps > 0),
+            ("a8_steps", self.a8_steps > 0),
+        ];
+        match others.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) => {
+                Err(Error::key(key, "expected none with `dpo`: the model begins as its reference"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_evaluation(&self) -> Result<()> {
@@ -714,6 +743,10 @@ mod tests {
             ("quantise_steps = 10\nternary = false", "key `quantise_steps`: rounds"),
             ("keep_layers = 2", "key `keep_layers`: changes"),
             ("lora = \"rank=4\"", "key `from`: missing: it names the base"),
+            ("dpo = 0.1", "key `from`: missing with `dpo`"),
+            ("from = \"story\"\ndpo = -0.1", "key `dpo`: -0.1"),
+            ("from = \"story\"\ndpo = 0.1\nsequences = 3", "key `sequences`: 3: expected an even number"),
+            ("from = \"story\"\ndpo = 0.1\nteacher = \"t\"", "key `teacher`: expected none with `dpo`"),
             ("from = \"story\"\nlora = \"rank=x\"", "key `lora`: rank \"x\""),
             ("from = \"story\"\nlora = \"\"\nscales = \"row\"", "key `scales`: expected \"matrix\""),
             ("from = \"story\"\nlora = \"\"\nactivations = \"a8\"", "key `activations`: expected none"),

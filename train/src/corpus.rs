@@ -5,13 +5,14 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use tern::{Message, Specials, Tokenizer};
 
 use crate::config::Run;
-use crate::data::{self, Document, Rules};
+use crate::data::{self, Document, Rules, Side};
 use crate::error::{Error, Result};
 use crate::ops::loss::NONE;
 use crate::random::{Random, hash, scramble};
@@ -40,6 +41,11 @@ pub struct Corpus {
     spans: Vec<Span>,
     repeats: Vec<f64>,
     seed: u64,
+    /// Of what the corpus depends on.
+    key: u64,
+    /// Whether its documents are pairs, the better answer before the worse one. Each is a sequence of its own then, in an
+    /// epoch those that fit into this many tokens.
+    pairs: Option<usize>,
     /// The epoch in hand.
     epoch: Epoch,
 }
@@ -49,7 +55,7 @@ pub struct Corpus {
 struct Epoch {
     number: Option<u64>,
     order: Vec<u32>,
-    /// Tokens up to the end of each.
+    /// Tokens up to the end of each; none of pairs.
     ends: Vec<u64>,
 }
 
@@ -62,6 +68,8 @@ pub struct Sequences {
     pub targets: Vec<u32>,
     /// `(rows)`.
     pub starts: Vec<u32>,
+    /// Of pairs the document in each sequence, a better answer before its worse one; nothing of others.
+    pub documents: Vec<u32>,
 }
 
 /// Where in the data a run is: the next sequence of an epoch.
@@ -103,8 +111,49 @@ impl Corpus {
         }
         let mut repeats = run.repeats.clone();
         repeats.resize(run.train.len(), 1.0);
-        let corpus = Self { path: tokens, file, spans, repeats, seed: run.seed, epoch: Epoch::default() };
+        let pairs = (run.dpo > 0.0).then_some(run.length);
+        let corpus =
+            Self { path: tokens, file, spans, repeats, seed: run.seed, key, pairs, epoch: Epoch::default() };
+        let fitting = (0..corpus.spans.len()).step_by(2).filter(|nth| corpus.fits(*nth)).count();
+        let all = corpus.spans.len() / 2;
+        if pairs.is_some() && fitting < all {
+            note(format!(
+                "{} of {all} pairs are left out: longer than a `length` of {}",
+                all - fitting,
+                run.length
+            ));
+        }
         Ok(corpus)
+    }
+
+    /// A number for the texts and what made tokens of them.
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// How many documents there are, of either kind.
+    pub(crate) fn documents(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether a pair, by its first document, fits.
+    fn fits(&self, nth: usize) -> bool {
+        self.pairs.is_none_or(|most| self.spans[nth..].iter().take(2).all(|span| span.len as usize <= most))
+    }
+
+    /// Of these documents of pairs, those that fit: each as a sequence of `length`, and their numbers.
+    pub(crate) fn texts(&mut self, of: Range<usize>, length: usize, out: &mut Sequences) -> Result<Vec<u32>> {
+        *out = Sequences::default();
+        let fitting: Vec<u32> = of.filter(|nth| self.fits(nth / 2 * 2)).map(|nth| nth as u32).collect();
+        fitting.iter().try_for_each(|nth| self.text(*nth, length, out))?;
+        Ok(fitting)
+    }
+
+    /// A document of a pair, as a sequence.
+    fn text(&mut self, nth: u32, length: usize, out: &mut Sequences) -> Result<()> {
+        out.documents.push(nth);
+        let len = u64::from(self.spans[nth as usize].len);
+        self.sequence(&[nth], &[len], 0, length, out)
     }
 
     /// Whether the run's directory has the corpus already.
@@ -127,7 +176,15 @@ impl Corpus {
             return;
         }
         let mut order = Vec::new();
-        for (nth, span) in self.spans.iter().enumerate().filter(|(_, span)| !span.held_out) {
+        // Of a pair the first document stands for both.
+        let first = if self.pairs.is_some() { 2 } else { 1 };
+        let trained = self
+            .spans
+            .iter()
+            .enumerate()
+            .step_by(first)
+            .filter(|(nth, span)| !span.held_out && self.fits(*nth));
+        for (nth, span) in trained {
             let repeats = self.repeats[usize::from(span.source)];
             // The whole times for sure; the rest by chance, another chance in every epoch.
             let chance = Random::new(self.seed ^ scramble(number), nth as u64).unit();
@@ -150,11 +207,20 @@ impl Corpus {
     /// Sequences of `length` tokens that an epoch has.
     pub fn sequences(&mut self, epoch: u64, length: usize) -> u64 {
         self.begin(epoch);
-        self.epoch.ends.last().map_or(0, |end| end / length as u64)
+        match self.pairs {
+            Some(_) => 2 * self.epoch.order.len() as u64,
+            None => self.epoch.ends.last().map_or(0, |end| end / length as u64),
+        }
     }
 
     /// What to say when there is not one sequence to train on.
     fn too_few(&self, length: usize) -> Error {
+        if self.pairs.is_some() {
+            return Error::key(
+                "length",
+                format!("{length}: no pair to train on is that short; expected a longer one"),
+            );
+        }
         let Size { tokens, documents } = self.size(false);
         let fits = (tokens.checked_ilog2()).map(|power| 1u64 << power).filter(|fits| *fits >= 8);
         let shorter = fits.map_or(String::new(), |fits| format!(" or shorter sequences (`--length {fits}`)"));
@@ -182,6 +248,7 @@ impl Corpus {
         out.tokens.clear();
         out.targets.clear();
         out.starts.clear();
+        out.documents.clear();
         for _ in 0..count {
             let mut tries = 0;
             while place.sequence >= self.sequences(place.epoch, length) {
@@ -192,8 +259,14 @@ impl Corpus {
                 }
             }
             self.begin(place.epoch);
-            let start = place.sequence * length as u64;
+            let nth = place.sequence;
             place.sequence += 1;
+            if self.pairs.is_some() {
+                let first = self.epoch.order[(nth / 2) as usize];
+                self.text(first + (nth % 2) as u32, length, out)?;
+                continue;
+            }
+            let start = nth * length as u64;
             let epoch = std::mem::take(&mut self.epoch);
             let result = self.sequence(&epoch.order, &epoch.ends, start, length, out);
             self.epoch = epoch;
@@ -257,6 +330,17 @@ impl Corpus {
             if taken + span.len as usize > most && taken > 0 {
                 continue;
             }
+            if self.pairs.is_some() {
+                // The other of a pair comes with the first, whatever room is left.
+                if nth % 2 == 0 && self.fits(nth) {
+                    for nth in [nth, nth + 1] {
+                        taken += self.spans[nth].len as usize;
+                        chars += u64::from(self.spans[nth].chars);
+                        self.text(nth as u32, length, &mut out)?;
+                    }
+                }
+                continue;
+            }
             taken += span.len as usize;
             chars += u64::from(span.chars);
             for start in (0..u64::from(span.len)).step_by(length) {
@@ -272,6 +356,9 @@ fn key(run: &Run, tokenizer: &Tokenizer, end: u32) -> Result<u64> {
     let mut sum = MAGIC;
     let mut text = |text: &str| sum = hash(sum, text.as_bytes());
     text(&format!("{end} {} {} {:x}", tokenizer.size(), run.seed, run.validation.to_bits()));
+    if run.dpo > 0.0 {
+        text("pairs");
+    }
     text(&run.text_key);
     text(&run.separator);
     text(&format!("{} {}", run.join_lines, run.train.len()));
@@ -348,8 +435,18 @@ fn build(
         let (before, mut empty, mut unanswered) = (spans.len(), 0u64, 0u64);
         data::documents(path_in, rules, |document, line| {
             let wrong = |e: tern::Error| Error::line(path_in, line, e.to_string());
+            let is_pair = matches!(document, Document::Pair(_));
+            if is_pair != (run.dpo > 0.0) {
+                let what = match is_pair {
+                    true => {
+                        "a pair of `chosen` and `rejected`: learning from pairs wants `dpo`, 0.1 for example"
+                    }
+                    false => "expected a pair, `chosen` and `rejected`: `dpo` learns from nothing else",
+                };
+                return Err(Error::line(path_in, line, what));
+            }
             let mut mark = 0;
-            let (tokens, chars) = match &document {
+            let texts = match &document {
                 Document::Text(text) => {
                     mark = hash(mark, text.as_bytes());
                     if text.is_empty() {
@@ -358,29 +455,44 @@ fn build(
                     }
                     let mut tokens = tokenizer.encode(text, true, Specials::Text).map_err(wrong)?;
                     tokens.push(end);
-                    (tokens, text.chars().count())
+                    vec![(tokens, text.chars().count())]
                 }
                 Document::Chat(messages) => {
                     for text in messages.iter().flat_map(|m| [&m.role, &m.content]) {
                         mark = hash(mark, text.as_bytes());
                     }
-                    chat(tokenizer, messages).map_err(wrong)?
+                    vec![chat(tokenizer, messages, 0).map_err(wrong)?]
+                }
+                Document::Pair(sides) => {
+                    // By what was asked alone, so that all answers to it fall on the same side.
+                    for text in asked(&sides[0]) {
+                        mark = hash(mark, text.as_bytes());
+                    }
+                    sides
+                        .iter()
+                        .map(|side| answer(tokenizer, side, end))
+                        .collect::<Result<_, _>>()
+                        .map_err(wrong)?
                 }
             };
-            if tokens.is_empty() {
+            if texts.iter().any(|(tokens, _)| tokens.is_empty()) {
                 unanswered += 1;
                 return Ok(());
             }
-            let len = u32::try_from(tokens.len());
-            let len =
-                len.map_err(|_| Error::line(path_in, line, "expected fewer than 2^32 tokens in a document"))?;
             // By content, so that copies of a document fall on the same side.
             let chance = scramble(mark ^ run.seed) as f64 / u64::MAX as f64;
             let held_out = is_held_out || chance < run.validation;
-            spans.push(Span { start, len, chars: chars as u32, source: number, held_out });
-            start += u64::from(len);
-            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-            out.write_all(&bytes).map_err(io)
+            for (tokens, chars) in texts {
+                let len = u32::try_from(tokens.len());
+                let len = len.map_err(|_| {
+                    Error::line(path_in, line, "expected fewer than 2^32 tokens in a document")
+                })?;
+                spans.push(Span { start, len, chars: chars as u32, source: number, held_out });
+                start += u64::from(len);
+                let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+                out.write_all(&bytes).map_err(io)?;
+            }
+            Ok(())
         })?;
         let mut left_out = Vec::new();
         if empty > 0 {
@@ -411,10 +523,36 @@ fn build(
     Ok(spans)
 }
 
-/// A conversation as the model's template has it; all is muted but what the assistant says, up to the end of its turn.
-fn chat(tokenizer: &Tokenizer, messages: &[Message]) -> tern::Result<(Vec<u32>, usize)> {
+/// What was asked, of a side of a pair.
+fn asked(side: &Side) -> Vec<&String> {
+    match side {
+        Side::Text { prompt, .. } => vec![prompt],
+        Side::Chat(messages) => messages[..messages.len() - 1]
+            .iter()
+            .flat_map(|message| [&message.role, &message.content])
+            .collect(),
+    }
+}
+
+/// A side of a pair; all is muted but the answer, up to its end.
+fn answer(tokenizer: &Tokenizer, side: &Side, end: u32) -> tern::Result<(Vec<u32>, usize)> {
+    let (prompt, answer) = match side {
+        Side::Text { prompt, answer } => (prompt, answer),
+        Side::Chat(messages) => return chat(tokenizer, messages, messages.len() - 1),
+    };
+    let mut tokens = tokenizer.encode(prompt, true, Specials::Text)?;
+    tokens.iter_mut().for_each(|token| *token |= MUTE);
+    tokens.extend(tokenizer.encode(answer, false, Specials::Text)?);
+    tokens.push(end);
+    Ok((tokens, answer.chars().count()))
+}
+
+/// A conversation as the model's template has it; all is muted but what the assistant says from this message on, up to the end
+/// of its turns.
+fn chat(tokenizer: &Tokenizer, messages: &[Message], from: usize) -> tern::Result<(Vec<u32>, usize)> {
     let (mut tokens, mut chars) = (Vec::new(), 0);
-    for (nth, message) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+    let answers = messages.iter().enumerate().skip(from).filter(|(_, message)| message.role == "assistant");
+    for (nth, message) in answers {
         let asked = tokenizer.encode_chat(&messages[..nth], false)?;
         let said = tokenizer.encode_turns(&messages[..=nth])?;
         if !said.starts_with(&asked) {

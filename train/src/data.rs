@@ -20,6 +20,32 @@ pub enum Document {
     Text(String),
     /// The assistant's turns are to be learnt.
     Chat(Vec<Message>),
+    /// The first answer is to be preferred to the second.
+    Pair(Box<[Side; 2]>),
+}
+
+/// One of two answers, with what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The answer goes on where the prompt ends.
+    Text {
+        /// What both sides begin with.
+        prompt: String,
+        /// What this one goes on with.
+        answer: String,
+    },
+    /// The answer is the last turn, the assistant's.
+    Chat(Vec<Message>),
+}
+
+impl Side {
+    /// The texts in it.
+    pub fn texts(self) -> Vec<String> {
+        match self {
+            Side::Text { prompt, answer } => vec![prompt, answer],
+            Side::Chat(messages) => messages.into_iter().map(|message| message.content).collect(),
+        }
+    }
 }
 
 /// How documents are found in a file.
@@ -137,27 +163,58 @@ fn record(line: &str, rules: Rules) -> Result<Document, String> {
         let text = text.as_str().ok_or_else(|| format!("key `{}`: expected a text", rules.text_key))?;
         return Ok(Document::Text(if rules.join_lines { joined(text) } else { text.trim().to_owned() }));
     }
-    let Some(messages) = object.get("messages") else {
+    if object.contains_key("chosen") || object.contains_key("rejected") {
+        let side = |key| side(object, key);
+        let pair = [side("chosen")?, side("rejected")?];
+        return match &pair {
+            [Side::Text { .. }, Side::Chat(_)] | [Side::Chat(_), Side::Text { .. }] => {
+                Err("keys `chosen` and `rejected`: expected two texts or two lists of messages".into())
+            }
+            _ => Ok(Document::Pair(Box::new(pair))),
+        };
+    }
+    let Some(list) = object.get("messages") else {
         let keys: Vec<_> = object.keys().take(8).map(|key| format!("`{key}`")).collect();
         return Err(format!(
-            "expected the key `{}` or `messages`, found {}",
+            "expected the key `{}`, `messages`, or `chosen` and `rejected`, found {}",
             rules.text_key,
             keys.join(", ")
         ));
     };
-    let messages = messages.as_array().ok_or("key `messages`: expected a list")?;
+    messages("messages", list).map(Document::Chat)
+}
+
+/// A list of who said what.
+fn messages(key: &str, list: &Value) -> Result<Vec<Message>, String> {
+    let list = list.as_array().ok_or_else(|| format!("key `{key}`: expected a list"))?;
     let message = |message: &Value| {
         let part = |key: &str| message.get(key).and_then(Value::as_str).map(str::to_owned);
         let (Some(role), Some(content)) = (part("role"), part("content")) else {
-            return Err("key `messages`: expected `role` and `content` in each".to_owned());
+            return Err(format!("key `{key}`: expected `role` and `content` in each"));
         };
         if !ROLES.contains(&&*role) {
             let role: String = role.chars().take(40).collect();
-            return Err(format!("key `messages`: the role `{role}`: expected {}", ROLES.join(", ")));
+            return Err(format!("key `{key}`: the role `{role}`: expected {}", ROLES.join(", ")));
         }
         Ok(Message { role, content })
     };
-    messages.iter().map(message).collect::<Result<_, _>>().map(Document::Chat)
+    list.iter().map(message).collect()
+}
+
+/// One side of a pair: a text behind the text of `prompt`, or messages behind those of `prompt`, if it has any.
+fn side(object: &serde_json::Map<String, Value>, key: &str) -> Result<Side, String> {
+    let value = object.get(key).ok_or_else(|| format!("expected the key `{key}` as well"))?;
+    let prompt = object.get("prompt");
+    if let Some(answer) = value.as_str() {
+        let prompt = prompt.and_then(Value::as_str).ok_or("expected a text in the key `prompt`")?;
+        return Ok(Side::Text { prompt: prompt.to_owned(), answer: answer.to_owned() });
+    }
+    let mut turns = prompt.map_or(Ok(Vec::new()), |prompt| messages("prompt", prompt))?;
+    turns.extend(messages(key, value)?);
+    match turns.last() {
+        Some(last) if last.role == "assistant" => Ok(Side::Chat(turns)),
+        _ => Err(format!("key `{key}`: expected the assistant's answer in the last message")),
+    }
 }
 
 /// Lines of at most `MAX_LINE` bytes.
@@ -289,13 +346,27 @@ mod tests {
     }
 
     #[test]
+    fn pairs_are_texts_behind_a_text_or_messages_behind_messages() {
+        let lines = br#"{"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
+            {"prompt": [{"role": "user", "content": "Hi"}], "chosen": [{"role": "assistant", "content": "Hello!"}], "rejected": [{"role": "assistant", "content": "No."}]}
+            {"chosen": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}], "rejected": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No."}]}"#;
+        let all = read("a.jsonl", lines, RULES).unwrap();
+        let side = |answer: &str| Side::Text { prompt: "The sky is".into(), answer: answer.into() };
+        assert_eq!(all[0], Document::Pair(Box::new([side(" blue."), side(" green.")])));
+        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let side = |answer: &str| Side::Chat(vec![message("user", "Hi"), message("assistant", answer)]);
+        let wanted = Document::Pair(Box::new([side("Hello!"), side("No.")]));
+        assert_eq!(all[1..], [wanted.clone(), wanted]);
+    }
+
+    #[test]
     fn errors_name_the_line_or_the_key() {
         for (name, bytes, wanted) in [
             ("a.txt", &b"fine\nnot \xff fine\n"[..], "line 2: expected UTF-8, found other bytes after 4"),
             (
                 "a.jsonl",
                 b"{\"text\": \"a\"}\n{\"txt\": 1}\n",
-                "line 2: expected the key `text` or `messages`, found `txt`",
+                "line 2: expected the key `text`, `messages`, or `chosen` and `rejected`, found `txt`",
             ),
             ("a.jsonl", b"{\"text\": 1}\n", "line 1: key `text`"),
             ("a.jsonl", b"{\"text\": \n", "line 1: expected JSON"),
@@ -305,6 +376,18 @@ mod tests {
                 "a.jsonl",
                 b"{\"messages\": [{\"role\": \"usr\", \"content\": \"x\"}]}\n",
                 "line 1: key `messages`: the role `usr`: expected system, user, assistant, tool",
+            ),
+            ("a.jsonl", b"{\"chosen\": \"x\"}", "line 1: expected a text in the key `prompt`"),
+            ("a.jsonl", b"{\"prompt\": \"p\", \"chosen\": \"x\"}", "line 1: expected the key `rejected` as well"),
+            (
+                "a.jsonl",
+                b"{\"chosen\": [{\"role\": \"user\", \"content\": \"x\"}], \"rejected\": []}",
+                "line 1: key `chosen`: expected the assistant's answer",
+            ),
+            (
+                "a.jsonl",
+                b"{\"chosen\": [{\"role\": \"assistant\", \"content\": \"x\"}], \"rejected\": \"y\", \"prompt\": []}",
+                "line 1: expected a text in the key `prompt`",
             ),
             ("a.txt.zst", b"no zstd", "zstd"),
             ("a.txt.gz", b"no gzip", "line 1"),

@@ -22,6 +22,7 @@ mod narrow;
 pub mod network;
 pub mod ops;
 pub mod optimiser;
+pub mod pairs;
 pub mod params;
 mod patience;
 pub mod random;

@@ -24,6 +24,13 @@ pub struct Step {
     /// The divergence of relations, the same mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relation: Option<f64>,
+    /// Of a run of pairs: the share of them whose better answer has become the likelier one, against the model that the run
+    /// began as. Its `loss` is DPO's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<f64>,
+    /// The mean of `beta` times by how much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     pub rate: f32,
     /// Norm before clipping.
     pub gradient: f64,
@@ -39,6 +46,9 @@ pub struct Validation {
     /// Mean of the held-out targets, in nats.
     pub loss: f64,
     pub bits_per_char: f64,
+    /// Of pairs: the share of those held out whose better answer has become the likelier one. `loss` is DPO's then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<f64>,
     /// Shares of -1, 0 and 1 in each layer.
     pub trits: Vec<[f64; 3]>,
 }

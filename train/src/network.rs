@@ -61,6 +61,8 @@ pub struct Gradients<'a> {
     pub values: &'a mut [f32],
     /// What a row's loss counts.
     pub factor: f32,
+    /// What each row's counts times that, where they differ.
+    pub weights: Option<&'a [f32]>,
     /// What a teacher says, if there is one.
     pub lesson: Option<Lesson<'a>>,
 }
@@ -351,7 +353,7 @@ impl Network {
         let x = &self.stream[layers];
         let w = &params[self.layout.norm.clone()];
         norm::forward(on, x, w, norm_eps, sized(&mut self.normed, rows * dim));
-        let Some(Gradients { values, factor, .. }) = back else {
+        let Some(Gradients { values, factor, weights, .. }) = back else {
             self.head.run(on, &self.normed, dim, batch.targets, losses, None);
             return Ok(());
         };
@@ -367,6 +369,7 @@ impl Network {
                 None => &params[self.layout.head.clone()],
             },
             factor,
+            weights,
             dx: sized(&mut room.e, rows * dim),
             de: self.base.is_none().then_some(&mut values[self.layout.head.clone()]),
             lesson: lesson.and_then(|lesson| Some((lesson.says?, lesson.weight))),

@@ -23,11 +23,12 @@ use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
 use crate::ops::rope::Angles;
 use crate::optimiser::{AdamW, Rates, squares};
+use crate::pairs::{Pairs, Preferred};
 use crate::params::Kind;
 use crate::patience::Patience;
 use crate::report;
 use crate::start::Start;
-use crate::step::{Adder, Task, targets};
+use crate::step::{Adder, Source, Task, count};
 use crate::teacher::{self, Teacher};
 use crate::tensorboard::Events;
 
@@ -82,8 +83,12 @@ pub fn lead(
     stop: &dyn Fn() -> bool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<End> {
-    if leader.is_some() && (run.teacher.is_some() || run.quantise_steps > 0) {
-        let key = if run.teacher.is_some() { "teacher" } else { "quantise_steps" };
+    let alone = [
+        ("teacher", run.teacher.is_some()),
+        ("quantise_steps", run.quantise_steps > 0),
+        ("dpo", run.dpo > 0.0),
+    ];
+    if let Some((key, _)) = alone.into_iter().find(|(_, given)| leader.is_some() && *given) {
         return Err(Error::key(key, "workers on other machines cannot help with it; leave `--listen` out"));
     }
     teacher::check(run)?;
@@ -94,7 +99,7 @@ pub fn lead(
             format!("\"{name}\": expected loss, or the name of one of `eval_tasks`"),
         ));
     }
-    let start = Start::of(run)?;
+    let start = Start::to_train(run)?;
     let end_token = start.end()?;
     // From here on the folder is written to.
     let _lock = Lock::take(&run.out)?;
@@ -119,6 +124,19 @@ pub fn lead(
         }
         None => None,
     };
+    let quantiser = run.quantiser()?;
+    let angles = Angles::new(&config.rope, config.head_dim, run.length);
+    let mut network = Network::new(&config, &layout, angles, quantiser, run.recompute);
+    if let Some(base) = base {
+        network.set_base(on, base);
+    }
+    let pairs = match run.dpo > 0.0 {
+        true => {
+            let note = &mut |note| watch(Event::Note(note));
+            Some(Pairs::of(run, &mut network, on, &params, &mut corpus, stop, note)?)
+        }
+        false => None,
+    };
     let (mut m, mut v) = (vec![0f32; layout.len], vec![0f32; layout.len]);
     let mut grads = Vec::new();
     let dir = checkpoints(run);
@@ -139,12 +157,6 @@ pub fn lead(
     let mut events = Events::begin(&run.out.join("tensorboard"), state.step)?;
     let (held_out, chars) = corpus.held_out(run.validation_tokens, run.length)?;
     let patience = Patience::of(run, !held_out.tokens.is_empty(), state.step)?;
-    let quantiser = run.quantiser()?;
-    let angles = Angles::new(&config.rope, config.head_dim, run.length);
-    let mut network = Network::new(&config, &layout, angles, quantiser, run.recompute);
-    if let Some(base) = base {
-        network.set_base(on, base);
-    }
     if let Some(leader) = &mut leader {
         leader.begin(Job::new(&config, stages, &layout, run)?);
     }
@@ -181,12 +193,17 @@ pub fn lead(
         (task.first, task.each) = (state.tokens / run.length as u64, run.sequences as u64);
         let note = &mut |note| watch(Event::Note(note));
         let peers = leader.as_mut().map_or(&mut [][..], |leader| leader.peers(note));
-        let losses = adder.run(&mut network, on, task, peers, teacher.as_mut(), &mut grads);
+        let source = match (&mut teacher, &pairs) {
+            (Some(teacher), _) => Source::Teacher(teacher),
+            (None, Some(pairs)) => Source::Pairs(pairs),
+            (None, None) => Source::Texts,
+        };
+        let losses = adder.run(&mut network, on, task, peers, source, &mut grads);
         if let Some(leader) = &mut leader {
             leader.settle(task.step, note);
         }
         let losses = losses.map_err(|e| diverged(&state, &dir, e))?;
-        let mean = |sum: f64| sum / targets(&batches).max(1) as f64;
+        let mean = |sum: f64| sum / count(&batches).max(1) as f64;
         let loss = mean(losses.cross);
         let norm = squares(on, &grads).sqrt();
         if !loss.is_finite() || !norm.is_finite() {
@@ -213,6 +230,8 @@ pub fn lead(
             loss,
             divergence: teacher.as_ref().filter(|_| run.kl > 0.0).map(|_| mean(losses.divergence)),
             relation: teacher.as_ref().filter(|_| run.relation > 0.0).map(|_| mean(losses.relation)),
+            preferred: pairs.as_ref().map(|_| mean(losses.preferred.right)),
+            margin: pairs.as_ref().map(|_| mean(losses.preferred.margin)),
             rate,
             gradient: norm,
             tokens_per_second: rows as f64 / took,
@@ -228,6 +247,8 @@ pub fn lead(
             ];
             values.extend(step.divergence.map(|divergence| ("loss/divergence", divergence)));
             values.extend(step.relation.map(|relation| ("loss/relation", relation)));
+            values.extend(step.preferred.map(|preferred| ("pairs/preferred", preferred)));
+            values.extend(step.margin.map(|margin| ("pairs/margin", margin)));
             events.scalars(step.step, &values)?;
         }
         watch(Event::Step(step));
@@ -239,15 +260,20 @@ pub fn lead(
             network.set_share(1.0);
             let found = network
                 .prepare(on, &params)
-                .and_then(|()| validate(&mut network, on, &params, &held_out, run));
+                .and_then(|()| validate(&mut network, on, &params, &held_out, pairs.as_ref(), run));
             let found = found.map_err(|e| diverged(&state, &dir, e))?;
             let bits = found.nats / std::f64::consts::LN_2 / chars.max(1) as f64;
-            let loss = found.nats / found.targets.max(1) as f64;
+            let shared = |sum: f64| sum / (held_out.documents.len() / 2).max(1) as f64;
+            let loss = match pairs {
+                Some(_) => shared(found.preferred.loss),
+                None => found.nats / found.targets.max(1) as f64,
+            };
+            let preferred = pairs.as_ref().map(|_| shared(found.preferred.right));
             if patience.task().is_none() {
                 patience.see(&mut state, loss, [&params, &m, &v])?;
             }
             let trits = export::shares(on, quantiser, &layout, &params);
-            let validation = Validation { step: state.step, loss, bits_per_char: bits, trits };
+            let validation = Validation { step: state.step, loss, bits_per_char: bits, preferred, trits };
             metrics.validation(&validation)?;
             events.scalars(state.step, &[("loss/held_out", loss), ("bits_per_char", bits)])?;
             watch(Event::Validation(validation));
@@ -346,6 +372,8 @@ pub struct Found {
     pub targets: u64,
     /// Of these, those whose logit was the largest.
     pub tops: u64,
+    /// What pairs came to.
+    pub preferred: Preferred,
 }
 
 /// Reads sequences without learning; [`Network::prepare`] has seen these parameters.
@@ -354,19 +382,24 @@ pub fn validate(
     on: Machine,
     params: &[f32],
     data: &Sequences,
+    pairs: Option<&Pairs>,
     run: &Run,
 ) -> Result<Found> {
     let rows = run.length * run.sequences;
     let mut found = Found::default();
     let mut losses = vec![RowLoss::default(); rows];
     let parts = data.tokens.chunks(rows).zip(data.targets.chunks(rows)).zip(data.starts.chunks(rows));
-    for ((tokens, targets), starts) in parts {
+    for (nth, ((tokens, targets), starts)) in parts.enumerate() {
         let losses = &mut losses[..tokens.len()];
         network.run(on, params, Batch { tokens, targets, starts }, losses, None)?;
         for (row, target) in losses.iter().zip(targets).filter(|(_, target)| **target != NONE) {
             found.nats += f64::from(row.loss);
             found.targets += 1;
             found.tops += u64::from(row.top == *target);
+        }
+        if let Some(pairs) = pairs {
+            let documents = data.documents.chunks(run.sequences).nth(nth).unwrap_or_default();
+            found.preferred.add(pairs.look(documents, losses));
         }
     }
     Ok(found)

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::network::{Batch, Gradients, Lesson, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
+use crate::pairs::{Pairs, Preferred};
 use crate::teacher::Teacher;
 
 /// What a step computes with.
@@ -20,7 +21,7 @@ pub struct Task<'a> {
     pub params: &'a [f32],
     /// The batches, in their order.
     pub batches: &'a [Sequences],
-    /// What a target's loss counts: one over the number of the step's targets.
+    /// What a target's or a pair's loss counts: one over the number of the step's.
     pub factor: f32,
     /// The run's sequence with which the first batch begins.
     pub first: u64,
@@ -28,15 +29,28 @@ pub struct Task<'a> {
     pub each: u64,
 }
 
-/// Sums over the targets of a batch or of a step.
+/// What a step learns from.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    /// Its texts.
+    Texts,
+    /// Its texts and what a teacher says of them.
+    Teacher(&'a mut Teacher),
+    /// Its pairs of answers.
+    Pairs(&'a Pairs),
+}
+
+/// Sums over the targets, or pairs, of a batch or of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Losses {
-    /// Cross-entropy.
+    /// Cross-entropy; of pairs the loss of DPO.
     pub cross: f64,
     /// `τ²` times the divergence of logits from a teacher's.
     pub divergence: f64,
     /// The divergence of relations from a teacher's.
     pub relation: f64,
+    /// What pairs came to.
+    pub preferred: Preferred,
 }
 
 impl Losses {
@@ -44,18 +58,25 @@ impl Losses {
         self.cross += other.cross;
         self.divergence += other.divergence;
         self.relation += other.relation;
+        self.preferred.add(other.preferred);
     }
 }
 
 impl<'a> Task<'a> {
     /// The step of these batches.
     pub fn new(step: u64, params: &'a [f32], batches: &'a [Sequences]) -> Self {
-        Self { step, params, batches, factor: 1.0 / targets(batches).max(1) as f32, first: 0, each: 0 }
+        Self { step, params, batches, factor: 1.0 / count(batches).max(1) as f32, first: 0, each: 0 }
     }
 }
 
+/// What a step's loss is the mean over: its pairs, or the tokens that are to be predicted.
+pub fn count(batches: &[Sequences]) -> usize {
+    let pairs = batches.iter().map(|batch| batch.documents.len()).sum::<usize>() / 2;
+    if pairs > 0 { pairs } else { targets(batches) }
+}
+
 /// Tokens of these batches that are to be predicted.
-pub fn targets(batches: &[Sequences]) -> usize {
+fn targets(batches: &[Sequences]) -> usize {
     batches.iter().flat_map(|batch| &batch.targets).filter(|target| **target != NONE).count()
 }
 
@@ -75,12 +96,13 @@ pub fn batch(
     losses.resize(batch.tokens.len(), RowLoss::default());
     out.resize(params.len(), 0.0);
     let rows = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
-    network.run(on, params, rows, losses, Some(Gradients { values: out, factor, lesson }))?;
+    network.run(on, params, rows, losses, Some(Gradients { values: out, factor, weights: None, lesson }))?;
     let sum = |of: fn(&RowLoss) -> f32| losses.iter().map(|row| f64::from(of(row))).sum();
     Ok(Losses {
         cross: sum(|row| row.loss),
         divergence: sum(|row| row.divergence),
         relation: network.relation(),
+        ..Losses::default()
     })
 }
 
@@ -187,14 +209,14 @@ pub struct Adder {
 
 impl Adder {
     /// The sums of a step's losses, and of its gradients into `sum`; `peers` compute batches too, and those that are lost say
-    /// so of themselves. A `teacher` reads each batch before; it has no peers.
+    /// so of themselves. Only texts have peers.
     pub(crate) fn run<P: Peer>(
         &mut self,
         network: &mut Network,
         on: Machine,
         task: Task,
         peers: &mut [P],
-        mut teacher: Option<&mut Teacher>,
+        mut source: Source,
         sum: &mut Vec<f32>,
     ) -> Result<Losses> {
         let board = Board::new(task.batches.len(), std::mem::take(&mut self.spare));
@@ -216,9 +238,19 @@ impl Adder {
                             let (rows, out) = (&mut self.losses, &mut gradient);
                             let (of, factor) = (&task.batches[nth], task.factor);
                             let first = task.first + nth as u64 * task.each;
-                            let lesson =
-                                teacher.as_mut().map(|teacher| teacher.read(of, first)).transpose()?;
-                            let losses = batch(network, on, task.params, of, factor, lesson, rows, out)?;
+                            let losses = match &mut source {
+                                Source::Texts => {
+                                    batch(network, on, task.params, of, factor, None, rows, out)?
+                                }
+                                Source::Teacher(teacher) => {
+                                    let lesson = Some(teacher.read(of, first)?);
+                                    batch(network, on, task.params, of, factor, lesson, rows, out)?
+                                }
+                                Source::Pairs(pairs) => {
+                                    let sum = pairs.learn(network, on, task.params, of, factor, rows, out)?;
+                                    Losses { cross: sum.loss, preferred: sum, ..Losses::default() }
+                                }
+                            };
                             board.done(nth, Part { losses, gradient });
                         }
                         Next::Add(mut part) => {

@@ -12,7 +12,7 @@ use tokenizers::{
     DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
 };
 
-use crate::data::{self, Document, Rules};
+use crate::data::{self, Document, Rules, Side};
 use crate::error::{Error, Result};
 
 /// The special tokens, in the order of their ids, which are the first ones: begin and end of a text; then a chat.
@@ -49,6 +49,7 @@ pub fn train(
             match document {
                 Document::Text(text) => texts.push(text),
                 Document::Chat(messages) => texts.extend(messages.into_iter().map(|message| message.content)),
+                Document::Pair(sides) => texts.extend(sides.into_iter().flat_map(Side::texts)),
             }
             Ok(())
         })?;

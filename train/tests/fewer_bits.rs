@@ -165,8 +165,11 @@ fn transforms_of_the_whole_twin_have_their_gradient() {
         losses.iter().map(|row| f64::from(row.loss)).sum::<f64>()
     };
     let mut gradient = vec![0.0; params.len()];
-    let plain =
-        loss(&mut network, &params, Some(Gradients { values: &mut gradient, factor: 1.0, lesson: None }));
+    let plain = loss(
+        &mut network,
+        &params,
+        Some(Gradients { values: &mut gradient, factor: 1.0, weights: None, lesson: None }),
+    );
     let squares: f64 = gradient.iter().map(|g| f64::from(*g).powi(2)).sum();
     let step = 2e-3 / squares.sqrt();
     let moved = |params: &[f32], by: f64| -> Vec<f32> {

@@ -80,7 +80,7 @@ fn pass(network: &mut Network, on: Machine, params: &[f32], tokens: &[u32]) -> (
     let count = (tokens.len() - 1) as f32;
     network.prepare(on, params).unwrap();
     let batch = Batch { tokens, targets: &targets, starts: &starts };
-    let back = Gradients { values: &mut grads, factor: 1.0 / count, lesson: None };
+    let back = Gradients { values: &mut grads, factor: 1.0 / count, weights: None, lesson: None };
     network.run(on, params, batch, &mut losses, Some(back)).unwrap();
     (losses.iter().map(|row| row.loss).sum::<f32>() / count, grads)
 }

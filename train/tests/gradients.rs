@@ -405,7 +405,7 @@ fn head_and_cross_entropy() {
         room.prepare(on, &e, dim);
         let (mut dx, mut de, mut out) =
             (vec![0.0; x.len()], vec![0.0; e.len()], vec![RowLoss::default(); rows]);
-        let back = Back { e: &e, factor: 0.5, dx: &mut dx, de: Some(&mut de), lesson: None };
+        let back = Back { e: &e, factor: 0.5, dx: &mut dx, de: Some(&mut de), weights: None, lesson: None };
         room.run(on, &x, dim, &targets, &mut out, Some(back));
         let losses: Vec<f32> = out.iter().map(|row| row.loss).collect();
         let want: Vec<f64> = (0..rows).map(|row| row_loss(&wx, &we, row)).collect();

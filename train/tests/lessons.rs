@@ -113,7 +113,14 @@ impl Logits {
         let (mut dx, mut de) = (vec![f32::NAN; len], vec![0f32; vocab * vocab]);
         let mut rows = vec![RowLoss::default(); self.rows];
         let lesson = Some((says, self.weight));
-        let back = Back { e: &unit, factor: 1.0 / self.known(), dx: &mut dx, de: Some(&mut de), lesson };
+        let back = Back {
+            e: &unit,
+            factor: 1.0 / self.known(),
+            dx: &mut dx,
+            de: Some(&mut de),
+            weights: None,
+            lesson,
+        };
         room.run(on, &self.student, vocab, &self.targets, &mut rows, Some(back));
         let mean = |of: fn(&RowLoss) -> f32| {
             rows.iter().map(|row| f64::from(of(row))).sum::<f64>() / f64::from(self.known())

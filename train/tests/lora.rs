@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{convert_from, folder, numbers, run};
+use common::beside::{Beside, base, floats, golden, ids};
+use common::{folder, numbers, run};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tern::adapter::tensor_name;
@@ -16,72 +17,20 @@ use tern::file::{self, OpenOptions};
 use tern::{Adapter, Head, KvFormat, LogSum, Logits, Model, Options, Row, Scratch, Sequence};
 use tern_convert::adapter::merge;
 use tern_convert::masters::Masters;
-use tern_convert::{ConvertOptions, Target};
 use tern_kernels::{Cpu, Norm, Pool};
 use tern_train::config::Run;
 use tern_train::corpus::Corpus;
-use tern_train::lora::{Base, Lora};
+use tern_train::lora::Lora;
 use tern_train::metrics::{self, Line};
 use tern_train::network::{Batch, Gradients, Network};
 use tern_train::ops::lora::{self, Pair, Room, Source};
 use tern_train::ops::loss::{NONE, RowLoss};
-use tern_train::ops::quantiser::Quantiser;
-use tern_train::ops::rope::Angles;
 use tern_train::ops::{Machine, norm};
 use tern_train::optimiser::{AdamW, Rates, squares};
-use tern_train::params::{Kind, Layout};
+use tern_train::params::Kind;
 use tern_train::random::Random;
 use tern_train::run::{End, Event, train};
 use tern_train::start::Start;
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/golden").join(path)
-}
-
-fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
-    let bytes = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data();
-    bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
-}
-
-fn ids(tensors: &SafeTensors, name: &str) -> Vec<u32> {
-    let bytes = tensors.tensor(name).unwrap().data();
-    bytes.as_chunks::<8>().0.iter().map(|&id| u64::from_le_bytes(id) as u32).collect()
-}
-
-/// The base of the goldens, and an adapter of PEFT's beside it.
-struct Beside {
-    config: tern::Config,
-    layout: Layout,
-    params: Vec<f32>,
-}
-
-impl Beside {
-    fn open(lora: &Lora, tensors: &SafeTensors) -> Self {
-        let file = file::open(&golden("bitnet_online_bf16"), OpenOptions::default()).unwrap();
-        let masters = Masters::of(&file).unwrap();
-        let config = masters.config().clone();
-        let layout = Layout::adapter(&config, lora);
-        let mut params = layout.beginning(&masters, 1).unwrap();
-        for (layer, block) in layout.blocks.iter().enumerate() {
-            for (projection, pair) in block.adapters.iter().enumerate() {
-                let Some(Pair { a, b, .. }) = pair else { continue };
-                for (half, at) in [("lora_A", a), ("lora_B", b)] {
-                    let name = tensor_name(layer, projection, half);
-                    params[at.clone()].copy_from_slice(&floats(tensors, &name));
-                }
-            }
-        }
-        Self { config, layout, params }
-    }
-
-    fn network(&self, on: Machine, length: usize, recompute: bool) -> Network {
-        let angles = Angles::new(&self.config.rope, self.config.head_dim, length);
-        let mut network = Network::new(&self.config, &self.layout, angles, Quantiser::Matrix, recompute);
-        let file = file::open(&golden("bitnet_online_bf16"), OpenOptions::default()).unwrap();
-        network.set_base(on, Base::read(on, &Masters::of(&file).unwrap()).unwrap());
-        network
-    }
-}
 
 /// One pass over sequences of one length; the mean loss and the gradients.
 fn pass(
@@ -99,7 +48,7 @@ fn pass(
     let count = targets.iter().filter(|target| **target != NONE).count() as f32;
     network.prepare(on, params).unwrap();
     let batch = Batch { tokens, targets: &targets, starts: &starts };
-    let back = Gradients { values: &mut grads, factor: 1.0 / count, lesson: None };
+    let back = Gradients { values: &mut grads, factor: 1.0 / count, weights: None, lesson: None };
     network.run(on, params, batch, &mut losses, Some(back)).unwrap();
     (losses.iter().map(|row| row.loss).sum::<f32>() / count, grads)
 }
@@ -279,14 +228,6 @@ fn backward_is_the_derivative_of_forward() {
             }
         }
     }
-}
-
-/// A trained base of the small corpus, as masters and packed.
-fn base(dir: &Path) -> (PathBuf, PathBuf) {
-    let run = run(dir, "base", "steps = 60\nrate = 1e-2\nvalidate_every = 60\nsave_every = 60");
-    let End::Done(masters) = train(&run, &|| false, &mut |_| {}).unwrap() else { panic!() };
-    let packed = convert_from(&masters, dir, "base.gguf", &ConvertOptions::new(Target::T5));
-    (masters, packed)
 }
 
 const LORA: &str = "lora = \"rank=4,alpha=8,targets=all\"\nrate = 3e-2\nsample_every = 6";

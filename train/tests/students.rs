@@ -64,7 +64,8 @@ impl Student {
         let count = self.tokens.len() - 1;
         let targets: Vec<u32> = self.tokens[1..].iter().copied().chain([NONE]).collect();
         let (starts, mut losses) = (vec![0; count + 1], vec![RowLoss::default(); count + 1]);
-        let back = back.map(|values| Gradients { values, factor: 1.0 / count as f32, lesson: None });
+        let back =
+            back.map(|values| Gradients { values, factor: 1.0 / count as f32, weights: None, lesson: None });
         network.prepare(on, params).unwrap();
         let batch = Batch { tokens: &self.tokens, targets: &targets, starts: &starts };
         network.run(on, params, batch, &mut losses, back).unwrap();

@@ -380,8 +380,10 @@ impl Check {
 }
 
 fn held_out(found: &Validation) -> String {
-    let Validation { step, loss, bits_per_char, trits } = found;
+    let Validation { step, loss, bits_per_char, preferred, trits } = found;
     let text = format!("step {step}: held-out loss {loss:.4}, {bits_per_char:.4} bits per character");
+    let text = preferred
+        .map_or(text.clone(), |share| format!("{text}, {:.1}% of the pairs preferred", 100.0 * share));
     if trits.is_empty() {
         return text;
     }
@@ -416,7 +418,8 @@ fn report(bar: &ProgressBar, event: Event, run: &Run) {
             let some = |name: &str, loss: Option<f64>| {
                 loss.map_or(String::new(), |loss| format!("{name} {loss:.3}, "))
             };
-            let beside = some("divergence", step.divergence) + &some("relation", step.relation);
+            let pairs = some("preferred", step.preferred) + &some("margin", step.margin);
+            let beside = some("divergence", step.divergence) + &some("relation", step.relation) + &pairs;
             let text = format!("loss {:.3}, {beside}{:.0} tokens/s", step.loss, step.tokens_per_second);
             if bar.is_hidden() && step.step.is_multiple_of(run.log_every) {
                 line(format!(

@@ -196,7 +196,7 @@ impl Job {
         let tokens: Vec<u32> = (0..self.rows()).map(|_| random.below(self.vocab as u64) as u32).collect();
         let targets = tokens.iter().map(|token| (token * 5 + 1) % vocab).collect();
         let starts = (0..self.rows()).map(|row| if row % self.length < 9 { 0 } else { 9 }).collect();
-        (params, Sequences { tokens, targets, starts })
+        (params, Sequences { tokens, targets, starts, ..Default::default() })
     }
 
     /// Tokens of a batch.
@@ -206,7 +206,7 @@ impl Job {
 
     /// What is wrong with a batch of this job.
     pub(crate) fn check(&self, batch: &Sequences) -> Result<(), String> {
-        let Sequences { tokens, targets, starts } = batch;
+        let Sequences { tokens, targets, starts, .. } = batch;
         let vocab = self.vocab as u32;
         if let Some(token) = tokens.iter().find(|token| **token >= vocab) {
             return Err(format!("token {token} of a vocabulary of {vocab}"));
@@ -290,6 +290,7 @@ mod tests {
             tokens: tokens.to_vec(),
             targets: targets.to_vec(),
             starts: starts.to_vec(),
+            ..Default::default()
         };
         assert!(job.check(&batch([0, 4, 1, 2], [NONE, 4, 0, 0], [0, 1, 0, 0])).is_ok());
         for (bad, wanted) in [

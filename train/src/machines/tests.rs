@@ -14,7 +14,7 @@ use super::proof::{nonce, proof};
 use super::worker::Worker;
 use crate::corpus::Sequences;
 use crate::ops::Machine;
-use crate::step::{Adder, Task};
+use crate::step::{Adder, Source, Task};
 
 fn leader() -> Leader {
     let mut leader = Leader::listen("127.0.0.1:0".parse().unwrap(), "secret").unwrap();
@@ -72,11 +72,13 @@ fn step_of(seeds: [u64; 3], leader: Option<&mut Leader>) -> (u64, Vec<u32>, Vec<
     let loss = match leader {
         Some(leader) => {
             let peers = leader.peers(&mut note);
-            let loss = adder.run(&mut network, on, task, peers, None, &mut sum).unwrap();
+            let loss = adder.run(&mut network, on, task, peers, Source::Texts, &mut sum).unwrap();
             leader.settle(3, &mut note);
             loss
         }
-        None => adder.run::<super::leader::Peer>(&mut network, on, task, &mut [], None, &mut sum).unwrap(),
+        None => adder
+            .run::<super::leader::Peer>(&mut network, on, task, &mut [], Source::Texts, &mut sum)
+            .unwrap(),
     };
     (loss.cross.to_bits(), sum.into_iter().map(f32::to_bits).collect(), notes)
 }

@@ -169,7 +169,7 @@ impl Room {
         let mut lists =
             words[1..].chunks(rows).map(|list| list.iter().map(|&word| u32::from_le_bytes(word)).collect());
         let mut list = || lists.next().unwrap_or_default();
-        let batch = Sequences { tokens: list(), targets: list(), starts: list() };
+        let batch = Sequences { tokens: list(), targets: list(), starts: list(), ..Default::default() };
         self.job.check(&batch)?;
         Ok((u64::from_le_bytes(*number), f32::from_le_bytes(words[0]), batch))
     }

@@ -125,11 +125,13 @@ impl Room {
                 head.logits(on, x, &mut self.teacher);
             }
             let factor = back.as_ref().map_or(0.0, |back| back.factor);
+            let weights = back.as_ref().and_then(|back| back.weights).map(|weights| &weights[chunk * ROWS..]);
             let mut pairs: Vec<_> = self.logits.chunks_mut(stride).zip(&mut *out).collect();
             match lesson {
                 None => pool.for_chunks(&mut pairs, 1, |row, pair| {
                     let (logits, out) = &mut pair[0];
                     let (logits, target) = (&mut logits[..vocab], targets[row]);
+                    let factor = weights.map_or(factor, |weights| factor * weights[row]);
                     **out = cpu.vectorised(
                         #[inline(always)]
                         || row_loss(logits, target, factor),
@@ -173,6 +175,8 @@ pub struct Back<'a> {
     pub e: &'a [f32],
     /// What a row's loss counts: one over the number of targets of the step.
     pub factor: f32,
+    /// What each row counts times that, where they differ; less than nothing where a row is to become less likely.
+    pub weights: Option<&'a [f32]>,
     /// `(rows, dim)`.
     pub dx: &'a mut [f32],
     /// `(vocab, dim)`; none where the head is not trained.

@@ -1,6 +1,8 @@
 //! A small corpus, runs of a tiny model, and what they come to.
 #![allow(dead_code, reason = "each test file uses some of this")]
 
+pub(crate) mod beside;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

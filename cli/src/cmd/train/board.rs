@@ -236,6 +236,8 @@ mod tests {
             rate: 1e-3 * (200 - step.min(200)) as f32 / 200.0,
             gradient: 0.5,
             divergence: None,
+            preferred: None,
+            margin: None,
             relation: None,
             tokens_per_second: 1234.0,
             seconds: 2.0 * step as f64,
@@ -268,7 +270,13 @@ mod tests {
             if nth.is_multiple_of(25) {
                 let trits = vec![[0.3, 0.4, 0.3]];
                 let loss = 8.1 - nth as f64 / 20.0;
-                board.tell(Event::Validation(Validation { step: nth, loss, bits_per_char: 1.25, trits }));
+                board.tell(Event::Validation(Validation {
+                    step: nth,
+                    loss,
+                    bits_per_char: 1.25,
+                    preferred: None,
+                    trits,
+                }));
             }
         }
         board.tell(Event::Sample { step: 100, text: "Once upon a time\nthere was a tern.".into() });
