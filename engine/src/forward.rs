@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use tern_kernels::{
-    Activations, Attention, HeadScratch, Norm, Place, Product, Rows, Unstorable, gate, products, rms_norm,
-    rms_norm_here,
+    Activations, Attention, HeadScratch, Norm, Panels, Place, Product, Rows, Unstorable, gate, products,
+    rms_norm, rms_norm_here,
 };
 
 use crate::activity::Activity;
@@ -19,7 +19,7 @@ use crate::head::{HeadBuffers, Logits};
 use crate::model::{Model, Turns};
 use crate::sequence::Sequence;
 use crate::units::{UnitReads, Way};
-use crate::weights::{Layer, Projection, Weight};
+use crate::weights::{Layer, MANY, Projection, Weight};
 
 /// One token on its way through the model.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ struct Input {
     codes: Activations,
     /// `(rows, columns)`, where each projection norms it once more.
     normed: Vec<f32>,
+    /// The same, turned for products of floats.
+    panels: Panels,
     /// `(outputs, rows)`, of products of floats.
     beside: Vec<f32>,
     /// What adapters add.
@@ -455,11 +457,19 @@ impl Model {
         norm: Option<&[f32]>,
         list: &mut [(&Projection, &mut Vec<f32>)],
     ) {
-        let Input { normed, beside, .. } = input;
+        let Input { normed, panels, beside, .. } = input;
         self.norm_into(normed, x, cols, norm);
+        let count = normed.len() / cols;
+        if count >= MANY {
+            panels.set(&self.pool, normed, cols);
+        }
         for (projection, out) in list {
-            if let Weight::Floats(matrix) = &projection.weight {
-                matrix.product(self.cpu, &self.pool, normed, beside, out);
+            match &projection.weight {
+                Weight::Floats(matrix) if count == 1 => matrix.product(self.cpu, &self.pool, normed, out),
+                Weight::Floats(matrix) => {
+                    matrix.products(self.cpu, &self.pool, normed, panels, beside, out);
+                }
+                _ => {}
             }
         }
     }

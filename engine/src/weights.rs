@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use tern_kernels::{Cpu, FloatFormat, OutputHead, Packing, Pool, Ternary, decode, dot, dots};
+use tern_kernels::{
+    Cpu, FloatFormat, Matrix, OutputHead, Packing, Panels, Pool, Ternary, decode, dot, dots, transpose,
+};
 
 use crate::codec::{self, Trits};
 use crate::config::Config;
@@ -152,6 +154,11 @@ impl Layer {
     }
 }
 
+/// Rows of a matrix of floats that a thread takes at a time.
+const PIECE: usize = 16;
+/// Rows from which on products go by panels, which have room for 64.
+pub(crate) const MANY: usize = 24;
+
 /// A matrix of floats, left as the file stores it.
 #[derive(Debug)]
 pub(crate) struct Dense {
@@ -190,34 +197,44 @@ impl Dense {
         Ok(())
     }
 
-    /// `out[t, r] = row r · x[t]` for rows of `x` and all of the matrix, on all threads. An output is the same sum alone and beside
-    /// others, on every instruction set.
-    pub(crate) fn product(&self, cpu: Cpu, pool: &Pool, x: &[f32], beside: &mut Vec<f32>, out: &mut [f32]) {
-        /// Rows that a thread takes at a time.
-        const PIECE: usize = 16;
-        let (rows, count, cols) = (self.tensor.rows(), x.len() / self.cols, self.cols);
+    /// `out[r] = row r · x` for all of the matrix, on all threads.
+    pub(crate) fn product(&self, cpu: Cpu, pool: &Pool, x: &[f32], out: &mut [f32]) {
         let (format, len) = self.plain().expect("the loader lets no other through");
-        let bytes = |row: usize, count: usize| &self.tensor.bytes[row * len..][..count * len];
-        if count == 1 {
-            pool.for_chunks(out, PIECE, |piece, out| {
-                dots(cpu, format, bytes(piece * PIECE, out.len()), x, out)
-            });
-            return;
-        }
-        // A row is read and made floats of once for all of `x`.
+        pool.for_chunks(out, PIECE, |piece, out| {
+            dots(cpu, format, &self.tensor.bytes[piece * PIECE * len..][..out.len() * len], x, out)
+        });
+    }
+
+    /// `out[t, r] = row r · x[t]` for rows of `x`, which is in `panels` as well if it has [`MANY`]. An output is the same sum as alone,
+    /// on every instruction set.
+    pub(crate) fn products(
+        &self,
+        cpu: Cpu,
+        pool: &Pool,
+        x: &[f32],
+        panels: &Panels,
+        beside: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
+        let (format, len) = self.plain().expect("the loader lets no other through");
+        let (rows, count) = (self.tensor.rows(), x.len() / self.cols);
+        // Rows are read and made floats of once for all of `x`.
         beside.resize(rows * count, 0.0);
         pool.for_chunks(beside, PIECE * count, |piece, out| {
-            let mut row = vec![0f32; cols];
-            for (r, out) in out.chunks_exact_mut(count).enumerate() {
-                decode(cpu, format, bytes(piece * PIECE + r, 1), &mut row);
-                for (x, out) in x.chunks_exact(cols).zip(out) {
-                    *out = dot(cpu, &row, x);
-                }
+            let some = out.len() / count;
+            let mut numbers = vec![0f32; some * self.cols];
+            decode(cpu, format, &self.tensor.bytes[piece * PIECE * len..][..some * len], &mut numbers);
+            if count >= MANY {
+                panels.product(cpu, &numbers, out);
+                return;
+            }
+            for (row, out) in numbers.chunks_exact(self.cols).zip(out.chunks_exact_mut(count)) {
+                x.chunks_exact(self.cols).zip(out).for_each(|(x, out)| *out = dot(cpu, row, x));
             }
         });
-        let beside = &*beside;
-        pool.for_chunks(out, rows, |t, out| {
-            out.iter_mut().enumerate().for_each(|(r, out)| *out = beside[r * count + t]);
+        let beside = Matrix::new(beside, count);
+        pool.for_chunks(out, PIECE * rows, |piece, out| {
+            transpose(cpu, beside.columns(piece * PIECE, out.len() / rows), out, rows);
         });
     }
 

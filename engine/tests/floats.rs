@@ -28,7 +28,8 @@ fn logits_equal_the_reference() {
 #[test]
 fn sets_threads_and_pieces_do_not_change_a_bit() {
     for name in MODELS {
-        let ids = Golden::open(name).ids("input_ids");
+        // Many rows are multiplied in another way than few.
+        let ids: Vec<u32> = Golden::open(name).ids("input_ids").into_iter().cycle().take(75).collect();
         let want = bits(&logits(&open(&golden(name), floats()), &ids));
         for cpu in Cpu::available() {
             for threads in [1, 3] {
