@@ -1,10 +1,11 @@
 """The model card of `story`, from a finished run:
 
-    python models/story/card.py TERN RUN_TOML MODEL.gguf OUT [--twin TWIN_TOML] [--note "what else is to be said"]
+    python models/story/card.py TERN RUN_TOML MODEL.gguf FIRST.gguf OUT
 
-RUN_TOML is the configuration that was run, with its data and its `out` where it says; MODEL.gguf is what was made of it.
-Writes OUT/README.md and OUT/loss.svg. Every figure is measured here: the held-out loss by `tern train check`, which reads the
-run's last checkpoint and the model file; samples are what `tern run` writes with the seeds that stand beside them.
+RUN_TOML is the configuration that was run, with its data and its `out` where it says; MODEL.gguf is what was made of it, and
+FIRST.gguf the model that the run began with. Writes OUT/README.md and OUT/loss.svg. Every figure is measured here: the held-out
+loss by `tern train check`, which reads the run's last checkpoint and the model file; bits a character, questions and subjects by
+judge.py; samples are what `tern run` writes with the seeds that stand beside them.
 """
 
 import argparse
@@ -17,28 +18,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import curves
+import judge
 
 # What a sample begins with; its seed is its number.
 PROMPTS = ["Once upon a time", "Once upon a time, there was a little bird", "One day, a boy named Tom", "Lily found a",
            "The old fisherman", "It was raining, and the dog", "Mia and her grandma", "In a small village by the sea",
            "The dragon was", "Ben did not want to share his"]
-CHATS = ["Hello!", "Who are you?", "Tell me a story about a cat.", "What is the capital of France?"]
+# Ten of the questions of judge.json, one of each kind.
+CHATS = [0, 7, 10, 16, 22, 29, 35, 42, 44, 46]
 AGAIN = ["--temp", "0.7", "--top-p", "0.95", "-n", "220"]
 
 SOURCES = """| data | licence | from |
 |---|---|---|
 | TinyStories (small slices of it) | CDLA-Sharing-1.0 | Eldan and Li, [arXiv:2305.07759](https://arxiv.org/abs/2305.07759); slices kept by s-ajaykumar/smallGPT, mines-opt-ml/decoding-gpt, yuninxia/moe-routing-bench, czhou578/train-gpt2, Aditya584cloud/small-scale-gpt2-type-from-scratch |
-| African Storybook and Pratham Books | CC BY; every story names its author in the data | global-asp/asp-source, global-asp/pb-source |
-| FairytaleQA (the tales) | Apache-2.0; the tales are in the public domain | uci-soe/FairytaleQAData |
-| children's books of Project Gutenberg | public domain in the USA | GITenberg, birmingham-ccr/corpora (ChiLit) |
-| Topical-Chat | CDLA-Sharing-1.0 | alexa/Topical-Chat |
-| Taskmaster-4 | CC BY 4.0 | google-research-datasets/Taskmaster |
-| requests for stories, small talk | MIT OR Apache-2.0 | written for this project, in [prepare.py](prepare.py) |"""
+| African Storybook and Pratham Books (first stage) | CC BY; every story names its author in the data | global-asp/asp-source, global-asp/pb-source |
+| FairytaleQA (the tales; first stage) | Apache-2.0; the tales are in the public domain | uci-soe/FairytaleQAData |
+| children's books of Project Gutenberg (first stage) | public domain in the USA | GITenberg, birmingham-ccr/corpora (ChiLit) |
+| Topical-Chat (first stage) | CDLA-Sharing-1.0 | alexa/Topical-Chat |
+| Taskmaster-4 (first stage) | CC BY 4.0 | google-research-datasets/Taskmaster |
+| requests for stories, small talk | MIT OR Apache-2.0 | written for this project, in [prepare.py](prepare.py) and [talk.py](talk.py) |"""
 
 CARD = """# story
 
 The model inside `tern`: what runs when no model is named. It continues a story for small children in plain English, and
-answers a few simple turns of a chat. It knows nothing else.
+answers simple turns of a chat with a small child. It knows nothing else.
 
 | | |
 |---|---|
@@ -46,21 +49,32 @@ answers a few simple turns of a chat. It knows nothing else.
 | size | {layers} layers, {dim} wide, feed-forward {hidden}, {heads} heads of {head_dim} over {kv_heads} key-value heads: {ternary:.2f} M ternary weights and an embedding of {vocab} × {dim}; {megabytes:.2f} MB |
 | context | {context} tokens |
 | tokenizer | byte-level BPE, {vocab} tokens, learnt from the training stories and chats |
-| chat | `<\\|user\\|>question<\\|end\\|><\\|assistant\\|>answer<\\|end\\|>`; a system prompt is ignored |
+| chat | `<\\|user\\|>question<\\|end\\|><\\|assistant\\|>answer<\\|end\\|>`; a system message stands before it as `<\\|user\\|>message<\\|end\\|>` |
 | prompts | `tern run` continues beginnings as text (`tern.prompt` = `raw`) and answers questions and requests by the chat template, as `tern chat` does |
-| trained by | `tern train` on {where}; {steps} steps, {tokens:.1f} M tokens, {hours:.1f} hours of training, {epochs:.1f} epochs |
+| trained by | `tern train` on two CPU cores, no GPU helped: 5400 steps, 22.1 M tokens, from random weights, then {steps} steps, {tokens:.1f} M tokens, from the first stage's file |
 | licence | MIT OR Apache-2.0 for the weights, as far as they are ours to license; the data's licences stand below |
 
 ## How good it is
 
-On {held_documents} held-out TinyStories ({held_tokens} tokens, {held_chars} characters) that it never saw:
+{held_documents} TinyStories ({held_chars} characters) were held out of both stages. The first stage read stories with the lines of a
+paragraph joined, the second reads them as they lie.
+
+| | after the first stage | this file |
+|---|---|---|
+{judged}
+
+The first row is `tern eval ppl MODEL held-out.jsonl --documents`; all of it is `python judge.py TERN MODEL held-out.jsonl`, anybody can run
+it. The 50 questions and 8 requests stand in [judge.json](judge.json); none of them is in the training data word for word, though the same
+facts are there in other words. Each request was made with eight seeds, at temperature 0.7 and top-p 0.95.
+
+`tern train check` reads the first of these stories ({validation} tokens; lines of these are broken more often), cut to sequences:
 
 | | nats a token | perplexity | bits a character |
 |---|---|---|---|
 {figures}
 
 {agreement}
-{note}
+
 ![loss over steps](loss.svg)
 
 ## Data
@@ -68,24 +82,29 @@ On {held_documents} held-out TinyStories ({held_tokens} tokens, {held_chars} cha
 {sources}
 
 TinyStories was written by GPT-3.5 and GPT-4. No text that a Llama model wrote is among the data. The stories were
-deduplicated by their beginnings, and every thirtieth, by the hash of its beginning, was held out of the training. The
-tokenizer was learnt from an earlier layout of the same stories and chats. On a conversation the loss is on the assistant's
-turns only.
+deduplicated by their beginnings, and every thirtieth, by the hash of its beginning, was held out of the training: `hashes.txt` of
+[prepare.py](prepare.py) lists both sides. Of the stories that answer a request, many are told of another hero than their author's: words and
+names were replaced through the whole story, so that what is asked for is what is told of. The tokenizer was learnt from an earlier
+layout of the same stories. On a conversation the loss is on the assistant's turns only.
 
 ## To train it again
 
-DATA is a folder with the files of the table, laid out and named as [prepare.py](prepare.py) reads them. In a copy of this
-folder:
+DATA is a folder with the files of the table, laid out and named as [prepare.py](prepare.py) reads them. The first stage's recipe and
+file are those of the commit `{first}`. In a copy of this folder:
 
 ```sh
-python prepare.py DATA data                 # the tokenizer is in tokenizer/
+git show {first}:engine/src/story.gguf > first.gguf
+tern convert first.gguf base --to hf && cp tokenizer/tokenizer_config.json base/
+python prepare.py DATA data
 tern train train.toml                       # Ctrl-C saves; the same command goes on
 tern convert run/masters story.gguf --to t5 --embedding {embedding}
 tern train check run story.gguf             # what was trained is what runs
+python judge.py tern story.gguf data/held-out.jsonl
 ```
 
-The same data, tokenizer and seed give the same weights bit for bit, whatever the number of threads or interruptions, by
-one version of Tern on CPUs with the same instruction set. What was run:
+With 384 columns TQ1_0 and TQ2_0 cannot hold it, so llama.cpp cannot run it. The same data, tokenizer and seed give the same weights bit
+for bit, whatever the number of threads or interruptions, by one version of Tern on CPUs with the same instruction set. What was run
+in the second stage:
 
 ```toml
 {config}```
@@ -96,11 +115,17 @@ Unedited: `tern run story PROMPT {again} --seed N`. The prompt is in bold.
 
 {samples}
 
-## A few turns
+## Ten chats
 
-Greedy: `tern chat --temp 0`, each asked afresh.
+As they came, greedy: `tern chat --temp 0`, each asked afresh. A ✗ is by the rule of [judge.py](judge.py).
 
 {chats}
+
+## Five stories
+
+As they came: `tern chat {warm} --seed 1`. A ✗ is by the rule of [judge.py](judge.py).
+
+{stories}
 
 ## Limits
 
@@ -125,13 +150,23 @@ def quoted(text):
     return "\n".join(f"> {line}".rstrip() for line in text.strip().splitlines())
 
 
+def verdicts(documents, characters, sides):
+    """Rows of a table, with what each side came to."""
+    rows = [("bits a character, each story by itself as it lies", [f"{bits:.4f}" for bits, *_ in sides])]
+    rows.append(("questions answered, of 50", [str(sum(good for *_, good in questions)) for _, questions, _ in sides]))
+    rows.append(("answers that are empty", [str(sum(not answer for _, answer, _ in questions)) for _, questions, _ in sides]))
+    texts = [[answer for _, answer, _ in questions] + [story for _, told, _ in subjects for story in told] for _, questions, subjects in sides]
+    rows.append(("answers and stories with words of the first stage's other talk", [str(sum(bool(judge.leaks(text)) for text in all)) for all in texts]))
+    for nth, (turn, told, _) in enumerate(sides[0][2]):
+        rows.append((f"\"{turn['ask']}\": about it, of {len(told)}", [str(sum(subjects[nth][2])) for *_, subjects in sides]))
+    return "\n".join(f"| {name} | {' | '.join(values)} |" for name, values in rows)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    for name in ["tern", "toml", "model", "out"]:
+    for name in ["tern", "toml", "model", "first", "out"]:
         parser.add_argument(name, type=Path)
-    parser.add_argument("--twin", type=Path, help="configuration of the float twin's run")
-    parser.add_argument("--where", default="two CPU cores (Intel Xeon, Sapphire Rapids class); no GPU helped")
-    parser.add_argument("--note", default="")
+    parser.add_argument("--commit", default="cc0219f", help="where the first stage's file lies")
     args = parser.parse_args()
     tern, keys = args.tern.resolve(), tomllib.loads(args.toml.read_text())
     check = json.loads(run(tern, "train", "check", args.toml.parent / keys["out"], args.model, "--json"))
@@ -150,12 +185,6 @@ def main():
     if check["rounded"] != check["trainer"]:
         figures.append(row(f"the same with the file's {embedding} embedding", check["rounded"]))
     figures.append(row("this file in the engine", check["engine"]))
-    if args.twin:
-        twin = tomllib.loads(args.twin.read_text())
-        end = [line for line in metrics(args.twin, twin) if line["kind"] == "validation"][-1]
-        import math
-        figures.append(f"| its float twin, not quantised, after {end['step']} steps | {end['loss']:.4f} | {math.exp(end['loss']):.4f} "
-                       f"| {end['bits_per_char']:.4f} |")
     agreement = "The likeliest token is the same at every one of them." if check["other_likeliest"] == 0 else (
         f"The likeliest token is the same at all of them but {check['other_likeliest']}, where the two lie at most "
         f"{check['widest_tie']:.1e} apart, both with the file's embedding.")
@@ -172,15 +201,22 @@ def main():
     for seed, prompt in enumerate(PROMPTS, 1):
         text = json.loads(run(tern, "run", args.model, prompt, *AGAIN, "--seed", seed, "--json"))["text"]
         samples.append(f"{seed}.\n\n" + quoted(f"**{prompt}**{text}"))
-    chats = [f"**{ask}**\n\n" + quoted(run(tern, "chat", args.model, "--temp", "0", text=ask + "\n")) for ask in CHATS]
     held_out = args.toml.parent / keys["validation_files"][0]
+    sides = []
+    for model in (args.first, args.model):
+        bits, documents, characters, _ = judge.bits(tern, model, held_out)
+        sides.append((bits, *judge.judge(tern, model, 8)))
+    _, questions, subjects = sides[-1]
+    mark = lambda good: "" if good else " ✗"
+    system = lambda turn: f" (system message: {turn['system']})" if "system" in turn else ""
+    chats = [f"**{turn['ask']}**{system(turn)}{mark(good)}\n\n{quoted(answer)}" for turn, answer, good in (questions[nth] for nth in CHATS)]
+    stories = [f"**{turn['ask']}**{mark(good[0])}\n\n{quoted(told[0])}" for turn, told, good in subjects[:5]]
     card = CARD.format(
-        **shape, ternary=ternary, megabytes=args.model.stat().st_size / 1e6, where=args.where, steps=last["step"],
-        tokens=last["tokens"] / 1e6, hours=last["seconds"] / 3600, epochs=last["epoch"] + 1, embedding=embedding,
-        held_documents=sum(1 for _ in held_out.open()), held_tokens=check["tokens"], held_chars=check["characters"],
-        figures="\n".join(figures), agreement=agreement, note=args.note + "\n" if args.note else "", sources=SOURCES,
-        config=re.sub(r"^#.*\n", "", args.toml.read_text(), flags=re.M), again=" ".join(AGAIN),
-        samples="\n\n".join(samples), chats="\n\n".join(chats))
+        **shape, ternary=ternary, megabytes=args.model.stat().st_size / 1e6, steps=last["step"], tokens=last["tokens"] / 1e6,
+        embedding=embedding, first=args.commit, held_documents=documents, held_chars=characters, validation=keys["validation_tokens"],
+        judged=verdicts(documents, characters, sides), figures="\n".join(figures), agreement=agreement, sources=SOURCES,
+        config=re.sub(r"^#.*\n", "", args.toml.read_text(), flags=re.M), again=" ".join(AGAIN), warm=" ".join(judge.WARM),
+        samples="\n\n".join(samples), chats="\n\n".join(chats), stories="\n\n".join(stories))
     (args.out / "README.md").write_text(card)
     print(f"wrote {args.out / 'README.md'} and {args.out / 'loss.svg'}", file=sys.stderr)
 

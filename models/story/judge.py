@@ -1,7 +1,7 @@
 """What a model that tells stories can do, judged by rule: python models/story/judge.py TERN MODEL [HELD_OUT] [--stories 8] [--all]
 
-Prints a table in Markdown, then transcripts as they came. HELD_OUT is as-they-lie.jsonl of prepare.py: bits a character on these
-stories, each by itself. Questions and subjects stand in judge.json.
+Prints a table in Markdown, then transcripts as they came. HELD_OUT is held-out.jsonl of prepare.py: bits a character on these
+stories as they lie, each by itself. Questions and subjects stand in judge.json; none of them is in the training data.
 A question is answered if its pattern is in the answer, and the answer is neither empty nor of the sort that `leaks` names.
 A story is about its subject if that is in its first and in its last third, or in it three times or more.
 """
