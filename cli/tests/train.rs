@@ -294,7 +294,10 @@ fn wrong_configurations_and_data_are_one_clear_line() {
         (&["--head-dim", "15"], "key `head_dim`: 15"),
         (&["--schedule", "waves"], "key `schedule`"),
         (&["--train", &utf8], "u.txt, line 2: expected UTF-8"),
-        (&["--train", &json], "j.jsonl, line 2: expected the key `text` or `messages`, found `txt`"),
+        (
+            &["--train", &json],
+            "j.jsonl, line 2: expected the key `text`, `messages`, or `chosen` and `rejected`, found `txt`",
+        ),
         (&["--train", &empty], "e.txt: expected documents to learn, found none"),
         (
             &["--train", &mute],
