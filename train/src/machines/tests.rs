@@ -100,14 +100,15 @@ fn a_worker_lost_in_the_middle_of_a_batch_costs_nothing_but_time() {
         (
             |stream, nth, count| {
                 let begin = [(nth + 1).to_le_bytes(), [0; 8]].concat();
-                frame::send(stream, Kind::Gradient, &begin, &vec![0.0; count]).unwrap();
+                // The leader may hang up at the number or the length already, before the rest is sent.
+                let _ = frame::send(stream, Kind::Gradient, &begin, &vec![0.0; count]);
             },
             "the gradient of another batch",
         ),
         (
             |stream, nth, count| {
                 let begin = [nth.to_le_bytes(), [0; 8]].concat();
-                frame::send(stream, Kind::Gradient, &begin, &vec![0.0; count + 1]).unwrap();
+                let _ = frame::send(stream, Kind::Gradient, &begin, &vec![0.0; count + 1]);
             },
             "expected",
         ),
