@@ -114,14 +114,12 @@ impl Corpus {
         let pairs = (run.dpo > 0.0).then_some(run.length);
         let corpus =
             Self { path: tokens, file, spans, repeats, seed: run.seed, key, pairs, epoch: Epoch::default() };
-        let fitting = (0..corpus.spans.len()).step_by(2).filter(|nth| corpus.fits(*nth)).count();
-        let all = corpus.spans.len() / 2;
-        if pairs.is_some() && fitting < all {
-            note(format!(
-                "{} of {all} pairs are left out: longer than a `length` of {}",
-                all - fitting,
-                run.length
-            ));
+        if let Some(most) = pairs {
+            let (firsts, all) = ((0..corpus.spans.len()).step_by(2), corpus.spans.len() / 2);
+            let left_out = firsts.filter(|nth| !corpus.fits(*nth)).count();
+            if left_out > 0 {
+                note(format!("{left_out} of {all} pairs are left out: longer than a `length` of {most}"));
+            }
         }
         Ok(corpus)
     }

@@ -4,6 +4,7 @@
 use tern::{Config, Inlet, Scheme};
 use tern_kernels::Norm;
 
+use crate::corpus::Sequences;
 use crate::error::{Error, Result};
 use crate::lora::Base;
 use crate::ops::attention::{self, Saved, Shape};
@@ -26,6 +27,12 @@ pub struct Batch<'a> {
     pub targets: &'a [u32],
     /// The position in its sequence where each token's document begins; attention does not reach before it.
     pub starts: &'a [u32],
+}
+
+impl<'a> From<&'a Sequences> for Batch<'a> {
+    fn from(Sequences { tokens, targets, starts, .. }: &'a Sequences) -> Self {
+        Self { tokens, targets, starts }
+    }
 }
 
 pub use crate::ops::loss::Says;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::Run;
 use crate::corpus::{Corpus, Sequences};
 use crate::error::{Error, Result};
-use crate::network::{Batch, Gradients, Network};
+use crate::network::{Gradients, Network};
 use crate::ops::Machine;
 use crate::ops::loss::RowLoss;
 use crate::random::hash;
@@ -135,13 +135,9 @@ impl Pairs {
             weights.iter().flat_map(|weight| std::iter::repeat_n(*weight, length)).collect();
         out.resize(params.len(), 0.0);
         let back = Gradients { values: out, factor, weights: Some(&weights), lesson: None };
-        network.run(on, params, of(batch), rows, Some(back))?;
+        network.run(on, params, batch.into(), rows, Some(back))?;
         Ok(sum)
     }
-}
-
-fn of(batch: &Sequences) -> Batch<'_> {
-    Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts }
 }
 
 /// The losses of the rows of a batch.
@@ -153,7 +149,7 @@ fn read(
     rows: &mut Vec<RowLoss>,
 ) -> Result<()> {
     rows.resize(batch.tokens.len(), RowLoss::default());
-    network.run(on, params, of(batch), rows, None)
+    network.run(on, params, batch.into(), rows, None)
 }
 
 /// The file of what a reference says: the first so many documents.

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::corpus::Sequences;
 use crate::error::Result;
-use crate::network::{Batch, Gradients, Lesson, Network};
+use crate::network::{Gradients, Lesson, Network};
 use crate::ops::Machine;
 use crate::ops::loss::{NONE, RowLoss};
 use crate::pairs::{Pairs, Preferred};
@@ -95,8 +95,8 @@ pub fn batch(
 ) -> Result<Losses> {
     losses.resize(batch.tokens.len(), RowLoss::default());
     out.resize(params.len(), 0.0);
-    let rows = Batch { tokens: &batch.tokens, targets: &batch.targets, starts: &batch.starts };
-    network.run(on, params, rows, losses, Some(Gradients { values: out, factor, weights: None, lesson }))?;
+    let back = Gradients { values: out, factor, weights: None, lesson };
+    network.run(on, params, batch.into(), losses, Some(back))?;
     let sum = |of: fn(&RowLoss) -> f32| losses.iter().map(|row| f64::from(of(row))).sum();
     Ok(Losses {
         cross: sum(|row| row.loss),

@@ -12,7 +12,6 @@ use common::beside::{Beside, base, floats, golden, ids};
 use common::{folder, numbers, run};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tern::adapter::tensor_name;
 use tern::file::{self, OpenOptions};
 use tern::{Adapter, Head, KvFormat, LogSum, Logits, Model, Options, Row, Scratch, Sequence};
 use tern_convert::adapter::merge;
@@ -71,19 +70,7 @@ fn loss_and_gradients_equal_those_of_peft() {
             let mut network = beside.network(on, tokens.len(), recompute);
             let (loss, grads) = pass(&mut network, on, &beside.params, &tokens, tokens.len());
             assert!((loss - want_loss).abs() < 1e-4, "{loss} {want_loss}");
-            for (layer, block) in beside.layout.blocks.iter().enumerate() {
-                for (projection, pair) in block.adapters.iter().enumerate() {
-                    let Pair { a, b, .. } = pair.as_ref().unwrap();
-                    for (half, at) in [("lora_A", a), ("lora_B", b)] {
-                        let name = tensor_name(layer, projection, half);
-                        let want = floats(&known, &name);
-                        let scale = want.iter().fold(0f32, |top, g| top.max(g.abs()));
-                        for (i, (got, want)) in grads[at.clone()].iter().zip(&want).enumerate() {
-                            assert!((got - want).abs() < 1e-3 * scale, "{name}[{i}]: {got}, expected {want}");
-                        }
-                    }
-                }
-            }
+            beside.assert_gradients(0..beside.layout.blocks.len(), &grads, &known);
             for slice in beside.layout.slices.iter().filter(|slice| slice.kind == Kind::Frozen) {
                 assert!(grads[slice.range.clone()].iter().all(|g| *g == 0.0), "{}", slice.name);
             }

@@ -9,7 +9,6 @@ use std::path::Path;
 use common::beside::{Beside, base, floats, golden, ids};
 use common::{folder, numbers, run};
 use safetensors::SafeTensors;
-use tern::adapter::tensor_name;
 use tern_kernels::{Cpu, Pool};
 use tern_train::config::Run;
 use tern_train::corpus::{Corpus, Place, Sequences};
@@ -83,17 +82,7 @@ fn loss_and_gradients_equal_those_of_pytorch() {
             let margin = floats(&known, "margins").iter().sum::<f32>();
             assert!((sum.margin - f64::from(margin)).abs() < 1e-4, "{} {margin}", sum.margin);
             assert_eq!(sum.right, 0.0);
-            for (projection, pair) in beside.layout.blocks[0].adapters.iter().enumerate() {
-                let Pair { a, b, .. } = pair.as_ref().unwrap();
-                for (half, at) in [("lora_A", a), ("lora_B", b)] {
-                    let name = tensor_name(0, projection, half);
-                    let want = floats(&known, &name);
-                    let scale = want.iter().fold(0f32, |top, g| top.max(g.abs()));
-                    for (i, (got, want)) in grads[at.clone()].iter().zip(&want).enumerate() {
-                        assert!((got - want).abs() < 1e-3 * scale, "{name}[{i}]: {got}, expected {want}");
-                    }
-                }
-            }
+            beside.assert_gradients(0..1, &grads, &known);
             let bits: Vec<u32> = grads.iter().map(|g| g.to_bits()).collect();
             assert!(*first.get_or_insert_with(|| bits.clone()) == bits, "{threads} threads");
         }

@@ -381,9 +381,10 @@ impl Check {
 
 fn held_out(found: &Validation) -> String {
     let Validation { step, loss, bits_per_char, preferred, trits } = found;
-    let text = format!("step {step}: held-out loss {loss:.4}, {bits_per_char:.4} bits per character");
-    let text = preferred
-        .map_or(text.clone(), |share| format!("{text}, {:.1}% of the pairs preferred", 100.0 * share));
+    let mut text = format!("step {step}: held-out loss {loss:.4}, {bits_per_char:.4} bits per character");
+    if let Some(share) = preferred {
+        text += &format!(", {:.1}% of the pairs preferred", 100.0 * share);
+    }
     if trits.is_empty() {
         return text;
     }

@@ -1,5 +1,6 @@
 //! The base of the goldens and of small runs, and adapters beside it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
@@ -56,6 +57,23 @@ impl Beside {
             }
         }
         Self { config, layout, params }
+    }
+
+    /// Holds the gradients of these layers' adapters against those of PEFT, to a thousandth of the largest in each.
+    pub(crate) fn assert_gradients(&self, layers: Range<usize>, got: &[f32], known: &SafeTensors) {
+        for layer in layers {
+            for (projection, pair) in self.layout.blocks[layer].adapters.iter().enumerate() {
+                let Pair { a, b, .. } = pair.as_ref().unwrap();
+                for (half, at) in [("lora_A", a), ("lora_B", b)] {
+                    let name = tensor_name(layer, projection, half);
+                    let want = floats(known, &name);
+                    let scale = want.iter().fold(0f32, |top, g| top.max(g.abs()));
+                    for (i, (got, want)) in got[at.clone()].iter().zip(&want).enumerate() {
+                        assert!((got - want).abs() < 1e-3 * scale, "{name}[{i}]: {got}, expected {want}");
+                    }
+                }
+            }
+        }
     }
 
     pub(crate) fn network(&self, on: Machine, length: usize, recompute: bool) -> Network {
