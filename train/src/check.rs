@@ -108,10 +108,10 @@ pub fn check(run: &Run, file: &File, model: &Model, note: &mut dyn FnMut(String)
     let on = Machine { cpu: Cpu::best(), pool: &pool };
     let unchanged = start.params.clone();
     let embedding = take(file, &mut start, run.quantiser()?, on)?;
-    let rows = trainers(run, &start, &data, on)?;
+    let rows = trainers(run, &start, step, &data, on)?;
     let is_rounded = start.params != unchanged;
     start.params = unchanged;
-    let unrounded = if is_rounded { mean(&trainers(run, &start, &data, on)?) } else { mean(&rows) };
+    let unrounded = if is_rounded { mean(&trainers(run, &start, step, &data, on)?) } else { mean(&rows) };
     let trainer = mean(&rows);
     let mut check = Check {
         step,
@@ -241,9 +241,11 @@ fn floats(
 }
 
 /// A row of losses for each held-out token.
-fn trainers(run: &Run, start: &Start, data: &Sequences, on: Machine) -> Result<Vec<RowLoss>> {
+fn trainers(run: &Run, start: &Start, step: u64, data: &Sequences, on: Machine) -> Result<Vec<RowLoss>> {
     let angles = Angles::new(&start.config.rope, start.config.head_dim, run.length);
     let mut network = Network::new(&start.config, &start.layout, angles, run.quantiser()?, false);
+    network.set_stage(start.stages, step);
+    network.set_share(1.0);
     network.prepare(on, &start.params)?;
     let mut losses = vec![RowLoss::default(); data.tokens.len()];
     let size = run.length * run.sequences;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tern::{Pairing, Rope, Scheme};
+use tern::{KvFormat, Pairing, Rope, Scheme};
 use tern_kernels::Activation;
 
 use crate::error::{Error, Result};
@@ -64,6 +64,7 @@ keys! {
     scales: String = "\"matrix\"", "Which weights share a scale: matrix (BitNet, activations in int8); row or group (activations stay floats)";
     activations: Option<String> = "", "How the inputs of projections are rounded: a8 (BitNet b1.58), a4.8, v2-a8, v2-a4, or a4 for comparisons; that of `from` or a8 if not given";
     a8_steps: u64 = "0", "Steps at the beginning in which these inputs have eight bits: with a4.8, v2-a4 and a4";
+    kv: Option<String> = "", "Keys and values are rounded as by `--kv` (q8, q4, q3, q4:q3 and so on), so that the model learns to do with that cache; after `a8_steps`, and not at all if not given";
     group: usize = "128", "Inputs that share a scale with scales = \"group\": 32, 64, 128 or 256";
     quantise_steps: u64 = "0", "Steps at the beginning in which rounding grows from nothing to all of it, for a model that was one of floats";
     subln: bool = "false", "With `from`: put a norm of gain 1 before the output and down projections where that model has none";
@@ -532,7 +533,19 @@ impl Run {
                 format!("{} has eight bits to the end; `activations` names what comes after", last.name());
             return Err(Error::key("a8_steps", what));
         }
-        Ok(Stages { last, before: self.a8_steps, growing: self.quantise_steps })
+        let kv = self.kv()?.unwrap_or(KvFormat::F32);
+        Ok(Stages { last, kv, before: self.a8_steps, growing: self.quantise_steps })
+    }
+
+    /// The cache that the model is trained for, if it is.
+    pub fn kv(&self) -> Result<Option<KvFormat>> {
+        let read = |name: &String| {
+            KvFormat::from_name(name).ok_or_else(|| {
+                let what = format!("\"{name}\": expected one of {}", KvFormat::NAMES.join(", "));
+                Error::key("kv", what)
+            })
+        };
+        self.kv.as_ref().map(read).transpose()
     }
 
     /// The scheme and what a model needs for it.
@@ -659,7 +672,8 @@ fn flag(key: &str, text: &str) -> toml::Value {
     if key == "separator" {
         return value(&format!("\"{}\"", text.replace('"', "\\\""))).unwrap_or_else(|| text.into());
     }
-    let is_text = ["out", "from", "lora", "teacher", "tokenizer", "activations", "eval_data"].contains(&key)
+    let is_text = ["out", "from", "lora", "teacher", "tokenizer", "activations", "kv", "eval_data"]
+        .contains(&key)
         || default.starts_with('"');
     match value(text).filter(|_| !is_text) {
         // `--rate 1` means 1.0.
@@ -679,6 +693,7 @@ pub fn template() -> String {
             "tokenizer" => "tokenizer = \"tokenizer\"".to_owned(),
             "from" => "# from = \"model/\"".to_owned(),
             "activations" => "# activations = \"a8\"".to_owned(),
+            "kv" => "# kv = \"q4\"".to_owned(),
             "teacher" => "# teacher = \"model/\"".to_owned(),
             "relation_layer" => "# relation_layer = 21".to_owned(),
             "eval_data" => "# eval_data = \"eval/\"".to_owned(),
@@ -731,6 +746,7 @@ mod tests {
             ("activations = \"a4.8\"\nscales = \"row\"", "key `activations`: a4.8 needs"),
             ("activations = \"a4.8\"\na8_steps = 1000", "key `a8_steps`: 1000"),
             ("a8_steps = 5", "key `a8_steps`: a8 has"),
+            ("kv = \"q5\"", "key `kv`: \"q5\": expected one of f32"),
             ("temperature = 0.0", "key `temperature`: 0"),
             ("kl = -1.0", "key `kl`: -1"),
             ("relation_heads = 0", "key `relation_heads`: 0"),

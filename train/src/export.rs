@@ -160,13 +160,14 @@ pub(crate) fn opened<T>(
 ) -> Result<T> {
     let dir: PathBuf = run.out.join("sample-model");
     model(on, run, config, layout, params, files, &dir)?;
+    let options = Options { floats: !run.ternary, kv: run.kv()?.unwrap_or_default(), ..Options::default() };
     let done = (|| match (&run.lora, &run.from) {
         (Some(_), Some(from)) => {
-            let model = Model::from_file(&open(from)?, &Options::default())?;
+            let model = Model::from_file(&open(from)?, &options)?;
             let adapter = Adapter::open(&dir, model.config())?;
             work(&model, Some(Arc::new(adapter)))
         }
-        _ => work(&Model::open(&dir, &Options { floats: !run.ternary, ..Options::default() })?, None),
+        _ => work(&Model::open(&dir, &options)?, None),
     })();
     std::fs::remove_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
     done

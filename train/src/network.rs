@@ -1,7 +1,7 @@
 //! The whole transformer forward and backward: the engine's graph (`tern`'s `forward.rs`) over sequences of one length, and
 //! below it the same lines from the end to the beginning.
 
-use tern::{Config, Inlet, Scheme};
+use tern::{Config, Inlet, KvFormat};
 use tern_kernels::Norm;
 
 use crate::corpus::Sequences;
@@ -15,8 +15,9 @@ use crate::ops::loss::{self, RowLoss};
 use crate::ops::quantiser::Quantiser;
 use crate::ops::relation;
 use crate::ops::rope::{self, Angles, Heads};
-use crate::ops::{Machine, bias, gate, norm};
+use crate::ops::{Machine, bias, cache, gate, norm};
 use crate::params::{Block, Kind, Layout};
+use crate::stages::Stages;
 
 /// Whole sequences of tokens, one after another.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +163,8 @@ pub struct Network {
     quantiser: Quantiser,
     /// How far weights and inputs are rounded.
     share: f32,
+    /// The cache that keys and values are rounded for.
+    kv: KvFormat,
     angles: Angles,
     /// Those of layers with a sliding window.
     sliding: Option<Angles>,
@@ -231,6 +234,7 @@ impl Network {
             recompute,
             quantiser,
             share: 1.0,
+            kv: KvFormat::F32,
             sliding,
             windowed: Vec::new(),
             angles,
@@ -260,9 +264,12 @@ impl Network {
         self.base = Some(base);
     }
 
-    /// How the inputs of projections are rounded from now on.
-    pub fn set_scheme(&mut self, scheme: Scheme) {
-        self.config.graph.scheme = scheme;
+    /// How numbers are rounded from now on: as in step `step` of these stages, counted from 1; to be called before
+    /// [`Network::prepare`].
+    pub fn set_stage(&mut self, stages: Stages, step: u64) {
+        self.config.graph.scheme = stages.at(step);
+        self.kv = stages.kv_at(step);
+        self.set_share(stages.share(step));
     }
 
     /// How far weights and inputs are rounded from now on, from 0 (floats) to 1; to be called before [`Network::prepare`].
@@ -464,15 +471,17 @@ impl Network {
                 norm::forward(on, raw, w, eps, out);
             }
         }
-        let (angles, starts) = match &self.sliding {
+        let (angles, seen) = match &self.sliding {
             Some(angles) if slides(config, layer) => (angles, &self.windowed[..]),
             _ => (&self.angles, starts),
         };
         rope::forward(on, query, Some(angles), q, sized(&mut s.q, rows * q_dim));
         rope::forward(on, kv, Some(angles), k, sized(&mut s.k, rows * kv_dim));
         rope::forward(on, kv, None, v, sized(&mut s.v, rows * kv_dim));
+        cache::forward(on, self.kv.keys, kv, starts, &mut s.k)?;
+        cache::forward(on, self.kv.values, kv, starts, &mut s.v)?;
         let lse = sized(&mut s.lse, rows * heads);
-        attention::forward(on, shape, starts, &s.q, &s.k, &s.v, q, lse);
+        attention::forward(on, shape, seen, &s.q, &s.k, &s.v, q, lse);
         rope::backward(on, query, None, q, sized(&mut s.heads, rows * q_dim));
         let sub_norm = block.attn_sub_norm.as_ref().and_then(weight);
         s.o_in.set(on, intake(Inlet::O), &s.heads, q_dim, sub_norm)?;

@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod bias;
+pub mod cache;
 pub mod gate;
 pub mod linear;
 pub mod lora;

@@ -130,6 +130,7 @@ pub fn lead(
     if let Some(base) = base {
         network.set_base(on, base);
     }
+    network.set_stage(stages, run.steps);
     let pairs = match run.dpo > 0.0 {
         true => {
             let note = &mut |note| watch(Event::Note(note));
@@ -187,8 +188,7 @@ pub fn lead(
             corpus.next(&mut state.place, run.sequences, run.length, batch)?;
         }
         config.graph.scheme = stages.at(state.step + 1);
-        network.set_scheme(config.graph.scheme);
-        network.set_share(stages.share(state.step + 1));
+        network.set_stage(stages, state.step + 1);
         let mut task = Task::new(state.step + 1, &params, &batches);
         (task.first, task.each) = (state.tokens / run.length as u64, run.sequences as u64);
         let note = &mut |note| watch(Event::Note(note));

@@ -326,7 +326,7 @@ impl Check {
         let activations = run.quantiser()?.is_weight_only().then_some(Rounding::None);
         let options = Options {
             head: Head::Stored,
-            kv: KvFormat::F32,
+            kv: run.kv()?.unwrap_or(KvFormat::F32),
             activations,
             threads,
             floats: !run.ternary,

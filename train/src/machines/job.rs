@@ -2,7 +2,7 @@
 //! know that they compute alike.
 
 use serde::{Deserialize, Serialize};
-use tern::{Config, Graph, Pairing, Rope, Scheme};
+use tern::{Config, Graph, KvFormat, Pairing, Rope, Scheme};
 use tern_kernels::Activation;
 
 use crate::corpus::Sequences;
@@ -46,6 +46,8 @@ pub(crate) struct Job {
     /// The scheme of activations at the end, and the steps in eight bits before.
     activations: String,
     a8_steps: u64,
+    /// The cache that keys and values are rounded for, as `--kv` names it.
+    kv: String,
 }
 
 const ACTIVATIONS: [(&str, Activation); 3] =
@@ -95,6 +97,7 @@ impl Job {
             recompute: run.recompute,
             activations: stages.last.name().to_owned(),
             a8_steps: stages.before,
+            kv: stages.kv.to_string(),
         })
     }
 
@@ -102,7 +105,8 @@ impl Job {
     pub(crate) fn stages(&self) -> Result<Stages, String> {
         let last = Scheme::from_name(&self.activations);
         let last = last.ok_or_else(|| format!("activations of `{}`", self.activations))?;
-        Ok(Stages { last, before: self.a8_steps, growing: 0 })
+        let kv = KvFormat::from_name(&self.kv).ok_or_else(|| format!("keys and values of `{}`", self.kv))?;
+        Ok(Stages { last, kv, before: self.a8_steps, growing: 0 })
     }
 
     /// Checks every number, then makes room: the network and how many parameters it has.
@@ -184,6 +188,7 @@ impl Job {
             recompute: false,
             activations: Scheme::A8.name().to_owned(),
             a8_steps: 0,
+            kv: KvFormat::F32.to_string(),
         }
     }
 
@@ -269,6 +274,7 @@ mod tests {
             ("group", 7.into(), "scales `matrix` of 7"),
             ("activation", "tanh".into(), "the activation `tanh`"),
             ("activations", "a3".into(), "activations of `a3`"),
+            ("kv", "q5".into(), "keys and values of `q5`"),
         ] {
             let mut bad = good.clone();
             bad[key] = value;

@@ -208,7 +208,7 @@ fn work(
             (Kind::Weights, Some(room)) => {
                 room.has_weights = false;
                 let step = u64::from_le_bytes(message.numbers(&mut room.params)?);
-                room.network.set_scheme(room.stages.at(step));
+                room.network.set_stage(room.stages, step);
                 if let Err(e) = room.network.prepare(on, &room.params) {
                     let _ = frame::send_json(stream, Kind::Refused, &e.to_string());
                     return Err(bad(&e.to_string()));

@@ -86,7 +86,7 @@ pub(crate) fn compare(run: &Run, path: &Path) -> tern_train::Result<Check> {
     let activations = run.quantiser().unwrap().is_weight_only().then_some(Rounding::None);
     let options = Options {
         head: Head::Stored,
-        kv: KvFormat::F32,
+        kv: run.kv().unwrap().unwrap_or(KvFormat::F32),
         threads: Some(1),
         activations,
         floats: !run.ternary,
