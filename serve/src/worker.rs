@@ -335,6 +335,8 @@ impl<'m> Worker<'m> {
                     self.abort(&Refusal::model_changed());
                     return Err(error);
                 }
+                // Who has the whole answer and then asks what goes on must not find it running.
+                self.tell_load();
                 for (ticket, output) in outputs {
                     self.tell(ticket, output);
                 }
@@ -406,12 +408,14 @@ impl<'m> Worker<'m> {
                 if !text.is_empty() || !tokens.is_empty() {
                     send(live, Event::Piece { text, tokens, times: live.times });
                 }
-                if let Some(stop) = stop {
-                    send(live, Event::Done(Done { reason: Reason::Text(stop), times: live.times }));
+                if let Some(stop) = stop
+                    && let Some(live) = self.live.remove(&ticket)
+                {
+                    self.batch.cancel(ticket);
+                    self.tell_load();
                     self.metrics.done.add(1);
                     live.note.ended(End::Stop);
-                    self.batch.cancel(ticket);
-                    self.live.remove(&ticket);
+                    send(&live, Event::Done(Done { reason: Reason::Text(stop), times: live.times }));
                 }
             }
             Output::Done(finish) => {

@@ -335,6 +335,25 @@ fn completions_of_llama_cpp() {
     assert!(times >= 8, "{times}");
 }
 
+/// Whoever has a whole answer finds no place taken by it, whether its end was a number of tokens or a word.
+#[test]
+fn an_answer_that_is_there_runs_no_more() {
+    let server =
+        Server::serving(options(), Serving::One(Box::new(Served::new("page", Arc::new(common::page)))))
+            .ready();
+    for nth in 0..60 {
+        let mut asked = json!({"prompt": "Hello! Would", "n_predict": 4, "seed": nth, "temperature": 1.5});
+        if nth % 2 == 1 {
+            asked["stop"] = json!(["a", "e", "i", "o", "u", " "]);
+        }
+        let answer = server.post("/completion", &asked);
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        let slots = server.get("/slots").json();
+        let is_idle = |slot: &Value| slot["is_processing"] == json!(false);
+        assert!(slots.as_array().unwrap().iter().all(is_idle), "after {nth}: {slots}");
+    }
+}
+
 #[test]
 fn helpers_of_llama_cpp_and_vllm() {
     let page = Served {
