@@ -91,13 +91,13 @@ def runs():
         ("no-relations", "without its relations", [*distil, *grow, "--relation", "0"]),
         ("no-growing", "rounded at once", [*distil, "--quantise-steps", "0"]),
         ("no-norms", "without norms put in", [*distil, *grow, "--subln", "false"]),
-        ("longer", "distilled, three times as long", ["distil", teacher, *stories, *fall, "--steps", 3 * args.steps, *grow]),
         ("expert", "task: the teacher, tuned in floats", ["--from", teacher, "--ternary", "false", *task, *few("5e-4")]),
         ("expert-rounded", "task: its weights rounded", ["--from", expert, *task, "--steps", "1", "--warmup", "0", "--rate", "0"]),
         ("task-alone", "task: a student without a teacher", ["--from", teacher, "--subln", "true", *grow_few, *task, *few("1e-3")]),
         ("task-distilled", "task: distilled", ["distil", expert, *task, *grow_few, *few("1e-3")]),
         ("task-both", "task: distilled, from the student distilled above", ["distil", expert, "--from", OUT / "distilled/masters", "--subln",
          "false", "--quantise-steps", "0", *task, *few("1e-3")]),
+        ("longer", "distilled, three times as long", ["distil", teacher, *stories, *fall, "--steps", 3 * args.steps, *grow]),
     ]
 
 
