@@ -4,6 +4,7 @@ mod common;
 
 use std::cell::Cell;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use common::{compare, convert_from, folder, numbers, run};
 use tern::file::OpenOptions;
@@ -42,20 +43,25 @@ fn until(run: &Run, stop: u64) -> End {
     .unwrap()
 }
 
+/// A run and its model, after the same run in three pieces has come to the same numbers.
+fn whole_and_in_pieces(dir: &Path, nth: usize, text: &str) -> (Run, PathBuf) {
+    let whole = run(dir, &format!("{nth}"), text);
+    let End::Done(model) = until(&whole, u64::MAX) else { panic!() };
+    let again = run(dir, &format!("{nth}-again"), &format!("{text}\nthreads = 1\nrecompute = true"));
+    for stop in [3, 6] {
+        assert!(matches!(until(&again, stop), End::Stopped(_)));
+    }
+    until(&again, u64::MAX);
+    assert_eq!(numbers(&again.out), numbers(&whole.out), "{text}");
+    (whole, model)
+}
+
 #[test]
 fn what_was_trained_is_what_runs_and_runs_go_on_exactly() {
     let dir = folder();
     for (nth, (scheme, more)) in SCHEMES.into_iter().enumerate() {
         let text = format!("activations = \"{scheme}\"\nsteps = 8\n{more}");
-        let whole = run(dir.path(), &format!("{nth}"), &text);
-        let End::Done(model) = until(&whole, u64::MAX) else { panic!() };
-        let again =
-            run(dir.path(), &format!("{nth}-again"), &format!("{text}\nthreads = 1\nrecompute = true"));
-        for stop in [3, 6] {
-            assert!(matches!(until(&again, stop), End::Stopped(_)));
-        }
-        until(&again, u64::MAX);
-        assert_eq!(numbers(&again.out), numbers(&whole.out), "{scheme}");
+        let (whole, model) = whole_and_in_pieces(dir.path(), nth, &text);
 
         let opened = Model::open(&model, &Options::default()).unwrap();
         assert_eq!((opened.activations(), opened.config().graph.scheme.name()), (scheme, scheme));
@@ -104,15 +110,7 @@ fn a_model_is_trained_for_the_cache_that_it_runs_with() {
         [("q4", two_stages, 1e-5), ("q4:q3", "", 1e-5), ("q3", "", 1e-5)].into_iter().enumerate()
     {
         let text = format!("kv = \"{kv}\"\nsteps = 8\n{more}");
-        let whole = run(dir.path(), &format!("{nth}"), &text);
-        let End::Done(model) = until(&whole, u64::MAX) else { panic!() };
-        let again =
-            run(dir.path(), &format!("{nth}-again"), &format!("{text}\nthreads = 1\nrecompute = true"));
-        for stop in [3, 6] {
-            assert!(matches!(until(&again, stop), End::Stopped(_)));
-        }
-        until(&again, u64::MAX);
-        assert_eq!(numbers(&again.out), numbers(&whole.out), "{kv}");
+        let (whole, model) = whole_and_in_pieces(dir.path(), nth, &text);
         let plain = Run { kv: None, ..whole.clone() };
         let with = compare(&whole, &model).unwrap();
         let without = compare(&plain, &model).unwrap();
