@@ -7,7 +7,7 @@
 
 use tern::Encoding;
 use tern::file::File;
-use tern::{Logits, Model, Row, Scheme, Scratch, Sequence};
+use tern::{KvFormat, Logits, Model, Row, Scheme, Scratch, Sequence};
 use tern_convert::masters::Masters;
 use tern_kernels::{Cpu, Pool, Scales, default_threads};
 
@@ -108,10 +108,11 @@ pub fn check(run: &Run, file: &File, model: &Model, note: &mut dyn FnMut(String)
     let on = Machine { cpu: Cpu::best(), pool: &pool };
     let unchanged = start.params.clone();
     let embedding = take(file, &mut start, run.quantiser()?, on)?;
-    let rows = trainers(run, &start, step, &data, on)?;
+    let rows = trainers(run, &start, model.kv(), &data, on)?;
     let is_rounded = start.params != unchanged;
     start.params = unchanged;
-    let unrounded = if is_rounded { mean(&trainers(run, &start, step, &data, on)?) } else { mean(&rows) };
+    let unrounded =
+        if is_rounded { mean(&trainers(run, &start, model.kv(), &data, on)?) } else { mean(&rows) };
     let trainer = mean(&rows);
     let mut check = Check {
         step,
@@ -240,12 +241,11 @@ fn floats(
     Ok(None)
 }
 
-/// A row of losses for each held-out token.
-fn trainers(run: &Run, start: &Start, step: u64, data: &Sequences, on: Machine) -> Result<Vec<RowLoss>> {
+/// A row of losses for each held-out token, with keys and values rounded as the engine's cache does.
+fn trainers(run: &Run, start: &Start, kv: KvFormat, data: &Sequences, on: Machine) -> Result<Vec<RowLoss>> {
     let angles = Angles::new(&start.config.rope, start.config.head_dim, run.length);
     let mut network = Network::new(&start.config, &start.layout, angles, run.quantiser()?, false);
-    network.set_stage(start.stages, step);
-    network.set_share(1.0);
+    network.set_kv(kv);
     network.prepare(on, &start.params)?;
     let mut losses = vec![RowLoss::default(); data.tokens.len()];
     let size = run.length * run.sequences;

@@ -268,8 +268,13 @@ impl Network {
     /// [`Network::prepare`].
     pub fn set_stage(&mut self, stages: Stages, step: u64) {
         self.config.graph.scheme = stages.at(step);
-        self.kv = stages.kv_at(step);
+        self.set_kv(stages.kv_at(step));
         self.set_share(stages.share(step));
+    }
+
+    /// The cache that keys and values are rounded for from now on.
+    pub fn set_kv(&mut self, kv: KvFormat) {
+        self.kv = kv;
     }
 
     /// How far weights and inputs are rounded from now on, from 0 (floats) to 1; to be called before [`Network::prepare`].
