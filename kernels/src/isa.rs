@@ -87,8 +87,6 @@ pub(crate) trait Isa: Copy + Send + Sync {
     const DOTS: usize;
     /// Row groups (4 or 1) and tokens (up to 6) of a tile whose running sums stay in registers.
     const PANEL: (usize, usize);
-    /// Row groups read side by side for one token (4 or 1).
-    const STREAMS: usize;
     /// Whether `dot` takes any unsigned bytes and its running sums never need widening, so that planes may be masked
     /// without being shifted.
     const SCALED: bool;
@@ -125,6 +123,12 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// Prefetches the cache line of `data[at]`, which may lie past the end.
     #[inline(always)]
     fn prefetch<T>(self, _data: &[T], _at: usize) {}
+    /// Prefetches it into the second cache only. For runs too short for the hardware's own prefetcher: the first cache
+    /// waits for few lines at once, so that what it asks for itself comes at less than half of the memory's speed.
+    #[inline(always)]
+    fn prefetch_l2<T>(self, data: &[T], at: usize) {
+        self.prefetch(data, at)
+    }
 
     /// Sums of zero.
     fn sums(self) -> Self::Sums;
@@ -444,6 +448,10 @@ macro_rules! extend {
         #[inline(always)]
         fn prefetch<T>(self, data: &[T], at: usize) {
             self.0.prefetch(data, at)
+        }
+        #[inline(always)]
+        fn prefetch_l2<T>(self, data: &[T], at: usize) {
+            self.0.prefetch_l2(data, at)
         }
         #[inline(always)]
         fn sums(self) -> Self::Sums {

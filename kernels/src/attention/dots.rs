@@ -77,7 +77,7 @@ pub(super) fn dots<I: Isa, P: Packed, const N: usize, const C: usize, const PACK
         for u in start..end {
             if !units.ask.is_empty() {
                 for b in 0..N * P::BLOCKS {
-                    isa.prefetch(units.ask, (u * N * P::BLOCKS + b) * size_of::<Block>());
+                    isa.prefetch_l2(units.ask, (u * N * P::BLOCKS + b) * size_of::<Block>());
                 }
             }
             let mut codes = [[isa.splat(0); N]; UNIT];

@@ -144,7 +144,7 @@ impl Tile<'_> {
             for i in 0..G {
                 let at = ((g + i) * dim + k) * size_of::<S::Bytes>();
                 if let Some(values) = ahead.filter(|_| at.is_multiple_of(LINE)) {
-                    isa.prefetch(values, at);
+                    isa.prefetch_l2(values, at);
                 }
                 let key = S::read(isa, &groups[i][k]);
                 for j in 0..C {
@@ -180,7 +180,7 @@ impl Tile<'_> {
         for (k, row) in values.chunks_exact(wide).enumerate().take(positions) {
             if ahead {
                 for i in (0..wide).step_by(LINE / size_of::<S::Bytes>()) {
-                    isa.prefetch(self.next.0, (k * wide + i) * size_of::<S::Bytes>());
+                    isa.prefetch_l2(self.next.0, (k * wide + i) * size_of::<S::Bytes>());
                 }
             }
             let row = &row[d..d + D];

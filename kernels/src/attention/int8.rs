@@ -159,7 +159,7 @@ impl Tile<'_> {
         for k in 0..quads {
             for i in 0..G {
                 if let Some(values) = ahead {
-                    isa.prefetch(values, ((g + i) * quads + k) * size_of::<Block>());
+                    isa.prefetch_l2(values, ((g + i) * quads + k) * size_of::<Block>());
                 }
                 let bytes = isa.load(&groups[i][k]);
                 for j in 0..C {
@@ -209,7 +209,7 @@ impl Tile<'_> {
         for (k, blocks) in values.chunks_exact(wide).enumerate().take(quads) {
             if ahead {
                 for i in 0..wide {
-                    isa.prefetch(self.next.0, (k * wide + i) * size_of::<Block>());
+                    isa.prefetch_l2(self.next.0, (k * wide + i) * size_of::<Block>());
                 }
             }
             let blocks = &blocks[d..d + D];

@@ -105,7 +105,7 @@ impl<'a> Tile<'a> {
     #[inline(always)]
     pub(super) fn ask<I: Isa>(isa: I, bytes: &[u8]) {
         for at in (0..bytes.len()).step_by(64) {
-            isa.prefetch(bytes, at);
+            isa.prefetch_l2(bytes, at);
         }
     }
 

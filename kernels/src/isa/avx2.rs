@@ -20,7 +20,6 @@ impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const DOTS: usize = 64;
     const PANEL: (usize, usize) = (1, 4);
-    const STREAMS: usize = 4;
     const SCALED: bool = false;
     const OFFSET8: i32 = 128;
     type Bytes = [__m256i; 2];
@@ -95,6 +94,11 @@ impl Isa for Avx2 {
     fn prefetch<T>(self, data: &[T], at: usize) {
         // SAFETY: a prefetch reads nothing; any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_l2<T>(self, data: &[T], at: usize) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(data.as_ptr().wrapping_add(at).cast()) }
     }
     #[inline(always)]
     fn sums(self) -> Self::Sums {

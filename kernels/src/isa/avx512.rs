@@ -56,7 +56,6 @@ impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     const DOTS: usize = usize::MAX;
     const PANEL: (usize, usize) = (4, 6);
-    const STREAMS: usize = 4;
     const SCALED: bool = true;
     const MASKED5: [i32; 5] = [1, 4, 16, 28, 84];
     const OFFSET8: i32 = 128;
@@ -121,6 +120,11 @@ impl Isa for Avx512 {
     fn prefetch<T>(self, data: &[T], at: usize) {
         // SAFETY: a prefetch reads nothing; any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_l2<T>(self, data: &[T], at: usize) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(data.as_ptr().wrapping_add(at).cast()) }
     }
     #[inline(always)]
     fn sums(self) -> __m512i {

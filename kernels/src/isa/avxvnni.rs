@@ -33,7 +33,6 @@ impl<const EVEX: bool> Isa for Vnni<EVEX> {
     const DOTS: usize = usize::MAX;
     /// 12 registers of sums: two dot products a cycle, five cycles each, need ten.
     const PANEL: (usize, usize) = (1, 6);
-    const STREAMS: usize = 2;
     const SCALED: bool = true;
     const OFFSET8: i32 = 128;
     extend!(Avx2);

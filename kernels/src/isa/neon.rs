@@ -22,7 +22,6 @@ impl Isa for Neon {
     const NAME: &'static str = "neon";
     const DOTS: usize = 128;
     const PANEL: (usize, usize) = (1, 2);
-    const STREAMS: usize = 1;
     const SCALED: bool = false;
     const OFFSET8: i32 = 0;
     type Bytes = [uint8x16_t; 4];

@@ -32,7 +32,6 @@ impl Isa for NeonDotprod {
     const NAME: &'static str = "neon-dotprod";
     const DOTS: usize = usize::MAX;
     const PANEL: (usize, usize) = (1, 4);
-    const STREAMS: usize = 1;
     const SCALED: bool = false;
     const OFFSET8: i32 = 0;
     extend!(Neon);

@@ -33,7 +33,6 @@ impl Isa for NeonI8mm {
     const NAME: &'static str = "neon-i8mm";
     const DOTS: usize = usize::MAX;
     const PANEL: (usize, usize) = (1, 4);
-    const STREAMS: usize = 1;
     const SCALED: bool = true;
     const OFFSET8: i32 = 128;
     extend!(Neon);

@@ -10,7 +10,6 @@ impl Isa for Scalar {
     const NAME: &'static str = "scalar";
     const DOTS: usize = usize::MAX;
     const PANEL: (usize, usize) = (1, 1);
-    const STREAMS: usize = 1;
     const SCALED: bool = true;
     const OFFSET8: i32 = 0;
     type Bytes = Block;

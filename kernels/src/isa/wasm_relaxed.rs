@@ -28,7 +28,6 @@ impl Isa for WasmRelaxed {
     const NAME: &'static str = "wasm-relaxed";
     const DOTS: usize = usize::MAX;
     const PANEL: (usize, usize) = (1, 3);
-    const STREAMS: usize = 1;
     const SCALED: bool = false;
     const OFFSET8: i32 = 128;
     extend!(WasmSimd128);

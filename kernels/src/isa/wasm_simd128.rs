@@ -23,7 +23,6 @@ impl Isa for WasmSimd128 {
     const NAME: &'static str = "wasm-simd128";
     const DOTS: usize = 128;
     const PANEL: (usize, usize) = (1, 2);
-    const STREAMS: usize = 1;
     const SCALED: bool = false;
     const OFFSET8: i32 = 0;
     type Bytes = [v128; 4];

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Task;
-use super::column::ahead;
+use super::column::AHEAD;
 use super::panel::Panel;
 use crate::isa::{Block, Isa, Kernel};
 use crate::packing::Layout;
@@ -20,7 +20,7 @@ pub(super) const FEW: usize = 8;
 /// Tokens whose sums fit the registers together.
 const TOGETHER: usize = 4;
 
-/// Blocks of a row group that all tokens meet before the next row group has its turn.
+/// Blocks of a row group that all tokens meet before the next blocks have their turn.
 const RUN: usize = 16;
 
 pub(super) struct Few<'a, L> {
@@ -43,12 +43,8 @@ impl<L: Layout> Kernel for Few<'_, L> {
         if !I::SCALED {
             return Panel::<L>::new(self.task, self.groups).run(isa);
         }
-        let mut g = self.groups.start;
-        while g < self.groups.end {
-            g += match I::STREAMS.min(self.groups.end - g) {
-                4.. => self.rows::<I, 4>(isa, g),
-                _ => self.rows::<I, 1>(isa, g),
-            };
+        for g in self.groups.clone() {
+            self.row_group(isa, g);
         }
     }
 }
@@ -57,43 +53,34 @@ impl<L: Layout> Kernel for Few<'_, L> {
 type Sums<I> = [<I as Isa>::Part; 5];
 
 impl<L: Layout> Few<'_, L> {
-    /// `G` row groups past all tokens.
+    /// A row group past all tokens.
     #[inline(always)]
-    fn rows<I: Isa, const G: usize>(&self, isa: I, g: usize) -> usize {
+    fn row_group<I: Isa>(&self, isa: I, g: usize) {
         let tokens = self.task.x.rows();
-        let mut sums = [[[isa.part(); 5]; FEW]; G];
-        let mut weights: [&[Block]; G] = [&[]; G];
-        for i in 0..G {
-            self.task.w.lanes().prefetch(isa, g + G + i);
-            weights[i] = self.task.blocks(g + i);
-        }
-        let blocks = weights[0].len();
+        let mut sums = [[isa.part(); 5]; FEW];
+        self.task.w.lanes().prefetch(isa, g + 1);
+        let weights = self.task.blocks(g);
         let mut start = 0;
-        while start < blocks {
-            let run = start..(start + RUN).min(blocks);
-            for i in 0..G {
-                let mut t = 0;
-                while t < tokens {
-                    let sums = &mut sums[i][t..tokens];
-                    t += match sums.len() {
-                        4.. => self.pass::<I, TOGETHER>(isa, sums, weights[i], t, run.clone(), G),
-                        3 => self.pass::<I, 3>(isa, sums, weights[i], t, run.clone(), G),
-                        2 => self.pass::<I, 2>(isa, sums, weights[i], t, run.clone(), G),
-                        _ => self.pass::<I, 1>(isa, sums, weights[i], t, run.clone(), G),
-                    };
-                }
+        while start < weights.len() {
+            let run = start..(start + RUN).min(weights.len());
+            let mut t = 0;
+            while t < tokens {
+                let sums = &mut sums[t..tokens];
+                t += match sums.len() {
+                    4.. => self.pass::<I, TOGETHER>(isa, sums, weights, t, run.clone()),
+                    3 => self.pass::<I, 3>(isa, sums, weights, t, run.clone()),
+                    2 => self.pass::<I, 2>(isa, sums, weights, t, run.clone()),
+                    _ => self.pass::<I, 1>(isa, sums, weights, t, run.clone()),
+                };
             }
             start = run.end;
         }
-        for i in 0..G {
-            let scales = self.task.w.lanes().at(isa, g + i);
-            for t in 0..tokens {
-                let total = isa.fold(sums[i][t], &L::masked::<I>()[..L::PLANES]);
-                // SAFETY: `g + i` is one of the groups that were given to this thread.
-                unsafe { self.task.write(g + i, t, &total, &scales) };
-            }
+        let scales = self.task.w.lanes().at(isa, g);
+        for t in 0..tokens {
+            let total = isa.fold(sums[t], &L::masked::<I>()[..L::PLANES]);
+            // SAFETY: `g` is one of the groups that were given to this thread.
+            unsafe { self.task.write(g, t, &total, &scales) };
         }
-        G
     }
 
     /// `C` tokens past some blocks of a row group, with their sums in registers.
@@ -105,7 +92,6 @@ impl<L: Layout> Few<'_, L> {
         weights: &[Block],
         first: usize,
         blocks: Range<usize>,
-        side_by_side: usize,
     ) -> usize {
         let mut x: [&[[i8; 4]]; C] = [&[]; C];
         let mut own = [[isa.part(); 5]; C];
@@ -116,7 +102,7 @@ impl<L: Layout> Few<'_, L> {
         }
         for (n, block) in weights[blocks.clone()].iter().enumerate() {
             if first == 0 {
-                isa.prefetch(weights, ahead(blocks.start + n, weights.len(), side_by_side));
+                isa.prefetch(weights, blocks.start + n + AHEAD);
             }
             let planes = L::mask(isa, isa.load(block));
             for j in 0..C {

@@ -200,7 +200,7 @@ fn add<I: Isa, L: Layout>(
         let mut lines = [isa.splat(0); QUAD];
         for i in 0..QUAD {
             lines[i] = isa.load(&all[columns[q * QUAD + i] + b]);
-            isa.prefetch(all, next[q * QUAD + i] + b);
+            isa.prefetch_l2(all, next[q * QUAD + i] + b);
         }
         let lines = isa.interleave(lines);
         for v in 0..QUAD {

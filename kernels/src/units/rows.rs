@@ -194,7 +194,7 @@ fn sums<I: Isa, L: Layout, const R: usize>(
         for b in 0..blocks {
             let x = &lanes[b * L::PLANES..][..L::PLANES];
             for i in 0..R {
-                isa.prefetch(all, next[i] * blocks + b);
+                isa.prefetch_l2(all, next[i] * blocks + b);
                 let planes = L::mask(isa, isa.load(&weights[i][b]));
                 for p in 0..L::PLANES {
                     parts[i][p] = isa.dot_lanes(parts[i][p], planes.as_ref()[p], &x[p]);
@@ -213,7 +213,7 @@ fn sums<I: Isa, L: Layout, const R: usize>(
             for b in start..end {
                 let x = &lanes[b * L::PLANES..][..L::PLANES];
                 for i in 0..R {
-                    isa.prefetch(all, next[i] * blocks + b);
+                    isa.prefetch_l2(all, next[i] * blocks + b);
                     let planes = L::split(isa, isa.load(&weights[i][b]));
                     for p in 0..L::PLANES {
                         parts[i] = isa.dot_lanes(parts[i], planes.as_ref()[p], &x[p]);

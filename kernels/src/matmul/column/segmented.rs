@@ -25,14 +25,8 @@ impl<L: Layout> Kernel for Segmented<'_, L> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let mut g = self.0.groups.start;
-        while g < self.0.groups.end {
-            let left = self.0.groups.end - g;
-            g += match I::STREAMS.min(left) {
-                4.. => self.rows::<I, 4, 2, 2>(isa, g),
-                2.. => self.rows::<I, 2, 2, 1>(isa, g),
-                _ => self.rows::<I, 1, 1, 1>(isa, g),
-            };
+        for g in self.0.groups.clone() {
+            self.row_group(isa, g);
         }
     }
 }
@@ -88,87 +82,47 @@ fn part<L: Layout>(x: &[[i8; 4]], b: usize, quads: &Range<usize>) -> Quads {
 }
 
 impl<L: Layout> Segmented<'_, L> {
-    /// `G` = `W * N` row groups, `W` of them at a time: their sums fit the registers.
     #[inline(always)]
-    fn rows<I: Isa, const G: usize, const W: usize, const N: usize>(&self, isa: I, g: usize) -> usize {
+    fn row_group<I: Isa>(&self, isa: I, g: usize) {
         let task = self.0.task;
-        let (weights, x) = self.0.operands::<G>(g);
+        let (weights, x) = self.0.operands(g);
         let (lanes, per_row) = (task.w.lanes(), task.scales_per_row());
-        let mut totals = [[[0f32; ROWS]; W]; N];
+        let mut totals = [0f32; ROWS];
         for step in &task.steps {
-            for n in 0..N {
-                let mut some: [&[Block]; W] = [&[]; W];
-                some.copy_from_slice(&weights[n * W..(n + 1) * W]);
-                let sums = match I::SCALED {
-                    true => self.scaled(isa, some, x, step, G),
-                    false => self.plain(isa, some, x, step, G),
-                };
-                for w in 0..W {
-                    let lane = (g + n * W + w) * per_row + step.scale;
-                    // Of the rows after these: their own come a line at a time, too slowly to be waited for.
-                    lanes.prefetch(isa, lane + G * per_row);
-                    let scales = lanes.at(isa, lane);
-                    totals[n][w] = isa.add_sums(totals[n][w], sums[w], step.minus, &scales, step.factor);
-                }
-            }
+            let sums = match I::SCALED {
+                true => self.scaled(isa, weights, x, step),
+                false => self.plain(isa, weights, x, step),
+            };
+            let lane = g * per_row + step.scale;
+            // Of the row group after this one: its own come a line at a time, too slowly to be waited for.
+            lanes.prefetch(isa, lane + per_row);
+            totals = isa.add_sums(totals, sums, step.minus, &lanes.at(isa, lane), step.factor);
         }
-        for n in 0..N {
-            for w in 0..W {
-                // SAFETY: this is one of the groups that were given to this thread.
-                unsafe { task.write_totals(g + n * W + w, 0, &totals[n][w]) };
-            }
-        }
-        G
+        // SAFETY: this is one of the groups that were given to this thread.
+        unsafe { task.write_totals(g, 0, &totals) };
     }
 
     /// Planes masked in place, a sum for each.
     #[inline(always)]
-    fn scaled<I: Isa, const W: usize>(
-        &self,
-        isa: I,
-        weights: [&[Block]; W],
-        x: &[[i8; 4]],
-        step: &Step,
-        side_by_side: usize,
-    ) -> [[i32; ROWS]; W] {
-        let mut sums = [[isa.part(); 5]; W];
-        sums = self.0.run_of(isa, sums, weights, x, step.whole.clone(), side_by_side);
+    fn scaled<I: Isa>(&self, isa: I, weights: &[Block], x: &[[i8; 4]], step: &Step) -> [i32; ROWS] {
+        let mut sums = self.0.masked(isa, weights, x, step.whole.clone());
         for (b, quads) in step.edges.iter().flatten() {
-            for w in 0..W {
-                let planes = L::mask(isa, isa.load(&weights[w][*b]));
-                for p in 0..L::PLANES {
-                    sums[w][p] = isa.dot(sums[w][p], planes.as_ref()[p], quads[p]);
-                }
+            let planes = L::mask(isa, isa.load(&weights[*b]));
+            for p in 0..L::PLANES {
+                sums[p] = isa.dot(sums[p], planes.as_ref()[p], quads[p]);
             }
         }
-        let mut totals = [[0; ROWS]; W];
-        for w in 0..W {
-            totals[w] = isa.fold(sums[w], &L::masked::<I>()[..L::PLANES]);
-        }
-        totals
+        isa.fold(sums, &L::masked::<I>()[..L::PLANES])
     }
 
     /// Planes shifted down to codes, one sum for all.
     #[inline(always)]
-    fn plain<I: Isa, const W: usize>(
-        &self,
-        isa: I,
-        weights: [&[Block]; W],
-        x: &[[i8; 4]],
-        step: &Step,
-        side_by_side: usize,
-    ) -> [[i32; ROWS]; W] {
-        let mut sums = self.0.shifted(isa, weights, x, step.whole.clone(), side_by_side);
+    fn plain<I: Isa>(&self, isa: I, weights: &[Block], x: &[[i8; 4]], step: &Step) -> [i32; ROWS] {
+        let mut sums = self.0.shifted(isa, weights, x, step.whole.clone());
         for (b, quads) in step.edges.iter().flatten() {
-            let part = Column::<L>::split(isa, [isa.part(); W], weights, *b, &quads[..L::PLANES]);
-            for w in 0..W {
-                sums[w] = isa.widen(sums[w], part[w]);
-            }
+            let part = Column::<L>::split(isa, isa.part(), &weights[*b], &quads[..L::PLANES]);
+            sums = isa.widen(sums, part);
         }
-        let mut totals = [[0; ROWS]; W];
-        for w in 0..W {
-            totals[w] = isa.store(sums[w]);
-        }
-        totals
+        isa.store(sums)
     }
 }
