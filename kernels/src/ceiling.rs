@@ -19,7 +19,8 @@ use crate::scales::Scales;
 use crate::ternary::Ternary;
 use crate::tiles::{FOUR, SIDE, Tiles};
 
-/// Independent places at which a thread reads at once: the hardware follows several streams better than one.
+/// Independent places at which a thread reads at once: on some machines several plain streams were faster than one, on the
+/// others as fast.
 const STREAMS: usize = 4;
 
 /// Blocks that a stream reads before the next one has its turn: half a KiB.

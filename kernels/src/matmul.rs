@@ -43,7 +43,7 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Row groups that a kernel takes at once, and the smallest piece of work given to a thread.
+/// Row groups that a panel takes at once, and the smallest piece of work given to a thread.
 const UNIT: usize = 4;
 
 /// `out[t][r]` = row `r` times activation row `t`, for several matrices in one pass over the threads. Each output element

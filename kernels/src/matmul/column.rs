@@ -1,7 +1,7 @@
 //! One token: the matrix streams by once, so every instruction saved a block counts until memory is the limit.
 //!
 //! A thread reads its row groups from end to end, one stream that the hardware's prefetcher follows far ahead: several at
-//! once fill the first cache's queue with misses of their own and were 0.6 to 0.85 times as fast (`bench/2026-11-29-streams.md`). Where
+//! once fill the first cache's queue with misses of their own and were 0.65 to 0.85 times as fast (`bench/2026-11-29-streams.md`). Where
 //! the set's products allow it, planes are masked but not shifted (`Isa::SCALED`): plane `p` then counts `Layout::masked`
 //! times, has sums of its own, and is divided once at the end of the row, exactly.
 
@@ -94,10 +94,22 @@ impl<L: Layout> Column<'_, L> {
         let blocks = &weights[b..][..N];
         for n in 0..N {
             isa.prefetch(weights, b + n + AHEAD);
-            let planes = L::mask(isa, isa.load(&blocks[n]));
-            for p in 0..L::PLANES {
-                sums[p] = isa.dot(sums[p], planes.as_ref()[p], quads[n * L::PLANES + p]);
-            }
+            sums = Self::mask(isa, sums, &blocks[n], &quads[n * L::PLANES..][..L::PLANES]);
+        }
+        sums
+    }
+
+    /// One block of them.
+    #[inline(always)]
+    pub(super) fn mask<I: Isa>(
+        isa: I,
+        mut sums: [I::Part; 5],
+        block: &Block,
+        quads: &[[i8; 4]],
+    ) -> [I::Part; 5] {
+        let planes = L::mask(isa, isa.load(block));
+        for p in 0..L::PLANES {
+            sums[p] = isa.dot(sums[p], planes.as_ref()[p], quads[p]);
         }
         sums
     }

@@ -107,10 +107,7 @@ impl<L: Layout> Segmented<'_, L> {
     fn scaled<I: Isa>(&self, isa: I, weights: &[Block], x: &[[i8; 4]], step: &Step) -> [i32; ROWS] {
         let mut sums = self.0.masked(isa, weights, x, step.whole.clone());
         for (b, quads) in step.edges.iter().flatten() {
-            let planes = L::mask(isa, isa.load(&weights[*b]));
-            for p in 0..L::PLANES {
-                sums[p] = isa.dot(sums[p], planes.as_ref()[p], quads[p]);
-            }
+            sums = Column::<L>::mask(isa, sums, &weights[*b], &quads[..L::PLANES]);
         }
         isa.fold(sums, &L::masked::<I>()[..L::PLANES])
     }
